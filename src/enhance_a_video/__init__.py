@@ -1,0 +1,1 @@
+"""Enhance-A-Video: better generated video for free."""

@@ -1,0 +1,61 @@
+"""Every error this package raises on purpose.
+
+EnhanceAVideoError
+├── SettingsError            (also ValueError)    arguments that conflict or are out of range
+├── UnsupportedModelError    (also TypeError)     a model class no family row describes
+├── NoLayersError            (also LookupError)   a known model, but no attention layer matched
+├── AlreadyEnhancedError     (also RuntimeError)  an enhancement is already present
+├── TokenLayoutError         (also ValueError)    video tokens that do not divide into frames
+├── VideoFileError           (also OSError)       a video that cannot be read or written
+├── OutputExistsError        (also OSError)       an output is there already and force was not given
+├── PromptError              (also ValueError)    a sentence the embedded world cannot be asked for
+└── MissingExtraError        (also ImportError)   an optional dependency is not installed
+
+EnhancementLostWarning       a processor was replaced after enhance(); said, never silent
+
+Every message says what was found and what to do about it.
+"""
+
+
+class EnhanceAVideoError(Exception):
+    """Base of all errors of this package."""
+
+
+class SettingsError(EnhanceAVideoError, ValueError):
+    """Arguments that conflict or are out of range."""
+
+
+class UnsupportedModelError(EnhanceAVideoError, TypeError):
+    """A model class that no family row describes."""
+
+
+class NoLayersError(EnhanceAVideoError, LookupError):
+    """A known model in which no attention layer matched."""
+
+
+class AlreadyEnhancedError(EnhanceAVideoError, RuntimeError):
+    """An enhancement is already present on the model."""
+
+
+class TokenLayoutError(EnhanceAVideoError, ValueError):
+    """Video tokens that do not divide into frames as the family says they should."""
+
+
+class VideoFileError(EnhanceAVideoError, OSError):
+    """A video that cannot be read or written."""
+
+
+class OutputExistsError(EnhanceAVideoError, OSError):
+    """An output is there already and overwriting was not asked for."""
+
+
+class PromptError(EnhanceAVideoError, ValueError):
+    """A sentence that the embedded world cannot be asked for."""
+
+
+class MissingExtraError(EnhanceAVideoError, ImportError):
+    """An optional dependency is not installed."""
+
+
+class EnhancementLostWarning(UserWarning):
+    """An attention processor was replaced after enhance(); the message says what was done about it."""
