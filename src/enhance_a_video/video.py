@@ -1,0 +1,296 @@
+"""Videos as files: H.264 that every browser plays, written whole or not at all; and clips laid side by side.
+
+Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from .errors import OutputExistsError, SettingsError, VideoFileError
+
+_BT709 = 1  # the code of ITU-R BT.709 in H.264's colour fields: conversion and tag have to agree
+_INK, _PAPER = (245, 246, 248), (22, 24, 29)  # label text and the bars it stands on
+
+
+def write_video(
+    path: str | Path, frames: np.ndarray, fps: float, *, force: bool = False, crf: int = 17, comment: str = ""
+) -> Path:
+    """Writes an mp4 (H.264, yuv420p, BT.709, index in front), atomically.
+
+    Args:
+        path: ends in .mp4; missing folders are made.
+        frames: (T, H, W, 3). An odd height or width is padded by repeating the last row or column:
+            4:2:0 needs even sizes.
+        fps: frames per second.
+        force: overwrite an existing file.
+        crf: H.264 quality, 0 (lossless) to 51.
+        comment: kept in the file's metadata.
+
+    Raises:
+        OutputExistsError: the file exists and `force` is False.
+        VideoFileError: the file cannot be written; nothing is left behind.
+        SettingsError: frames or fps that cannot make a video.
+    """
+    path, frames = Path(path), to_uint8(frames)
+    if path.suffix.lower() != ".mp4":
+        raise SettingsError(
+            f"Videos are written as .mp4; got {path.name!r}. Give a name such as {path.stem or 'video'}.mp4."
+        )
+    if not 0 < fps <= 1000:
+        raise SettingsError(f"Frames per second lie between 0 and 1000; got {fps}.")
+    with atomic(path, force=force) as draft:
+        _encode(draft, _even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
+    return path
+
+
+def read_video(path: str | Path) -> tuple[np.ndarray, float]:
+    """Reads the first video stream of a file.
+
+    Returns:
+        Frames, uint8 (T, H, W, 3), and frames per second.
+
+    Raises:
+        VideoFileError: no such file, or nothing in it that can be decoded.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise VideoFileError(f"{path} has no video stream. Is it the right file?")
+            stream = container.streams.video[0]
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+    except FileNotFoundError as error:
+        raise VideoFileError(f"There is no video at {path}.") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, VideoFileError):
+            raise
+        raise VideoFileError(f"{path} cannot be read as a video ({_reason(error)}).") from error
+    if not frames:
+        raise VideoFileError(f"{path} contains no complete frame: it is empty or was cut off.")
+    return np.stack(frames), fps
+
+
+def write_png(path: str | Path, image: np.ndarray, *, force: bool = False) -> Path:
+    """Writes an image (H, W, 3) as PNG, atomically. Errors as in `write_video`."""
+    with atomic(Path(path), force=force) as draft:
+        draft.write_bytes(png_bytes(image))
+    return Path(path)
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """An image (H, W, 3), uint8, as the bytes of a PNG file."""
+    import cv2
+
+    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])[
+        1
+    ].tobytes()
+
+
+def write_text(path: str | Path, text: str, *, force: bool = False) -> Path:
+    """Writes a UTF-8 text file, atomically. Errors as in `write_video`."""
+    with atomic(Path(path), force=force) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def refuse_existing(paths: Iterable[str | Path], *, force: bool = False) -> None:
+    """Checks outputs before hours of work go into them: nothing there yet (or `force`), a folder to write in.
+
+    Raises:
+        OutputExistsError: naming every file that is there.
+        VideoFileError: a folder that cannot be made or written.
+    """
+    targets = [Path(path) for path in paths]
+    there = [str(path) for path in targets if path.exists()]
+    if there and not force:
+        raise OutputExistsError(
+            f"Already there: {', '.join(there)}. Overwrite with --force (force=True), or choose another name."
+        )
+    for folder in sorted({path.parent for path in targets}):
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def atomic(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary path in the same folder that becomes `path` at the end, or vanishes if anything goes wrong.
+
+    Raises:
+        OutputExistsError: `path` exists and `force` is False.
+        VideoFileError: it cannot be written.
+    """
+    refuse_existing([path], force=force)
+    if path.is_dir():
+        raise VideoFileError(f"{path} is a folder, not a file name. Give the name of the file to write.")
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        with _explained(path):
+            yield draft
+            draft.chmod(0o666 & ~_umask())  # mkstemp makes private files; an output is an ordinary one
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def to_uint8(frames: np.ndarray) -> np.ndarray:
+    """Frames as uint8 (T, H, W, 3), rounded. SettingsError for other shapes, dtypes, ranges, NaN."""
+    from .metrics.clip import Clip
+
+    frames = np.asarray(frames)
+    if frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[-1] == 3 and frames.size:
+        return frames
+    return np.rint(Clip(frames).frames * 255).astype(np.uint8)
+
+
+def side_by_side(
+    panels: Sequence[np.ndarray], labels: Sequence[str], *, min_side: int = 256, gap: int = 8
+) -> np.ndarray:
+    """Clips next to each other, each under its label, on one dark ground.
+
+    Args:
+        panels: clips (T, H, W, 3) of one height; shorter ones hold their last frame.
+        labels: one per clip.
+        min_side: clips with a shorter side below this are enlarged by a whole factor, pixel by pixel (nothing
+            invented).
+        gap: pixels between clips.
+
+    Returns:
+        uint8 (T, H', W', 3), even sizes.
+    """
+    clips = _comparable(panels, labels, min_side)
+    length = max(map(len, clips))
+    clips = [np.concatenate([clip, np.repeat(clip[-1:], length - len(clip), 0)]) for clip in clips]
+    size = max(15, round(clips[0].shape[1] / 18))  # type size in pixels
+    columns = []
+    for clip, label in zip(clips, labels, strict=True):
+        bar = label_bar(label, clip.shape[2], size)  # (h, W, 3)
+        columns += [np.concatenate([np.broadcast_to(bar, (length, *bar.shape)), clip], axis=1), None]
+    tall = columns[0].shape[1]  # type: ignore[union-attr]
+    ground = np.full((length, tall, gap, 3), _PAPER, np.uint8)
+    return _even(np.concatenate([ground if column is None else column for column in columns[:-1]], axis=2))
+
+
+def film_strip(
+    panels: Sequence[np.ndarray], labels: Sequence[str], *, count: int = 8, min_side: int = 128, gap: int = 4
+) -> np.ndarray:
+    """A picture of a video: per clip one labelled row of `count` evenly spaced frames. uint8 (H', W', 3)."""
+    rows = []
+    for clip, label in zip(_comparable(panels, labels, min_side), labels, strict=True):
+        chosen = clip[np.linspace(0, len(clip) - 1, min(count, len(clip))).round().astype(int)]
+        spaced = np.pad(chosen, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=0)
+        spaced[:, -gap:], spaced[:, :, -gap:] = _PAPER, _PAPER
+        row = np.concatenate(list(spaced), axis=1)[:, :-gap]
+        rows += [label_bar(label, row.shape[1], max(14, clip.shape[1] // 9)), row]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([_widen(row, width) for row in rows])
+
+
+def label_bar(text: str, width: int, size: int) -> np.ndarray:
+    """One line of text on a dark bar, uint8 (about 1.9 size, width, 3); made smaller, then cut, to fit."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    face = Path(
+        matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
+    )  # Greek and Cyrillic too, unlike Pillow's own
+    image = Image.new("RGB", (width, 2 * round(0.95 * size)), _PAPER)
+    draw, room = ImageDraw.Draw(image), width - size
+    for points in range(size, max(9, size // 2) - 1, -1):
+        font = ImageFont.truetype(str(face), points)
+        if draw.textlength(text, font=font) <= room:
+            break
+    while len(text) > 1 and draw.textlength(text, font=font) > room:
+        text = text.rstrip("…")[:-1] + "…"
+    draw.text((size / 2, image.height / 2), text, fill=_INK, font=font, anchor="lm")
+    return np.asarray(image)
+
+
+def _comparable(panels: Sequence[np.ndarray], labels: Sequence[str], min_side: int) -> list[np.ndarray]:
+    clips = [to_uint8(panel) for panel in panels]
+    if len(clips) != len(labels) or not clips:
+        raise SettingsError(f"Each clip needs one label; found {len(clips)} clips and {len(labels)} labels.")
+    sizes = {clip.shape[1:3] for clip in clips}
+    if len(sizes) > 1:
+        raise SettingsError(f"Clips side by side must have one size; found {sorted(sizes)} (height, width).")
+    factor = max(1, -(-min_side // min(clips[0].shape[1:3])))
+    return [clip.repeat(factor, axis=1).repeat(factor, axis=2) for clip in clips]
+
+
+def _even(frames: np.ndarray) -> np.ndarray:
+    _, height, width, _ = frames.shape
+    return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _widen(row: np.ndarray, width: int) -> np.ndarray:
+    ground = np.full((len(row), width, 3), _PAPER, np.uint8)
+    ground[:, : row.shape[1]] = row
+    return ground
+
+
+def _encode(path: Path, frames: np.ndarray, rate: Fraction, crf: int, comment: str) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        if comment:
+            container.metadata["comment"] = comment
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = 1  # limited ("TV") range
+        for array in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="AREA"
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns the operating system's complaints about writing `path` into one clear message."""
+    try:
+        yield
+    except (OutputExistsError, VideoFileError):
+        raise
+    except OSError as error:
+        raise VideoFileError(
+            f"Cannot write {path}: {_ADVICE.get(error.errno or 0, _reason(error))}"
+        ) from error
+
+
+_ADVICE = {
+    errno.ENOSPC: "no space left on the device. Free some, or write to another disk.",
+    errno.EDQUOT: "the disk quota is used up. Free some space, or write to another disk.",
+    errno.EACCES: "permission denied. Choose a folder that you may write to.",
+    errno.EPERM: "permission denied. Choose a folder that you may write to.",
+    errno.EROFS: "the file system is read-only. Choose another folder.",
+    errno.ENOTDIR: "a part of its path is a file, not a folder. Choose another folder.",
+    errno.EEXIST: "its folder's name is taken by a file. Choose another folder.",
+}
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
