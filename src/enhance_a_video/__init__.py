@@ -1,1 +1,23 @@
-"""Enhance-A-Video: better generated video for free."""
+"""Enhance-A-Video: better generated video for free. One line on, one line off.
+
+    from enhance_a_video import enhance
+    handle = enhance(pipe)
+"""
+
+from . import errors
+from .enhancement import Enhancement, enhance
+from .intensity import cross_frame_intensity
+from .policy import Strength, Temperature
+from .record import Summary
+from .settings import Settings
+
+__all__ = [
+    "Enhancement",
+    "Settings",
+    "Strength",
+    "Summary",
+    "Temperature",
+    "cross_frame_intensity",
+    "enhance",
+    "errors",
+]

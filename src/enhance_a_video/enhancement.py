@@ -1,0 +1,402 @@
+"""enhance(model or pipeline) -> Enhancement: attach, act, report, remove."""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import inspect
+import re
+import threading
+import time
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import (
+    AlreadyEnhancedError,
+    EnhancementLostWarning,
+    NoLayersError,
+    SettingsError,
+    TokenLayoutError,
+    UnsupportedModelError,
+)
+from .families import Family, family_of, find
+from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
+from .policy import DEFAULT_END, DEFAULT_START, Moment
+from .record import Recorder, Summary
+from .schedule import progress_of
+from .seam import Seam, scaled, watch_on
+from .settings import Layers, Settings
+
+
+def enhance(
+    target: Any,
+    *,
+    strength: float | None = None,
+    temperature: float | None = None,
+    policy: Callable[..., Any] | None = None,
+    start: float = DEFAULT_START,
+    end: float = DEFAULT_END,
+    layers: Layers = None,
+    sites: int | None = DEFAULT_SITES,
+    per_sample: bool = True,
+    observe_only: bool = False,
+    attention_maps: bool = False,
+) -> "Enhancement":
+    """Enhance-A-Video (arXiv 2502.07508) on a diffusers pipeline, every denoiser in it, or a transformer.
+
+        handle = enhance(pipe)                    # until handle.remove()
+        with enhance(pipe, strength=0.5): ...     # or as a scope
+
+    The arguments are explained at Settings. Raises SettingsError for arguments that conflict or are out of range,
+    UnsupportedModelError for a class no family row describes, NoLayersError when no layer matches and
+    AlreadyEnhancedError when an enhancement is present; then nothing was changed.
+    """
+    settings = Settings(
+        strength=strength, temperature=temperature, policy=policy, start=start, end=end, layers=layers, sites=sites,
+        per_sample=per_sample, observe_only=observe_only, attention_maps=attention_maps,
+    )  # fmt: skip
+    return Enhancement(target, settings)
+
+
+def enhancement_of(target: Any) -> "Enhancement | None":
+    """The enhancement present on a pipeline or transformer, for when the handle was not kept."""
+    for model in _denoisers(target)[0].values():
+        for module in model.modules():
+            watch = watch_on(module)
+            if isinstance(watch, _Layer):
+                return watch.denoiser.enhancement
+    return None
+
+
+class Enhancement:
+    """The handle of enhance(): a context manager with summary(), remove() and settings."""
+
+    def __init__(self, target: Any, settings: Settings):
+        self.settings = settings
+        models, pipeline = _denoisers(target)
+        self._denoisers = [_Denoiser(n, m, family_of(m), self, pipeline) for n, m in models.items()]
+        try:
+            for denoiser in self._denoisers:
+                denoiser.attach()
+        except BaseException:
+            self.remove()
+            raise
+
+    def summary(self) -> Summary:
+        """What has been done since enhance(), also after remove(). Waits for the device."""
+        recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
+        return Summary.of(self.settings.to_dict(), recorded)
+
+    def remove(self) -> None:
+        """Give every processor its own class back and take the hooks off. Safe to call twice."""
+        for denoiser in self._denoisers:
+            denoiser.detach()
+
+    def __enter__(self) -> "Enhancement":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{len(d.layers)} layers of {d.name}" for d in self._denoisers)
+        return f"<Enhancement of {where}>"
+
+
+# --------------------------------------------------------------------------------------- one transformer
+@dataclasses.dataclass
+class _Now:
+    """What one forward call is about."""
+
+    num_frames: int
+    progress: Tensor  # () fp32
+    active: Tensor  # () bool
+    row: Tensor  # (1,) of the record
+
+
+class _InThread(threading.local):
+    now: _Now | None = None
+
+
+class _Denoiser:
+    """One transformer: its watched layers, its record, and the hook that looks at each forward call."""
+
+    def __init__(self, name: str, model: nn.Module, family: Family, enhancement: Enhancement, pipeline: Any):
+        self.name, self.model, self.family, self.enhancement = name, model, family, enhancement
+        self.settings = enhancement.settings
+        self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
+        self.latest: _Now | None = None
+        self.in_thread = _InThread()
+        self.modules = _chosen(_matched(model, family), self.settings.layers, name)
+        present = [n for n, m in self.modules.items() if watch_on(m) is not None]
+        if present:
+            raise AlreadyEnhancedError(
+                f"{name} is enhanced already ({len(present)} layers). Call remove() on its handle first; a handle that "
+                "was not kept is found by enhance_a_video.enhancement.enhancement_of(target)."
+            )
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.layers = [_Layer(n, i, len(self.modules), self) for i, n in enumerate(self.modules)]
+        self.seams = [Seam(m, layer) for m, layer in zip(self.modules.values(), self.layers, strict=True)]
+        self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
+        self.policy = _with_tensors(self.settings.gain_policy, self.device)
+        self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
+        self.parameters = _parameter_names(model)
+        self.hook: Any = None
+
+    def attach(self) -> None:
+        for seam in self.seams:
+            seam.attach(shared=self._shared(seam.module))
+        self.hook = self.model.register_forward_pre_hook(_Hook(self), with_kwargs=True)
+
+    def detach(self) -> None:
+        for seam in self.seams:
+            seam.detach()
+        if self.hook is not None:
+            self.hook.remove()
+            self.hook = None
+
+    def before_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Take T and the place in the denoising from the forward arguments; open a row in the record."""
+        arguments = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
+        if not torch.compiler.is_compiling():
+            self.notice_replaced()
+        device = arguments["hidden_states"].device
+        if device != self.device:
+            self.to(device)
+        num_frames = self.family.frames(self.model.config, arguments)
+        progress, active = self._place(arguments.get("timestep"))
+        row = self.recorder.begin(progress, active, num_frames)
+        self.latest = _Now(num_frames, progress, active, row)
+        if not torch.compiler.is_compiling():
+            self.in_thread.now = self.latest
+
+    @property
+    def now(self) -> _Now | None:
+        """The forward call running in this thread. Dynamo cannot read a threading.local, so there it is the latest."""
+        return self.latest if torch.compiler.is_compiling() else self.in_thread.now
+
+    def _place(self, timestep: Any) -> tuple[Tensor, Tensor]:
+        """Progress (0-d, NaN if unknown) and whether the gain acts (0-d bool), without waiting for the device."""
+        pipeline = self.pipeline() if self.pipeline is not None else None
+        progress, source = progress_of(timestep, self.family.noise, getattr(pipeline, "scheduler", None))
+        self.recorder.source = source
+        if progress is None:
+            if not self.settings.always:
+                raise SettingsError(
+                    f"{self.name}: start={self.settings.start}, end={self.settings.end} need the place in the denoising, "
+                    "but neither a scheduler nor a timestep says it. Use start=0.0, end=1.0 to act in every call."
+                )
+            progress = torch.full((), float("nan"), device=self.device)
+        progress = progress.to(self.device)
+        if self.settings.always:
+            return progress, torch.ones((), dtype=torch.bool, device=self.device)
+        start, end = self.window.unbind()
+        return progress, (progress >= start) & ((progress < end) | (end >= 1.0))
+
+    def notice_replaced(self) -> None:
+        """Follow processors that were replaced since enhance(), and say so."""
+        lost = [seam for seam in self.seams if not seam.intact]
+        if not lost:
+            return
+        refused = [seam.watch.name for seam in lost if not seam.follow(self._shared(seam.module))]
+        done = f"{len(lost) - len(refused)} of them were enhanced again"
+        if refused:
+            done += f"; {', '.join(refused)} cannot be: the new processor calls no known attention kernel"
+        warnings.warn(
+            f"{self.name}: {len(lost)} attention processors were replaced after enhance(); {done}.",
+            EnhancementLostWarning,
+            stacklevel=2,
+        )
+
+    def _shared(self, module: nn.Module) -> bool:
+        users = Counter(id(m.processor) for m in self.model.modules() if hasattr(m, "processor"))
+        return users[id(module.processor)] > 1
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.recorder.to(device)
+        self.window = self.window.to(device)
+        self.policy = _with_tensors(self.settings.gain_policy, device)
+        for layer in self.layers:
+            layer.to(device)
+
+
+class _Hook:
+    """The forward pre-hook. Copies and pickles of it do nothing: an enhancement belongs to its handle."""
+
+    def __init__(self, denoiser: _Denoiser):
+        self.denoiser = denoiser
+        self.eagerly = torch.compiler.disable(denoiser.before_forward)
+        _not_a_frame_of_its_own(_Hook.__call__)
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():  # the model is part of a larger graph: trace along
+            self.denoiser.before_forward(args, kwargs)
+        else:
+            self.eagerly(args, kwargs)
+
+    def __reduce__(self) -> Any:
+        return _Inert, ()
+
+
+class _Inert:
+    """What is left of the hook in a copy of an enhanced model; it takes itself off at the first forward call."""
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not torch.compiler.is_compiling():
+            _strip(model)
+
+
+def _not_a_frame_of_its_own(function: Any) -> None:
+    """Keep dynamo from compiling a hook beside the compiled model; inlined in a larger graph it is traced all the same."""
+    with contextlib.suppress(ImportError, AttributeError):  # private; without it there is one small graph more
+        from torch._C._dynamo.eval_frame import skip_code
+
+        skip_code(function.__code__)
+
+
+def _strip(model: nn.Module) -> None:
+    for key, hook in list(model._forward_pre_hooks.items()):
+        if isinstance(hook, _Inert):
+            del model._forward_pre_hooks[key]
+            model._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+# ---------------------------------------------------------------------------------------------- one layer
+def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the host time of a method to the record. Inside torch.compile there is no host time to measure."""
+
+    @functools.wraps(method)
+    def wrapper(self: "_Layer", *args: Any) -> Any:
+        recorder = self.denoiser.recorder
+        if torch.compiler.is_compiling():
+            recorder.compiled = True
+            return method(self, *args)
+        begin = time.perf_counter()
+        try:
+            return method(self, *args)
+        finally:
+            recorder.seconds += time.perf_counter() - begin
+
+    return wrapper
+
+
+class _Layer:
+    """The watch on one attention layer (see seam.Watch). What differs between layers is tensors: one compiled graph."""
+
+    def __init__(self, name: str, index: int, of: int, denoiser: _Denoiser):
+        self.name, self.denoiser, self.placement = name, denoiser, denoiser.family.tokens
+        self.index = torch.tensor(index, device=denoiser.device)
+        self.position = torch.tensor(index / max(1, of - 1), device=denoiser.device)
+
+    def to(self, device: torch.device) -> None:
+        self.index, self.position = self.index.to(device), self.position.to(device)
+
+    @_timed
+    def gain(self, query: Tensor, key: Tensor, scale: float | None) -> Tensor | None:
+        """query, key (B, H, T*S, D) -> gain (B,) or (1,); None = leave the output alone."""
+        denoiser = self.denoiser
+        settings, policy, now = denoiser.settings, denoiser.policy, denoiser.now
+        if now is None or now.num_frames == 1:
+            return None
+        T = now.num_frames
+        if query.shape[2] % T:
+            raise TokenLayoutError(
+                f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra (reference or history) "
+                "tokens are not supported for this model: remove the enhancement, or leave the layer out with layers=..."
+            )
+        query, key = query.detach(), key.detach()
+        masses = site_mass(query, key, T, sites=settings.sites, scale=scale)  # (B, n)
+        mass = masses.mean(1)  # (B,)
+        if not settings.per_sample:
+            mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
+        moment = Moment(num_frames=T, layer=self.position, progress=now.progress)
+        gain = torch.where(now.active, policy(mass, moment), 1.0)
+        clipped = policy(masses.flatten(), moment) <= 1.0  # (B*n,)
+        denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
+        if settings.attention_maps:
+            maps = temporal_attention_map(query, key, T, sites=settings.sites, scale=scale)  # (B, T, T)
+            denoiser.recorder.layer_map(now.row, self.index, maps)
+        return None if settings.observe_only else gain
+
+    @_timed
+    def scale(self, output: Any, gain: Tensor) -> Any:
+        return scaled(output, gain)
+
+
+# ------------------------------------------------------------------------------------------------ finding
+def _denoisers(target: Any) -> tuple[dict[str, nn.Module], Any]:
+    """The supported transformers in a target by name, and the pipeline if it is one."""
+    if isinstance(target, nn.Module):
+        model = getattr(target, "_orig_mod", target)  # torch.compile wraps
+        return {type(model).__name__: model}, None
+    components = getattr(target, "components", None)
+    if not isinstance(components, Mapping):
+        raise UnsupportedModelError(
+            f"{type(target).__name__} is neither a pipeline with components nor a torch module: "
+            "give a diffusers video pipeline or its transformer"
+        )
+    modules = {n: getattr(m, "_orig_mod", m) for n, m in components.items() if isinstance(m, nn.Module)}
+    models = {n: m for n, m in modules.items() if find(m) is not None}
+    named = {n: m for n, m in modules.items() if re.match(r"transformer|unet|denoiser", n)}
+    for model in named.values() if named else () if models else modules.values():
+        family_of(model)  # raises for the one that is not supported
+    if not models:
+        raise UnsupportedModelError(f"{type(target).__name__} has no torch module to enhance: {sorted(components)}")
+    return {n: m for i, (n, m) in enumerate(models.items()) if m not in list(models.values())[:i]}, target
+
+
+def _matched(model: nn.Module, family: Family) -> dict[str, nn.Module]:
+    """The video self-attention modules of a model, in its own order."""
+    pattern = re.compile(family.attention)
+    matched = {n: m for n, m in model.named_modules() if pattern.search(n) and hasattr(m, "processor")}
+    if not matched:
+        found = [n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()]
+        raise NoLayersError(
+            f"{type(model).__name__}: no module is named like {family.attention!r}. Attention modules found: "
+            f"{', '.join(found[:12]) or 'none'}{' ...' if len(found) > 12 else ''}. If this is a new version of the "
+            "class, register a row for it (docs/add-a-model.md)."
+        )
+    return matched
+
+
+def _chosen(matched: dict[str, nn.Module], layers: Any, model: str) -> dict[str, nn.Module]:
+    """The matched layers that `layers` selects."""
+    names = list(matched)
+    if layers is None:
+        return matched
+    if isinstance(layers, slice):
+        kept = names[layers]
+    elif isinstance(layers, str):
+        kept = [n for n in names if re.search(layers, n)]
+    else:
+        outside = [i for i in layers if not -len(names) <= i < len(names)]
+        if outside:
+            raise NoLayersError(f"layers={outside}: {model} has {len(names)} layers, 0 to {len(names) - 1}")
+        wanted = {i % len(names) for i in layers}
+        kept = [n for i, n in enumerate(names) if i in wanted]
+    if not kept:
+        raise NoLayersError(f"layers={layers!r} selects none of the {len(names)} layers of {model}: {names[0]} … {names[-1]}")
+    return {n: matched[n] for n in kept}
+
+
+def _parameter_names(model: nn.Module) -> list[str]:
+    """Names of the positional arguments of the class's forward, decorators looked through."""
+    return [n for n in inspect.signature(type(model).forward).parameters if n != "self"]
+
+
+def _with_tensors(policy: Any, device: torch.device) -> Any:
+    """A dataclass policy with its numbers as 0-d tensors: changing them does not recompile."""
+    if not dataclasses.is_dataclass(policy):
+        return policy
+    twin = copy.copy(policy)
+    for field in dataclasses.fields(policy):
+        if isinstance(getattr(policy, field.name), float):
+            object.__setattr__(twin, field.name, torch.tensor(getattr(policy, field.name), device=device))
+    return twin

@@ -1,0 +1,81 @@
+"""Where in the denoising a forward call is: progress in [0, 1], 0 = pure noise, 1 = clean.
+
+Progress is 1 - u, with u the model's own unshifted training time, a function of the noise level alone. So a window
+means the same for any scheduler and step count; with N uniform steps of a model's usual scheduler it is the fraction
+of steps done.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Flow matching: sigma = timestep / 1000 = s*u / (1 + (s-1)*u) with the published shift s (SD3 paper, eq. 23)."""
+
+    shift: float
+
+    def progress(self, timestep: Tensor, num_train_timesteps: float = 1000.0) -> Tensor:
+        sigma = timestep / num_train_timesteps
+        return 1.0 - sigma / (self.shift - (self.shift - 1.0) * sigma)
+
+
+@dataclass(frozen=True)
+class VariancePreserving:
+    """DDPM-like: u is the timestep itself, as a share of the training timesteps."""
+
+    def progress(self, timestep: Tensor, num_train_timesteps: float = 1000.0) -> Tensor:
+        return 1.0 - timestep / num_train_timesteps
+
+
+Noise = Flow | VariancePreserving
+
+
+def progress_of(timestep: Any, noise: Noise | None, scheduler: Any = None) -> tuple[Tensor | None, str]:
+    """The progress of a forward call, a 0-d fp32 tensor on the timestep's device, and the source it was read from.
+
+    timestep: the model's own argument, a number or a tensor of any shape; the largest entry counts (clean image
+    frames and Wan 2.2 TI2V's per-token timesteps carry smaller ones).
+    Sources, in this order: "scheduler" (its static shift), "scheduler steps" (its shift is dynamic or unknown: the
+    position in its timesteps), "timestep" (no scheduler: the family's published shift), "unknown" (progress None).
+    """
+    if timestep is None:
+        return None, "unknown"
+    t = torch.as_tensor(timestep).detach().to(torch.float32).amax()  # ()
+    if scheduler is not None:
+        static = _static_noise(scheduler, noise)
+        if static is not None:
+            total = scheduler.config.get("num_train_timesteps", 1000)
+            return static.progress(t, float(total)).clamp(0.0, 1.0), "scheduler"
+        if getattr(scheduler, "timesteps", None) is not None:
+            return _position(t, scheduler.timesteps).clamp(0.0, 1.0), "scheduler steps"
+    if noise is None:
+        return None, "unknown"
+    return noise.progress(t).clamp(0.0, 1.0), "timestep"
+
+
+def _static_noise(scheduler: Any, noise: Noise | None) -> Noise | None:
+    """What the scheduler says about its own timesteps; None when its shift changes from call to call."""
+    if isinstance(noise, VariancePreserving):
+        return noise
+    config = scheduler.config
+    if config.get("use_dynamic_shifting", False):
+        return None
+    if config.get("use_flow_sigmas", False):
+        shift = config.get("flow_shift")
+    else:
+        shift = getattr(scheduler, "shift", None) or config.get("shift")
+    return Flow(float(shift)) if shift else None
+
+
+def _position(t: Tensor, timesteps: Tensor) -> Tensor:
+    """Where t lies among N descending timesteps, in steps done / N, linear in between. No host sync."""
+    steps = timesteps.to(device=t.device, dtype=torch.float32)
+    edges = torch.cat([steps, steps.new_zeros(1)])  # (N+1,)
+    k = ((steps >= t).sum() - 1).clamp(min=0)[None]  # the last step that is not below t
+    here, after = edges.take(k)[0], edges.take(k + 1)[0]
+    part = torch.where(here > after, (here - t) / (here - after).clamp(min=1e-6), 0.0)
+    return (k[0] + part.clamp(0.0, 1.0)) / steps.shape[0]

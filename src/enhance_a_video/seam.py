@@ -1,0 +1,227 @@
+"""One attention layer: see its query and key, scale what it returns, undo.
+
+How: a diffusers attention processor calls its kernel through a name of its own module (`dispatch_attention_fn`,
+or `F.scaled_dot_product_attention`). The processor's class is swapped for a subclass whose `__call__` runs the very
+same code object, but with the globals of a synthetic module in which that one name is observed. So nothing is copied
+that could go stale, nothing outside the enhanced processors changes, torch.compile sees plain Python, and undo is
+giving the class back. docs/architecture.md compares this with the other ways, measured.
+"""
+
+import copy
+import functools
+import re
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .errors import TokenLayoutError, UnsupportedModelError
+
+Placement = Literal["video only", "text first", "video first"]
+
+_WATCH = "_enhance_a_video"  # the only attribute an enhanced processor carries besides its own
+
+
+class Watch(Protocol):
+    """What an enhanced processor asks while it runs."""
+
+    name: str
+    placement: Placement
+
+    def gain(self, query: Tensor, key: Tensor, scale: float | None) -> Tensor | None:
+        """Video-only query, key (B, H, T*S, D) and the kernel's own softmax scale -> gain (B,) or (1,), or None."""
+
+    def scale(self, output: Any, gain: Tensor) -> Any:
+        """What the processor returned -> the same with the video scaled; scaled() below does it."""
+
+
+class _Running(threading.local):
+    """The layer whose processor is running in this thread. (A ContextVar cannot be traced by dynamo; this can.)"""
+
+    watch: Watch | None = None
+    tokens: int = 0
+    gain: Tensor | None = None
+
+
+_running = _Running()
+
+
+# ---------------------------------------------------------------------------------------- the observed kernel
+def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
+    """Called by the observed kernel with query and key as (B, H, L, D), text included where it is joined."""
+    watch = _running.watch
+    if watch is None:
+        return
+    length, video = query.shape[2], _running.tokens
+    if key.shape != query.shape or video > length or (watch.placement == "video only" and video != length):
+        raise TokenLayoutError(
+            f"{watch.name}: expected self-attention over {video} video tokens ({watch.placement}), but the kernel got "
+            f"query {tuple(query.shape)} and key {tuple(key.shape)} as (B, H, L, D). Leave this layer out with layers=..."
+        )
+    if video != length:
+        rows = slice(length - video, length) if watch.placement == "text first" else slice(0, video)
+        query, key = query[:, :, rows], key[:, :, rows]  # (B, H, T*S, D)
+    _running.gain = watch.gain(query, key, scale)
+
+
+def _observed_dispatch(home: types.ModuleType) -> Callable[..., Any]:
+    def dispatch_attention_fn(query, key, value, *args, **kwargs):
+        # diffusers' dispatcher takes (B, L, H, D)
+        _look(query.transpose(1, 2), key.transpose(1, 2), _scale(args, kwargs))
+        return home.dispatch_attention_fn(query, key, value, *args, **kwargs)
+
+    return dispatch_attention_fn
+
+
+def _observed_functional(home: types.ModuleType) -> types.ModuleType:
+    def scaled_dot_product_attention(query, key, value, *args, **kwargs):
+        _look(query, key, _scale(args, kwargs))  # (B, H, L, D)
+        return home.F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+
+    functional = types.ModuleType(f"{__name__}_F_{re.sub(r'[^a-zA-Z0-9]', '_', home.__name__)}")
+    functional.__dict__.update({k: v for k, v in home.F.__dict__.items() if not k.startswith("__")})
+    functional.__dict__["scaled_dot_product_attention"] = scaled_dot_product_attention
+    sys.modules[functional.__name__] = functional
+    return functional
+
+
+def _scale(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """Both kernels are (query, key, value, attn_mask, dropout_p, is_causal, scale, ...)."""
+    return kwargs["scale"] if "scale" in kwargs else (args[3] if len(args) > 3 else None)
+
+
+_KERNELS: dict[str, Callable[[types.ModuleType], Any]] = {
+    "dispatch_attention_fn": _observed_dispatch,
+    "F": _observed_functional,
+}
+
+
+# ------------------------------------------------------------------------------------- the enhanced processor
+def _observed_copy_of(function: types.FunctionType) -> types.FunctionType:
+    """The same code object in a namespace of its own, where the kernel is observed."""
+    home = sys.modules[function.__module__]
+    namespace = types.ModuleType(f"{__name__}_of_{re.sub(r'[^a-zA-Z0-9]', '_', function.__module__)}")
+    namespace = sys.modules.setdefault(namespace.__name__, namespace)  # dynamo resolves globals by this name
+    own = {"__name__": namespace.__name__}
+    own |= {name: make(home) for name, make in _KERNELS.items() if name in home.__dict__ and name not in namespace.__dict__}
+    kept = {name: namespace.__dict__[name] for name in _KERNELS if name in namespace.__dict__}
+    namespace.__dict__.update({**home.__dict__, **own, **kept})
+    observed = types.FunctionType(
+        function.__code__, namespace.__dict__, function.__name__, function.__defaults__, function.__closure__
+    )
+    observed.__kwdefaults__ = function.__kwdefaults__
+    return observed
+
+
+def _calls_a_kernel(function: Any) -> bool:
+    if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
+        return False
+    names = function.__code__.co_names
+    return "dispatch_attention_fn" in names or ("F" in names and "scaled_dot_product_attention" in names)
+
+
+@functools.cache  # one subclass for one processor class: blocks stay alike, so torch.compile does not recompile per layer
+def _enhanced(original: type) -> type:
+    function = original.__call__
+    inner = _observed_copy_of(function)
+
+    @functools.wraps(function)  # diffusers filters keyword arguments by this signature
+    def __call__(self, attn, hidden_states, *args, **kwargs):
+        watch = getattr(self, _WATCH)
+        if getattr(self, "_parallel_config", None) is not None:
+            raise TokenLayoutError(
+                f"{watch.name}: context parallelism cuts the frames across devices, which is not supported yet. "
+                "Remove the enhancement or run without enable_parallelism()."
+            )
+        _running.watch, _running.tokens, _running.gain = watch, hidden_states.shape[1], None
+        try:
+            output = inner(self, attn, hidden_states, *args, **kwargs)
+            gain = _running.gain
+        finally:
+            _running.watch = _running.gain = None
+        return output if gain is None else watch.scale(output, gain)
+
+    def __reduce_ex__(self, protocol):  # copies and pickles are plain: an enhancement belongs to its handle
+        plain = object.__new__(original)
+        plain.__dict__.update({k: v for k, v in self.__dict__.items() if k != _WATCH})
+        return plain.__reduce_ex__(protocol)
+
+    same = {k: getattr(original, k) for k in ("__module__", "__qualname__", "__doc__")}
+    return type(original.__name__, (original,), {**same, "__call__": __call__, "__reduce_ex__": __reduce_ex__})
+
+
+def scaled(output: Any, gain: Tensor) -> Any:
+    """Scale the video stream: the tensor, or the first of (video, text). Computed in fp32, kept in its own dtype."""
+    if isinstance(output, tuple):
+        return (scaled(output[0], gain), *output[1:])
+    gain = gain.to(output.device)[:, None, None]  # (B or 1, 1, 1) fp32
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or output.dtype == gain.dtype:
+        return (output * gain).to(output.dtype)  # (B, T*S, C)
+    return torch.mul(output, gain, out=torch.empty_like(output))  # the same numbers, no fp32 copy in memory
+
+
+class Seam:
+    """One attention module and the watch on it: attach(), intact, detach()."""
+
+    def __init__(self, module: nn.Module, watch: Watch):
+        self.module, self.watch = module, watch
+        self.processor: Any = None
+        self.shared: Any = None  # the processor we stand in for, where it serves several modules
+        self.refused: Any = None  # a later processor that could not be followed
+
+    @property
+    def intact(self) -> bool:
+        """Whether the module still runs the processor that is watched."""
+        return self.module.processor is self.processor or self.module.processor is self.refused
+
+    def attach(self, shared: bool = False) -> None:
+        """Watch the module's present processor. One that serves several modules is left alone: a copy stands in.
+
+        Raises UnsupportedModelError when the processor calls no kernel that is known here.
+        """
+        processor = self.module.processor
+        original = type(processor)
+        if not _calls_a_kernel(getattr(original, "__call__", None)):
+            raise UnsupportedModelError(
+                f"{self.watch.name}: the processor {original.__name__} calls neither dispatch_attention_fn nor "
+                "F.scaled_dot_product_attention in its own __call__, so its query and key cannot be seen. "
+                "Use a diffusers processor for this layer, or leave it out with layers=..."
+            )
+        enhanced = _enhanced(original)
+        if shared:
+            self.shared, processor = processor, copy.copy(processor)
+            self.module.processor = processor
+        self.processor = processor
+        setattr(processor, _WATCH, self.watch)
+        processor.__class__ = enhanced
+
+    def follow(self, shared: bool = False) -> bool:
+        """After a replacement: let the old processor go and watch the new one. False when it cannot be watched."""
+        self.detach()
+        try:
+            self.attach(shared)
+        except UnsupportedModelError:
+            self.refused = self.module.processor
+        return self.processor is not None
+
+    def detach(self) -> None:
+        """Give the processor its own class back, and a shared one its place. Safe to call twice."""
+        processor, self.processor = self.processor, None
+        if processor is None:
+            return
+        processor.__class__ = type(processor).__bases__[0]
+        delattr(processor, _WATCH)
+        if self.shared is not None:
+            self.shared.__dict__.update(processor.__dict__)
+            if self.module.processor is processor:
+                self.module.processor = self.shared
+            self.shared = None
+
+
+def watch_on(module: nn.Module) -> Watch | None:
+    """The watch on a module's processor, if it is enhanced."""
+    return getattr(getattr(module, "processor", None), _WATCH, None)

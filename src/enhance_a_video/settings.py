@@ -1,0 +1,126 @@
+"""The knobs of enhance() as one frozen, validated value that survives a round trip through JSON."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import SettingsError
+from .intensity import DEFAULT_SITES
+from .policy import DEFAULT_END, DEFAULT_START, DEFAULT_STRENGTH, Strength, Temperature
+
+Layers = Sequence[int] | slice | str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to do, where and when. Every field is checked on construction; SettingsError says what is wrong.
+
+    strength      largest amplification g of a layer, s = max(1, (1 + g) * mass); the same at any frame count
+    temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI); at most one of strength/temperature/policy
+    policy        any callable (mass (B,), Moment) -> gain (B,); not expressible in JSON
+    start, end    the part of the denoising in which the gain acts: 0 = pure noise, 1 = clean.
+                  (0, 1) acts in every forward call
+    layers        which matched layers: indices (negative counts from the end), a slice, or a regular
+                  expression searched in their names; None = all
+    sites         how many spatial sites estimate the mass; None = all of them (exact)
+    per_sample    one gain for each sample; False = one for the batch, as in the authors' code
+    observe_only  record and change nothing
+    attention_maps  record each layer's mean (T, T) temporal attention map as well
+    """
+
+    strength: float | None = None
+    temperature: float | None = None
+    policy: Callable[..., Any] | None = None
+    start: float = DEFAULT_START
+    end: float = DEFAULT_END
+    layers: Layers = None
+    sites: int | None = DEFAULT_SITES
+    per_sample: bool = True
+    observe_only: bool = False
+    attention_maps: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_gain()
+        for name in ("start", "end"):
+            _check_number(name, getattr(self, name), low=0.0, high=1.0)
+        if not self.start < self.end:
+            raise SettingsError(f"start={self.start} must be smaller than end={self.end}: the window is empty")
+        if self.sites is not None and (type(self.sites) is not int or self.sites < 1):
+            raise SettingsError(f"sites={self.sites!r}: give a positive integer, or None for all sites")
+        for name in ("per_sample", "observe_only", "attention_maps"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name}={getattr(self, name)!r}: give True or False")
+        object.__setattr__(self, "layers", _checked_layers(self.layers))
+
+    def _check_gain(self) -> None:
+        given = [n for n in ("strength", "temperature", "policy") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise SettingsError(f"{' and '.join(given)} were given together: give at most one of them")
+        if not given:
+            object.__setattr__(self, "strength", DEFAULT_STRENGTH)
+        for name in ("strength", "temperature"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), low=0.0)
+        if self.policy is not None and not callable(self.policy):
+            raise SettingsError(f"policy={self.policy!r} is not callable: give a function (mass, moment) -> gain")
+
+    @property
+    def gain_policy(self) -> Callable[..., Any]:
+        """The policy these settings ask for."""
+        if self.policy is not None:
+            return self.policy
+        return Strength(self.strength) if self.strength is not None else Temperature(float(self.temperature or 0.0))
+
+    @property
+    def always(self) -> bool:
+        """Whether the window covers the whole denoising, so that nothing about timesteps is needed."""
+        return self.start == 0.0 and self.end == 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; a custom policy becomes its repr(), which from_dict refuses."""
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        if isinstance(self.layers, slice):
+            out["layers"] = {"slice": [self.layers.start, self.layers.stop, self.layers.step]}
+        elif isinstance(self.layers, tuple):
+            out["layers"] = list(self.layers)
+        if self.policy is not None:
+            out["policy"] = repr(self.policy)
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Settings":
+        """The inverse of to_dict(). Unknown keys and a custom policy are refused with SettingsError."""
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(data) - set(known))
+        if unknown:
+            raise SettingsError(f"unknown settings {unknown}: known are {known}")
+        if data.get("policy") is not None:
+            raise SettingsError("a custom policy cannot be read from JSON: pass policy=... to enhance()")
+        values = dict(data)
+        if isinstance(values.get("layers"), Mapping):
+            values["layers"] = slice(*values["layers"]["slice"])
+        return cls(**values)
+
+
+def _check_number(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SettingsError(f"{name}={value!r} is not a finite number")
+    if not low <= value <= high:
+        wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise SettingsError(f"{name}={value!r} is out of range: it must be {wanted}")
+
+
+def _checked_layers(layers: Any) -> Any:
+    if layers is None or isinstance(layers, slice):
+        return layers
+    if isinstance(layers, str):
+        try:
+            re.compile(layers)
+        except re.error as error:
+            raise SettingsError(f"layers={layers!r} is not a regular expression: {error}") from None
+        return layers
+    if isinstance(layers, Sequence) and layers and all(type(i) is int for i in layers):
+        return tuple(layers)
+    raise SettingsError(f"layers={layers!r}: give layer indices, a slice or a regular expression, or None for all")
