@@ -89,7 +89,7 @@ def _pull(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def _visible(forth: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) seen in both frames: forth and back ends where it began, in the picture (Ruder et al.)."""
+    """Pixels (H, W) seen in both frames: forth and back ends where it began, in the picture (Ruder et al.)"""
     height, width = forth.shape[:2]
     returned = _pull(back, forth)
     gap = np.square(forth + returned).sum(-1)

@@ -1,0 +1,178 @@
+"""The same prompt and the same initial noise under several settings, measured and compared in pairs.
+
+comparison = compare_seeds(pipe, prompt, range(8), [("without", None), ("with", Settings())])
+comparison.differences()["with"]["flicker"]                 # mean difference and its 95 % interval
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .enhancement import Enhancement
+from .errors import PromptError, SettingsError
+from .metrics import MEASURES, measure
+from .pipelines import generate
+from .record import Summary
+from .settings import Settings
+from .stats import Paired, paired
+
+Progress = Callable[[str, int, int, int], None]  # (label, seed, steps done, steps in all)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a table needs to know about a measure. `truth`: it compares with what the prompt asked for."""
+
+    name: str
+    label: str
+    better: str  # "higher", "lower" or "neither"
+    unit: str
+    truth: bool = False
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The measures of a comparison: their rows, the function that takes them, a word on what is missing."""
+
+    rows: tuple[Row, ...]
+    measure: Callable[[np.ndarray], dict[str, float]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Take:
+    """One generated video of a comparison. `settings` is None for the plain model."""
+
+    label: str
+    settings: Settings | None
+    seed: int
+    frames: np.ndarray  # uint8 (T, H, W, 3)
+    seconds: float
+    measures: dict[str, float]
+    summary: Summary | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt and its seeds under several settings; the others are compared with the first panel."""
+
+    prompt: str
+    seeds: tuple[int, ...]
+    takes: tuple[Take, ...]  # of the first seed, one for each panel
+    values: dict[str, dict[str, list[float]]]  # label -> measure -> one value per seed
+    judge: Judge = field(repr=False)
+
+    def differences(self) -> dict[str, dict[str, Paired]]:
+        """label -> measure -> paired difference from the first panel, where there is a finite pair."""
+        first, *others = self.values
+        result: dict[str, dict[str, Paired]] = {}
+        for label in others:
+            pairs = {name: (self.values[first][name], self.values[label][name]) for name in self.values[first]}
+            usable = {n: p for n, p in pairs.items() if np.isfinite(np.add(*p)).any()}
+            result[label] = {name: paired(*pair) for name, pair in usable.items()}
+        return result
+
+
+def compare(
+    pipe: Any,
+    prompt: str,
+    seed: int,
+    panels: Sequence[tuple[str, Settings | None]],
+    *,
+    judge: Judge | None = None,
+    observe: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[Take]:
+    """The same prompt and initial noise under several settings.
+
+    Args:
+        panels: (label, settings) in order; settings None is the plain model.
+        judge: what to measure; by default all of `metrics.MEASURES`.
+        observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
+            (it still computes exactly what it would; only its time includes the looking).
+        progress: called with (label, seed, steps done, steps in all).
+        **options: of `generate`.
+
+    Raises:
+        SettingsError: fewer than two panels, labels that repeat; and as `generate` and `enhance`.
+    """
+    labels = [label for label, _ in panels]
+    if len(panels) < 2 or len(set(labels)) < len(labels):
+        raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
+    judge = judge or general_judge()
+    takes = []
+    for label, settings in panels:
+        report = None if progress is None else _bound(progress, label, seed)
+        started = time.perf_counter()
+        frames, summary = _run(pipe, prompt, settings, observe, seed=seed, progress=report, **options)
+        seconds = time.perf_counter() - started
+        takes.append(Take(label, settings, seed, frames, seconds, judge.measure(frames), summary))
+    return takes
+
+
+def compare_seeds(
+    pipe: Any,
+    prompt: str,
+    seeds: Sequence[int],
+    panels: Sequence[tuple[str, Settings | None]],
+    *,
+    judge: Judge | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Comparison:
+    """`compare` for each seed: videos and records of the first, measures of all."""
+    judge = judge or general_judge()
+    values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in judge.rows} for label, _ in panels}
+    first: list[Take] = []
+    for seed in seeds:
+        takes = compare(pipe, prompt, seed, panels, judge=judge, observe=not first, progress=progress, **options)
+        first = first or takes
+        for take in takes:
+            for name, value in take.measures.items():
+                values[take.label][name].append(value)
+    return Comparison(prompt, tuple(seeds), tuple(first), values, judge)
+
+
+def general_judge(note: str = "") -> Judge:
+    """All measures that need no truth."""
+    rows = tuple(Row(row.name, row.label, row.better, row.unit) for row in MEASURES.values())
+    return Judge(rows, measure, note)
+
+
+def truth_judge(prompt: str, height: int, width: int) -> Judge:
+    """The general measures and, for a prompt and size the embedded world understands, its checker's truth."""
+    from .toy import checker, world
+
+    if (height, width) != (world.SIZE, world.SIZE):
+        return general_judge(
+            f"No truth to compare with: the embedded model's world is {world.SIZE}x{world.SIZE} pixels."
+        )
+    try:
+        scene = world.parse_caption(prompt)
+    except PromptError as error:
+        return general_judge(f"No truth to compare with: the prompt lies outside the embedded model's world ({error})")
+    truth = tuple(Row(m.name, m.label, m.better, m.unit, truth=True) for m in checker.TRUTH_MEASURES)
+    plain = general_judge()
+    return Judge(truth + plain.rows, lambda frames: checker.check(frames, scene) | measure(frames))
+
+
+def _run(
+    pipe: Any, prompt: str, settings: Settings | None, observe: bool, **options: Any
+) -> tuple[np.ndarray, Summary | None]:
+    if settings is None and not observe:
+        return generate(pipe, prompt, **options), None
+    if settings is None:
+        settings = Settings(observe_only=True, start=0.0, end=1.0)
+    settings = replace(settings, attention_maps=observe or settings.attention_maps)
+    with Enhancement(pipe, settings) as handle:
+        return generate(pipe, prompt, **options), handle.summary()
+
+
+def _bound(progress: Progress, label: str, seed: int) -> Callable[[int, int], None]:
+    return lambda done, total: progress(label, seed, done, total)

@@ -1,0 +1,340 @@
+"""Load a video pipeline and generate with it.
+
+pipe = load()                                               # the embedded model, or a hub id, or a folder
+frames = generate(pipe, "a red ball rolls ...", seed=0)     # uint8 (T, H, W, 3)
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
+from .families import families, find
+
+EMBEDDED = "embedded"
+Progress = Callable[[int, int], None]  # (steps done, steps in all)
+
+# Frames per second the published models were trained for, which their pipelines do not know.
+# A folder's own defaults.json comes first; what neither names is the pipeline's own default.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "WanPipeline": {"fps": 16},
+    "WanImageToVideoPipeline": {"fps": 16},
+    "WanVideoToVideoPipeline": {"fps": 16},
+    "CogVideoXPipeline": {"fps": 8},  # 1.5 was trained at 16: --fps 16
+    "CogVideoXImageToVideoPipeline": {"fps": 8},
+    "HunyuanVideoPipeline": {"fps": 24},
+    "HunyuanVideoImageToVideoPipeline": {"fps": 24},
+    "LTXPipeline": {"fps": 25},
+    "LTXImageToVideoPipeline": {"fps": 25},
+}
+_FALLBACK_FPS = 16
+
+# Our names for what pipelines call otherwise.
+_ARGUMENTS = {
+    "negative": "negative_prompt", "steps": "num_inference_steps", "guidance": "guidance_scale",
+    "frames": "num_frames", "height": "height", "width": "width", "image": "image",
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- loading
+
+
+def load(
+    model: str | Path = EMBEDDED,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    offload: str = "none",
+    vae_tiling: bool = False,
+) -> Any:
+    """A diffusers pipeline, ready to generate.
+
+    Args:
+        model: "embedded" (the small model in this package), a hub id such as
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", or a folder that `save_pretrained` wrote.
+        dtype: "float32", "bfloat16", "float16"; "auto" is bfloat16 on cuda, float16 on mps, float32 on cpu.
+        device: "cuda", "mps", "cpu" (or with an index); "auto" takes the first of these that is there.
+        offload: keep weights in main memory until needed: "none", "model", "group" or "sequential",
+            in this order slower and smaller. Needs an accelerator.
+        vae_tiling: decode in tiles: much less memory, slightly slower.
+
+    Raises:
+        SettingsError: unknown dtype, device or offload; no such folder or model; the hub cannot be reached.
+        UnsupportedModelError: no supported video transformer in it (said before the weights are loaded).
+    """
+    from diffusers import DiffusionPipeline
+
+    where = _device(device)
+    kind = _dtype(dtype, where)
+    if offload not in _OFFLOADS:
+        raise SettingsError(f"offload={offload!r} is unknown: give one of {', '.join(_OFFLOADS)}.")
+    if offload != "none" and where.type == "cpu":
+        raise SettingsError(
+            f"offload={offload!r} moves weights off an accelerator, and this runs on the CPU: leave it out."
+        )
+    source = _source(model)
+    parts = _supported_parts(source)
+    # A Wan VAE is small and visibly worse in half precision: it stays in float32, as its authors advise.
+    dtypes = {"default": kind, "vae": torch.float32} if "AutoencoderKLWan" in parts else kind
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # renamed in 0.4x; every version takes this
+            pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtypes)
+    except (OSError, ValueError, ImportError) as error:
+        raise SettingsError(_why_not(source, error)) from error
+    pipe.set_progress_bar_config(disable=True)
+    if vae_tiling:
+        if not hasattr(getattr(pipe, "vae", None), "enable_tiling"):
+            raise SettingsError(f"The VAE of {type(pipe).__name__} cannot decode in tiles: leave out vae_tiling.")
+        pipe.vae.enable_tiling()
+    _OFFLOADS[offload](pipe, where)
+    return pipe
+
+
+_OFFLOADS: dict[str, Callable[[Any, torch.device], Any]] = {
+    "none": lambda pipe, device: pipe.to(device),
+    "model": lambda pipe, device: pipe.enable_model_cpu_offload(device=device),
+    "group": lambda pipe, device: pipe.enable_group_offload(onload_device=device, offload_type="leaf_level"),
+    "sequential": lambda pipe, device: pipe.enable_sequential_cpu_offload(device=device),
+}
+
+
+def _device(name: str) -> torch.device:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    kind = name.split(":")[0]
+    if not present.get(kind, False):
+        found = ", ".join(kind for kind, there in present.items() if there)
+        raise SettingsError(f"device={name!r} is not available here. Available: auto, {found}.")
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        name = {"cuda": "bfloat16", "mps": "float16"}.get(device.type, "float32")
+    known = ("float32", "bfloat16", "float16")
+    if name not in known:
+        raise SettingsError(f"dtype={name!r} is unknown: give auto, {', '.join(known)}.")
+    return getattr(torch, name)
+
+
+def _source(model: str | Path) -> str:
+    if model == EMBEDDED:
+        from .toy import model_folder
+
+        if not (model_folder() / "model_index.json").is_file():
+            raise SettingsError(
+                f"The embedded model is missing from this installation ({model_folder()}). Reinstall the package, "
+                "train it (python -m enhance_a_video.toy.train), or name another model."
+            )
+        return str(model_folder())
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise SettingsError(
+                f"{folder} is a folder but not a pipeline: it has no model_index.json. "
+                "Give the folder that pipe.save_pretrained() wrote."
+            )
+        return str(folder)
+    if folder.exists():
+        raise SettingsError(
+            f"{folder} is a file. Give a folder in diffusers' format (with a model_index.json) or a hub id."
+        )
+    if str(model).count("/") != 1 or str(model)[0] in "./~":
+        raise SettingsError(
+            f"There is no folder {model}, and it is not a hub id (owner/name) either. "
+            f"Leave out the model for the embedded one, or pick a name from: enhance-a-video models."
+        )
+    return str(model)
+
+
+def _supported_parts(source: str) -> list[str]:
+    """The class names of a pipeline's parts, read before gigabytes of them are fetched."""
+    from diffusers import DiffusionPipeline
+
+    try:
+        config = DiffusionPipeline.load_config(source)
+    except (OSError, ValueError) as error:
+        raise SettingsError(_why_not(source, error)) from error
+    parts = [part[1] for part in config.values() if isinstance(part, list) and len(part) == 2 and part[1]]
+    supported = {family.transformer: family.name for family in families()}
+    if not set(parts) & set(supported):
+        listed = ", ".join(f"{name} ({transformer})" for transformer, name in supported.items())
+        raise UnsupportedModelError(
+            f"{source} is a {config.get('_class_name', 'pipeline')} without a video transformer known here "
+            f"(its parts: {', '.join(parts)}). Supported: {listed}."
+        )
+    return parts
+
+
+def _why_not(source: str, error: BaseException) -> str:
+    """What kept a pipeline from loading: diffusers blames a missing file for a missing network as well."""
+    chain: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None and len(chain) < 20:
+        chain.append(type(seen).__name__)
+        seen = seen.__cause__ or seen.__context__
+    names = " ".join(chain)
+    if Path(source).exists():
+        return f"{source} cannot be loaded: {error}"
+    if "GatedRepo" in names:
+        return f"{source} asks you to accept its licence first: do so on its hub page, then run: hf auth login"
+    if "RepositoryNotFound" in names:
+        return f"There is no model {source} on the hub, or it is private (then run: hf auth login)."
+    return (
+        f"{source} is neither a folder here nor in the local cache, and the hub did not give it (no network, or "
+        f"HF_HUB_OFFLINE is set). Connect, or give a folder. ({str(error).strip().splitlines()[0]})"
+    )
+
+
+# ------------------------------------------------------------------------------------------------- generating
+
+
+def defaults(pipe: Any) -> dict[str, Any]:
+    """What `generate` fills in for this pipeline: its folder's defaults.json, else a row of a small table."""
+    found = dict(_DEFAULTS.get(type(pipe).__name__, {}))
+    file = Path(str(getattr(pipe, "name_or_path", "") or "")) / "defaults.json"
+    if file.is_file():
+        found |= json.loads(file.read_text(encoding="utf-8"))
+    return {"fps": _FALLBACK_FPS, **found}
+
+
+def generate(
+    pipe: Any,
+    prompt: str,
+    *,
+    seed: int = 0,
+    negative: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    fps: float | None = None,
+    image: Any = None,
+    extra: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """One video. Whatever is None is the default of the model.
+
+    Args:
+        pipe: from `load`, or any diffusers video pipeline.
+        seed: of the initial noise, drawn on the CPU so that it is the same on any device.
+        fps: only for models that are told their frame rate (LTX-Video).
+        image: first picture, for image-to-video pipelines (PIL image).
+        extra: further arguments of this pipeline's call, by its own names.
+        progress: called after each step with (steps done, steps in all).
+
+    Returns:
+        uint8 (T, H, W, 3).
+
+    Raises:
+        SettingsError: what this pipeline does not take or refuses; frames that are not finite.
+        EnhanceAVideoError: out of memory.
+    """
+    accepted = inspect.signature(pipe.__call__).parameters
+    given = {
+        "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
+        "width": width, "image": image,
+    }  # fmt: skip
+    call = _arguments(type(pipe).__name__, accepted, given, defaults(pipe)) | (extra or {})
+    if "frame_rate" in accepted:
+        call.setdefault("frame_rate", fps or defaults(pipe)["fps"])
+    _refuse(type(pipe).__name__, accepted, call)
+    if progress and "callback_on_step_end" in accepted:
+        call["callback_on_step_end"] = _reporter(progress)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    try:
+        with torch.inference_mode():
+            video = pipe(prompt=prompt, generator=generator, output_type="np", **call).frames[0]
+    except torch.cuda.OutOfMemoryError as error:
+        raise EnhanceAVideoError(
+            "Out of GPU memory. In this order, try: --vae-tiling, --offload model, --offload group, "
+            "--offload sequential, fewer --frames, a smaller --width and --height."
+        ) from error
+    except EnhanceAVideoError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{type(pipe).__name__} refuses this: {error}") from error
+    return _to_uint8(np.asarray(video, np.float32))
+
+
+def _arguments(name: str, accepted: Iterable[str], given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline's arguments from ours; one that was asked for and does not exist there is an error."""
+    call = {}
+    for ours, theirs in _ARGUMENTS.items():
+        if given[ours] is not None and theirs not in accepted:
+            takes = [word for word, argument in _ARGUMENTS.items() if argument in accepted]
+            raise SettingsError(f"{name} takes no {ours!r} ({theirs}). It takes: {', '.join(takes)}.")
+        value = given[ours] if given[ours] is not None else known.get(ours)
+        if value is not None and theirs in accepted:
+            call[theirs] = value
+    for word in ("steps", "frames", "height", "width"):
+        if call.get(_ARGUMENTS[word], 1) < 1:
+            raise SettingsError(f"{word}={call[_ARGUMENTS[word]]}: give at least 1.")
+    return call
+
+
+def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
+    """What would be ignored in silence, or fail deep inside."""
+    unknown = [word for word in call if word not in accepted]
+    if unknown:
+        raise SettingsError(f"{name} takes no {', '.join(unknown)}. It takes: {', '.join(accepted)}.")
+    if "image" in accepted and accepted["image"].default is inspect.Parameter.empty and "image" not in call:
+        raise SettingsError(f"{name} starts from a picture: give one (--image FILE).")
+    if call.get("negative_prompt"):
+        scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
+        default = accepted[scale].default if scale in accepted else 2
+        if call.get(scale, default) <= 1:
+            raise SettingsError(
+                f"A negative prompt does nothing in {name} while {scale} is {call.get(scale, default)}: "
+                f"raise {scale} above 1 (--set {scale}=6), or leave the negative prompt out."
+            )
+
+
+def _reporter(progress: Progress) -> Callable[..., dict[str, Any]]:
+    def after_step(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        progress(step + 1, int(getattr(pipe, "num_timesteps", step + 1)))
+        return values
+
+    return after_step
+
+
+def _to_uint8(video: np.ndarray) -> np.ndarray:
+    bad = 1 - np.isfinite(video).mean()
+    if bad:
+        raise SettingsError(
+            f"The model returned {bad:.0%} values that are not numbers. float16 overflows in some models: "
+            "use --dtype bfloat16 or float32; with a high strength, lower it."
+        )
+    return np.rint(np.clip(video, 0, 1) * 255).astype(np.uint8)
+
+
+def describe(pipe: Any) -> dict[str, str]:
+    """What ran, for the record: pipeline, denoisers, device, precision, versions."""
+    from importlib.metadata import version
+
+    import diffusers
+
+    denoisers = {
+        name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module) and find(part)
+    }
+    first = next(iter(denoisers.values()), None)
+    return {
+        "pipeline": type(pipe).__name__,
+        "transformer": ", ".join(f"{name} ({type(part).__name__})" for name, part in denoisers.items()),
+        "device": str(getattr(pipe, "_execution_device", pipe.device)),
+        "dtype": str(getattr(first, "dtype", "")).replace("torch.", ""),
+        "enhance-a-video": version("enhance-a-video"),
+        "diffusers": diffusers.__version__,
+        "torch": torch.__version__,
+    }
