@@ -256,7 +256,7 @@ class _Inert:
 def _not_a_frame_of_its_own(function: Any) -> None:
     """Keep dynamo from compiling a hook beside the compiled model; inlined in a larger graph it is traced all the same."""
     with contextlib.suppress(ImportError, AttributeError):  # private; without it there is one small graph more
-        from torch._C._dynamo.eval_frame import skip_code
+        from torch._dynamo.eval_frame import skip_code
 
         skip_code(function.__code__)
 
