@@ -8,6 +8,7 @@ giving the class back. docs/architecture.md compares this with the other ways, m
 """
 
 import copy
+import dis
 import functools
 import re
 import sys
@@ -44,6 +45,7 @@ class _Running(threading.local):
 
     watch: Watch | None = None
     tokens: int = 0
+    seen: bool = False
     gain: Tensor | None = None
 
 
@@ -65,7 +67,7 @@ def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
     if video != length:
         rows = slice(length - video, length) if watch.placement == "text first" else slice(0, video)
         query, key = query[:, :, rows], key[:, :, rows]  # (B, H, T*S, D)
-    _running.gain = watch.gain(query, key, scale)
+    _running.seen, _running.gain = True, watch.gain(query, key, scale)
 
 
 def _observed_dispatch(home: types.ModuleType) -> Callable[..., Any]:
@@ -82,7 +84,7 @@ def _observed_functional(home: types.ModuleType) -> types.ModuleType:
         _look(query, key, _scale(args, kwargs))  # (B, H, L, D)
         return home.F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
 
-    functional = types.ModuleType(f"{__name__}_F_{re.sub(r'[^a-zA-Z0-9]', '_', home.__name__)}")
+    functional = types.ModuleType(_module_name("functional", home))
     functional.__dict__.update({k: v for k, v in home.F.__dict__.items() if not k.startswith("__")})
     functional.__dict__["scaled_dot_product_attention"] = scaled_dot_product_attention
     sys.modules[functional.__name__] = functional
@@ -94,6 +96,7 @@ def _scale(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
     return kwargs["scale"] if "scale" in kwargs else (args[3] if len(args) > 3 else None)
 
 
+# The names a processor may call its kernel by, and what stands in for each.
 _KERNELS: dict[str, Callable[[types.ModuleType], Any]] = {
     "dispatch_attention_fn": _observed_dispatch,
     "F": _observed_functional,
@@ -101,15 +104,23 @@ _KERNELS: dict[str, Callable[[types.ModuleType], Any]] = {
 
 
 # ------------------------------------------------------------------------------------- the enhanced processor
+def _kernels_called(function: Any) -> list[str]:
+    """Which of the kernel names the function loads from its globals; none for anything but a plain function."""
+    if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
+        return []
+    loaded = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
+    if "scaled_dot_product_attention" not in function.__code__.co_names:
+        loaded.discard("F")
+    return [name for name in _KERNELS if name in loaded]
+
+
 def _observed_copy_of(function: types.FunctionType) -> types.FunctionType:
     """The same code object in a namespace of its own, where the kernel is observed."""
     home = sys.modules[function.__module__]
-    namespace = types.ModuleType(f"{__name__}_of_{re.sub(r'[^a-zA-Z0-9]', '_', function.__module__)}")
-    namespace = sys.modules.setdefault(namespace.__name__, namespace)  # dynamo resolves globals by this name
-    own = {"__name__": namespace.__name__}
-    own |= {name: make(home) for name, make in _KERNELS.items() if name in home.__dict__ and name not in namespace.__dict__}
-    kept = {name: namespace.__dict__[name] for name in _KERNELS if name in namespace.__dict__}
-    namespace.__dict__.update({**home.__dict__, **own, **kept})
+    namespace = types.ModuleType(_module_name("namespace", home, function.__qualname__))
+    namespace.__dict__.update({k: v for k, v in function.__globals__.items() if k != "__name__"})
+    namespace.__dict__.update({name: _KERNELS[name](home) for name in _kernels_called(function)})
+    sys.modules[namespace.__name__] = namespace  # dynamo resolves globals by this name
     observed = types.FunctionType(
         function.__code__, namespace.__dict__, function.__name__, function.__defaults__, function.__closure__
     )
@@ -117,11 +128,9 @@ def _observed_copy_of(function: types.FunctionType) -> types.FunctionType:
     return observed
 
 
-def _calls_a_kernel(function: Any) -> bool:
-    if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
-        return False
-    names = function.__code__.co_names
-    return "dispatch_attention_fn" in names or ("F" in names and "scaled_dot_product_attention" in names)
+def _module_name(*parts: Any) -> str:
+    words = [p.__name__ if isinstance(p, types.ModuleType) else p for p in parts]
+    return re.sub(r"[^a-zA-Z0-9_]", "_", "_".join([__name__, *words]))
 
 
 @functools.cache  # one subclass for one processor class: blocks stay alike, so torch.compile does not recompile per layer
@@ -137,21 +146,31 @@ def _enhanced(original: type) -> type:
                 f"{watch.name}: context parallelism cuts the frames across devices, which is not supported yet. "
                 "Remove the enhancement or run without enable_parallelism()."
             )
-        _running.watch, _running.tokens, _running.gain = watch, hidden_states.shape[1], None
+        _running.watch, _running.tokens = watch, hidden_states.shape[1]
+        _running.seen, _running.gain = False, None
         try:
             output = inner(self, attn, hidden_states, *args, **kwargs)
-            gain = _running.gain
+            seen, gain = _running.seen, _running.gain
         finally:
             _running.watch = _running.gain = None
+        if not seen:
+            raise UnsupportedModelError(
+                f"{watch.name}: {original.__name__} returned without calling its attention kernel, so there was "
+                "nothing to see. Leave this layer out with layers=..."
+            )
         return output if gain is None else watch.scale(output, gain)
 
     def __reduce_ex__(self, protocol):  # copies and pickles are plain: an enhancement belongs to its handle
-        plain = object.__new__(original)
-        plain.__dict__.update({k: v for k, v in self.__dict__.items() if k != _WATCH})
-        return plain.__reduce_ex__(protocol)
+        return _plain, (original, {k: v for k, v in self.__dict__.items() if k != _WATCH})
 
     same = {k: getattr(original, k) for k in ("__module__", "__qualname__", "__doc__")}
     return type(original.__name__, (original,), {**same, "__call__": __call__, "__reduce_ex__": __reduce_ex__})
+
+
+def _plain(original: type, attributes: dict[str, Any]) -> Any:
+    processor = object.__new__(original)
+    processor.__dict__.update(attributes)
+    return processor
 
 
 def scaled(output: Any, gain: Tensor) -> Any:
@@ -185,7 +204,7 @@ class Seam:
         """
         processor = self.module.processor
         original = type(processor)
-        if not _calls_a_kernel(getattr(original, "__call__", None)):
+        if not _kernels_called(getattr(original, "__call__", None)):
             raise UnsupportedModelError(
                 f"{self.watch.name}: the processor {original.__name__} calls neither dispatch_attention_fn nor "
                 "F.scaled_dot_product_attention in its own __call__, so its query and key cannot be seen. "

@@ -1,0 +1,192 @@
+"""The seam: sees what the kernel sees, scales what the processor returns, leaves nothing behind."""
+
+import copy
+import inspect
+import pickle
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers import transformer_wan
+from tiny_models import T, TINY, H, W, run
+
+from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
+from enhance_a_video.seam import Seam, scaled, watch_on
+
+
+class Spy:
+    """A watch that keeps what it is shown and answers a fixed gain."""
+
+    def __init__(self, placement="video only", gain=None):
+        self.name, self.placement, self.answer, self.seen = "spied layer", placement, gain, []
+
+    def gain(self, query, key, scale):
+        self.seen.append((query, key, scale))
+        return self.answer
+
+    def scale(self, output, gain):
+        return scaled(output, gain)
+
+
+@pytest.fixture
+def wan():
+    return TINY["wan"].model()
+
+
+def attended(model, inputs, watch, name="blocks.0.attn1"):
+    """(output of the module, plain output of the module) with the watch on it."""
+    module, outputs = model.get_submodule(name), []
+    hook = module.register_forward_hook(lambda m, args, out: outputs.append(out))
+    run(model, inputs)
+    seam = Seam(module, watch)
+    seam.attach()
+    run(model, inputs)
+    seam.detach()
+    hook.remove()
+    return outputs[1], outputs[0]
+
+
+def test_it_sees_the_kernels_query_and_key(wan, monkeypatch):
+    kernel, calls = transformer_wan.dispatch_attention_fn, []
+
+    def tapped(query, key, value, **kwargs):
+        calls.append((query, key))
+        return kernel(query, key, value, **kwargs)
+
+    monkeypatch.setattr(transformer_wan, "dispatch_attention_fn", tapped)
+    spy = Spy()
+    attended(wan, TINY["wan"].inputs(), spy)
+    (query, key, scale), (q, k) = spy.seen[0], calls[4]  # two layers of self- and cross-attention per plain run
+    assert query.shape == (2, 2, T * H * W, 12) and scale is None
+    assert torch.equal(query, q.transpose(1, 2)) and torch.equal(key, k.transpose(1, 2))
+
+
+@pytest.mark.parametrize("name, module, placement", [
+    ("cogvideox_5b", "transformer_blocks.0.attn1", "text first"),
+    ("hunyuan", "transformer_blocks.0.attn", "video first"),
+    ("hunyuan", "single_transformer_blocks.1.attn", "video first"),
+])  # fmt: skip
+def test_text_tokens_are_neither_seen_nor_scaled(name, module, placement):
+    tiny, spy = TINY[name], Spy(placement, torch.tensor([2.0, 3.0]))
+    (video, text), (plain_video, plain_text) = attended(tiny.model(), tiny.inputs(), spy, module)
+    assert spy.seen[0][0].shape[2] == T * H * W
+    assert torch.equal(text, plain_text)
+    assert torch.equal(video, plain_video * torch.tensor([2.0, 3.0])[:, None, None])
+
+
+def test_gain_one_is_bit_equal_in_every_dtype():
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        x = torch.randn(2, 50, 8).to(dtype)
+        assert torch.equal(scaled(x, torch.ones(2)), x) and scaled(x, torch.ones(1)).dtype == dtype
+
+
+def test_the_gain_is_not_rounded_to_bf16():
+    x, gain = torch.randn(1, 500, 8).bfloat16(), torch.tensor([1.16017])
+    with torch.no_grad():
+        assert torch.equal(scaled(x, gain), (x.double() * gain.double()).bfloat16())
+    assert torch.equal(scaled(x, gain), (x.double() * gain.double()).bfloat16())
+
+
+def test_attach_and_detach_change_one_processor_and_no_module(wan):
+    module, other = wan.blocks[0].attn1, wan.blocks[1].attn1
+    home = dict(vars(transformer_wan))
+    processor, original, before = module.processor, type(module.processor), dict(module.processor.__dict__)
+    seam = Seam(module, Spy())
+    seam.attach()
+    assert module.processor is processor and type(processor) is not original and isinstance(processor, original)
+    assert type(processor).__name__ == original.__name__ and type(other.processor) is original
+    assert inspect.signature(processor.__call__) == inspect.signature(other.processor.__call__)
+    assert dict(vars(transformer_wan)) == home
+    seam.detach()
+    seam.detach()
+    assert type(processor) is original and processor.__dict__ == before and module.processor is processor
+
+
+def test_one_class_for_all_layers(wan):
+    """Otherwise torch.compile would make a graph for every layer."""
+    seams = [Seam(block.attn1, Spy()) for block in wan.blocks]
+    for seam in seams:
+        seam.attach()
+    assert type(wan.blocks[0].attn1.processor) is type(wan.blocks[1].attn1.processor)
+
+
+def test_namespaces_resolve_by_name(wan):
+    """Dynamo's guards look a global up in sys.modules."""
+    Seam(wan.blocks[0].attn1, Spy()).attach()
+    inner = inspect.getclosurevars(type(wan.blocks[0].attn1.processor).__dict__["__call__"]).nonlocals["inner"]
+    namespace = sys.modules[inner.__globals__["__name__"]].__dict__
+    assert namespace is inner.__globals__ and namespace is not vars(transformer_wan)
+    assert inner.__code__ is transformer_wan.WanAttnProcessor.__call__.__code__
+
+
+def test_copies_and_pickles_are_plain(wan):
+    module = wan.blocks[0].attn1
+    module.processor._attention_backend = "native"
+    seam = Seam(module, Spy())
+    seam.attach()
+    for twin in (copy.deepcopy(module.processor), copy.copy(module.processor), pickle.loads(pickle.dumps(module.processor))):
+        assert type(twin) is transformer_wan.WanAttnProcessor and twin.__dict__ == {"_attention_backend": "native"}
+    assert watch_on(module) is seam.watch and watch_on(copy.deepcopy(module)) is None
+
+
+def test_a_shared_processor_keeps_serving_the_others():
+    model = TINY["cogvideox_5b"].model()
+    shared = CogVideoXAttnProcessor2_0()
+    model.set_attn_processor(shared)
+    first, second = (block.attn1 for block in model.transformer_blocks)
+    seam = Seam(first, Spy("text first"))
+    seam.attach(shared=True)
+    assert first.processor is not shared and second.processor is shared and type(shared) is CogVideoXAttnProcessor2_0
+    first.processor._attention_backend = "native"  # what is set meanwhile is not lost
+    seam.detach()
+    assert first.processor is shared and shared._attention_backend == "native"
+
+
+class ScalesByPosition(transformer_wan.WanAttnProcessor):
+    def __call__(self, attn, hidden_states, *args):
+        q = attn.to_q(hidden_states).unflatten(2, (attn.heads, -1))
+        return dispatch_attention_fn(q, q, q, None, 0.0, False, 0.25).flatten(2, 3)
+
+
+class ScalesByName(transformer_wan.WanAttnProcessor):
+    def __call__(self, attn, hidden_states, *args):
+        q = attn.to_q(hidden_states).unflatten(2, (attn.heads, -1)).transpose(1, 2)
+        return F.scaled_dot_product_attention(query=q, key=q, value=q, scale=0.125).transpose(1, 2).flatten(2, 3)
+
+
+@pytest.mark.parametrize("processor, scale", [(ScalesByPosition, 0.25), (ScalesByName, 0.125)])
+def test_the_kernels_own_scale_is_honoured(wan, processor, scale):
+    spy = Spy()
+    wan.blocks[0].attn1.processor = processor()
+    attended(wan, TINY["wan"].inputs(), spy)
+    assert spy.seen[0][2] == scale
+
+
+def test_a_processor_that_skips_its_kernel_is_an_error(wan):
+    class Skips(transformer_wan.WanAttnProcessor):
+        def __call__(self, attn, hidden_states, *args):
+            return hidden_states if hidden_states is not None else dispatch_attention_fn(None, None, None)
+
+    wan.blocks[0].attn1.processor = Skips()
+    with pytest.raises(UnsupportedModelError, match="without calling its attention kernel"):
+        attended(wan, TINY["wan"].inputs(), Spy())
+
+
+def test_a_processor_without_a_kernel_is_refused(wan):
+    class Opaque:
+        def __call__(self, attn, hidden_states, *args):
+            return hidden_states
+
+    wan.blocks[0].attn1.processor = Opaque()
+    with pytest.raises(UnsupportedModelError, match="Opaque calls neither"):
+        Seam(wan.blocks[0].attn1, Spy()).attach()
+    assert type(wan.blocks[0].attn1.processor) is Opaque
+
+
+def test_cross_attention_is_refused(wan):
+    spy = Spy()
+    with pytest.raises(TokenLayoutError, match="spied layer: expected self-attention"):
+        attended(wan, TINY["wan"].inputs(), spy, "blocks.0.attn2")
