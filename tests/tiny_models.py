@@ -5,6 +5,7 @@
 A grid of 4 frames of 4 x 6 tokens, fp32, on the CPU, a forward call in milliseconds.
 """
 
+# ruff: noqa: C408
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,9 @@ class Tiny:
                 p.data.normal_(0, 0.05, generator=generator)
         return model
 
-    def inputs(self, batch: int = 2, frames: int = T, timestep: float = 500.0, video: Tensor | None = None) -> dict[str, Any]:
+    def inputs(
+        self, batch: int = 2, frames: int = T, timestep: float = 500.0, video: Tensor | None = None
+    ) -> dict[str, Any]:
         inputs = self.make_inputs(batch, frames)
         inputs["timestep"] = torch.full_like(inputs["timestep"], timestep, dtype=torch.float32)
         if video is not None:

@@ -5,7 +5,6 @@ import copy
 import dataclasses
 import functools
 import inspect
-import re
 import threading
 import time
 import warnings
@@ -20,17 +19,15 @@ from torch import Tensor, nn
 from .errors import (
     AlreadyEnhancedError,
     EnhancementLostWarning,
-    NoLayersError,
     SettingsError,
     TokenLayoutError,
-    UnsupportedModelError,
 )
-from .families import Family, family_of, find
+from .families import attention_modules, chosen, denoisers, family_of
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
 from .policy import DEFAULT_END, DEFAULT_START, Moment
 from .record import Recorder, Summary
 from .schedule import progress_of
-from .seam import Seam, scaled, watch_on
+from .seam import Seam, scaled
 from .settings import Layers, Settings
 
 
@@ -66,12 +63,8 @@ def enhance(
 
 def enhancement_of(target: Any) -> "Enhancement | None":
     """The enhancement present on a pipeline or transformer, for when the handle was not kept."""
-    for model in _denoisers(target)[0].values():
-        for module in model.modules():
-            watch = watch_on(module)
-            if isinstance(watch, _Layer):
-                return watch.denoiser.enhancement
-    return None
+    hooks = [_hook_on(model) for model in denoisers(target).values()]
+    return next((hook.denoiser.enhancement for hook in hooks if hook is not None), None)
 
 
 class Enhancement:
@@ -79,8 +72,8 @@ class Enhancement:
 
     def __init__(self, target: Any, settings: Settings):
         self.settings = settings
-        models, pipeline = _denoisers(target)
-        self._denoisers = [_Denoiser(n, m, family_of(m), self, pipeline) for n, m in models.items()]
+        pipeline = None if isinstance(target, nn.Module) else target
+        self._denoisers = [_Denoiser(n, m, self, pipeline) for n, m in denoisers(target).items()]
         try:
             for denoiser in self._denoisers:
                 denoiser.attach()
@@ -110,6 +103,24 @@ class Enhancement:
 
 
 # --------------------------------------------------------------------------------------- one transformer
+def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the host time of a method to the record of self.denoiser; inside torch.compile there is none to measure."""
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *args: Any) -> Any:
+        recorder = self.denoiser.recorder
+        if torch.compiler.is_compiling():
+            recorder.compiled = True
+            return method(self, *args)
+        begin = time.perf_counter()
+        try:
+            return method(self, *args)
+        finally:
+            recorder.seconds += time.perf_counter() - begin
+
+    return wrapper
+
+
 @dataclasses.dataclass
 class _Now:
     """What one forward call is about."""
@@ -127,22 +138,23 @@ class _InThread(threading.local):
 class _Denoiser:
     """One transformer: its watched layers, its record, and the hook that looks at each forward call."""
 
-    def __init__(self, name: str, model: nn.Module, family: Family, enhancement: Enhancement, pipeline: Any):
-        self.name, self.model, self.family, self.enhancement = name, model, family, enhancement
+    def __init__(self, name: str, model: Any, enhancement: Enhancement, pipeline: Any):
+        self.name, self.model, self.family, self.enhancement = name, model, family_of(model), enhancement
         self.settings = enhancement.settings
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
         self.latest: _Now | None = None
         self.in_thread = _InThread()
-        self.modules = _chosen(_matched(model, family), self.settings.layers, name)
-        present = [n for n, m in self.modules.items() if watch_on(m) is not None]
-        if present:
+        if _hook_on(model) is not None:
             raise AlreadyEnhancedError(
-                f"{name} is enhanced already ({len(present)} layers). Call remove() on its handle first; a handle that "
-                "was not kept is found by enhance_a_video.enhancement.enhancement_of(target)."
+                f"{name} is enhanced already. Call remove() on its handle first; a handle that was not kept is found "
+                "by enhance_a_video.enhancement.enhancement_of(target)."
             )
-        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.layers = [_Layer(n, i, len(self.modules), self) for i, n in enumerate(self.modules)]
-        self.seams = [Seam(m, layer) for m, layer in zip(self.modules.values(), self.layers, strict=True)]
+        modules = attention_modules(model, self.family)
+        names = chosen(list(modules), self.settings.layers, name)
+        depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
+        self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
+        self.layers = [_Layer(n, i, depths[n], self) for i, n in enumerate(names)]
+        self.seams = [Seam(modules[layer.name], layer) for layer in self.layers]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = _with_tensors(self.settings.gain_policy, self.device)
         self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
@@ -150,6 +162,7 @@ class _Denoiser:
         self.hook: Any = None
 
     def attach(self) -> None:
+        _strip(self.model)
         for seam in self.seams:
             seam.attach(shared=self._shared(seam.module))
         self.hook = self.model.register_forward_pre_hook(_Hook(self), with_kwargs=True)
@@ -164,8 +177,7 @@ class _Denoiser:
     def before_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
         arguments = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
-        if not torch.compiler.is_compiling():
-            self.notice_replaced()
+        self.notice_replaced()
         device = arguments["hidden_states"].device
         if device != self.device:
             self.to(device)
@@ -189,8 +201,8 @@ class _Denoiser:
         if progress is None:
             if not self.settings.always:
                 raise SettingsError(
-                    f"{self.name}: start={self.settings.start}, end={self.settings.end} need the place in the denoising, "
-                    "but neither a scheduler nor a timestep says it. Use start=0.0, end=1.0 to act in every call."
+                    f"{self.name}: start={self.settings.start}, end={self.settings.end} need the place in the "
+                    "denoising, but neither a scheduler nor a timestep says it. start=0.0, end=1.0 act in every call."
                 )
             progress = torch.full((), float("nan"), device=self.device)
         progress = progress.to(self.device)
@@ -199,11 +211,12 @@ class _Denoiser:
         start, end = self.window.unbind()
         return progress, (progress >= start) & ((progress < end) | (end >= 1.0))
 
-    def notice_replaced(self) -> None:
-        """Follow processors that were replaced since enhance(), and say so."""
+    @torch.compiler.assume_constant_result  # in a graph: looked at when tracing, and a new processor makes it trace
+    def notice_replaced(self) -> int:
+        """Follow processors that were replaced since enhance(), and say so. Returns how many."""
         lost = [seam for seam in self.seams if not seam.intact]
         if not lost:
-            return
+            return 0
         refused = [seam.watch.name for seam in lost if not seam.follow(self._shared(seam.module))]
         done = f"{len(lost) - len(refused)} of them were enhanced again"
         if refused:
@@ -213,6 +226,7 @@ class _Denoiser:
             EnhancementLostWarning,
             stacklevel=2,
         )
+        return len(lost)
 
     def _shared(self, module: nn.Module) -> bool:
         users = Counter(id(m.processor) for m in self.model.modules() if hasattr(m, "processor"))
@@ -232,14 +246,18 @@ class _Hook:
 
     def __init__(self, denoiser: _Denoiser):
         self.denoiser = denoiser
-        self.eagerly = torch.compiler.disable(denoiser.before_forward)
+        self.eagerly = torch.compiler.disable(self.before)
         _not_a_frame_of_its_own(_Hook.__call__)
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():  # the model is part of a larger graph: trace along
-            self.denoiser.before_forward(args, kwargs)
+            self.before(args, kwargs)
         else:
             self.eagerly(args, kwargs)
+
+    @_timed
+    def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.denoiser.before_forward(args, kwargs)
 
     def __reduce__(self) -> Any:
         return _Inert, ()
@@ -254,11 +272,15 @@ class _Inert:
 
 
 def _not_a_frame_of_its_own(function: Any) -> None:
-    """Keep dynamo from compiling a hook beside the compiled model; inlined in a larger graph it is traced all the same."""
+    """Keep dynamo from compiling a hook beside the compiled model; inlined in a larger graph it is traced still."""
     with contextlib.suppress(ImportError, AttributeError):  # private; without it there is one small graph more
         from torch._dynamo.eval_frame import skip_code
 
         skip_code(function.__code__)
+
+
+def _hook_on(model: nn.Module) -> _Hook | None:
+    return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, _Hook)), None)
 
 
 def _strip(model: nn.Module) -> None:
@@ -269,34 +291,16 @@ def _strip(model: nn.Module) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- one layer
-def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the host time of a method to the record. Inside torch.compile there is no host time to measure."""
-
-    @functools.wraps(method)
-    def wrapper(self: "_Layer", *args: Any) -> Any:
-        recorder = self.denoiser.recorder
-        if torch.compiler.is_compiling():
-            recorder.compiled = True
-            return method(self, *args)
-        begin = time.perf_counter()
-        try:
-            return method(self, *args)
-        finally:
-            recorder.seconds += time.perf_counter() - begin
-
-    return wrapper
-
-
 class _Layer:
     """The watch on one attention layer (see seam.Watch). What differs between layers is tensors: one compiled graph."""
 
-    def __init__(self, name: str, index: int, of: int, denoiser: _Denoiser):
+    def __init__(self, name: str, index: int, depth: float, denoiser: _Denoiser):
         self.name, self.denoiser, self.placement = name, denoiser, denoiser.family.tokens
         self.index = torch.tensor(index, device=denoiser.device)
-        self.position = torch.tensor(index / max(1, of - 1), device=denoiser.device)
+        self.depth = torch.tensor(depth, device=denoiser.device)
 
     def to(self, device: torch.device) -> None:
-        self.index, self.position = self.index.to(device), self.position.to(device)
+        self.index, self.depth = self.index.to(device), self.depth.to(device)
 
     @_timed
     def gain(self, query: Tensor, key: Tensor, scale: float | None) -> Tensor | None:
@@ -308,15 +312,15 @@ class _Layer:
         T = now.num_frames
         if query.shape[2] % T:
             raise TokenLayoutError(
-                f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra (reference or history) "
-                "tokens are not supported for this model: remove the enhancement, or leave the layer out with layers=..."
+                f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
+                "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
             )
         query, key = query.detach(), key.detach()
         masses = site_mass(query, key, T, sites=settings.sites, scale=scale)  # (B, n)
         mass = masses.mean(1)  # (B,)
         if not settings.per_sample:
             mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
-        moment = Moment(num_frames=T, layer=self.position, progress=now.progress)
+        moment = Moment(num_frames=T, layer=self.depth, progress=now.progress)
         gain = torch.where(now.active, policy(mass, moment), 1.0)
         clipped = policy(masses.flatten(), moment) <= 1.0  # (B*n,)
         denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
@@ -328,62 +332,6 @@ class _Layer:
     @_timed
     def scale(self, output: Any, gain: Tensor) -> Any:
         return scaled(output, gain)
-
-
-# ------------------------------------------------------------------------------------------------ finding
-def _denoisers(target: Any) -> tuple[dict[str, nn.Module], Any]:
-    """The supported transformers in a target by name, and the pipeline if it is one."""
-    if isinstance(target, nn.Module):
-        model = getattr(target, "_orig_mod", target)  # torch.compile wraps
-        return {type(model).__name__: model}, None
-    components = getattr(target, "components", None)
-    if not isinstance(components, Mapping):
-        raise UnsupportedModelError(
-            f"{type(target).__name__} is neither a pipeline with components nor a torch module: "
-            "give a diffusers video pipeline or its transformer"
-        )
-    modules = {n: getattr(m, "_orig_mod", m) for n, m in components.items() if isinstance(m, nn.Module)}
-    models = {n: m for n, m in modules.items() if find(m) is not None}
-    named = {n: m for n, m in modules.items() if re.match(r"transformer|unet|denoiser", n)}
-    for model in named.values() if named else () if models else modules.values():
-        family_of(model)  # raises for the one that is not supported
-    if not models:
-        raise UnsupportedModelError(f"{type(target).__name__} has no torch module to enhance: {sorted(components)}")
-    return {n: m for i, (n, m) in enumerate(models.items()) if m not in list(models.values())[:i]}, target
-
-
-def _matched(model: nn.Module, family: Family) -> dict[str, nn.Module]:
-    """The video self-attention modules of a model, in its own order."""
-    pattern = re.compile(family.attention)
-    matched = {n: m for n, m in model.named_modules() if pattern.search(n) and hasattr(m, "processor")}
-    if not matched:
-        found = [n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()]
-        raise NoLayersError(
-            f"{type(model).__name__}: no module is named like {family.attention!r}. Attention modules found: "
-            f"{', '.join(found[:12]) or 'none'}{' ...' if len(found) > 12 else ''}. If this is a new version of the "
-            "class, register a row for it (docs/add-a-model.md)."
-        )
-    return matched
-
-
-def _chosen(matched: dict[str, nn.Module], layers: Any, model: str) -> dict[str, nn.Module]:
-    """The matched layers that `layers` selects."""
-    names = list(matched)
-    if layers is None:
-        return matched
-    if isinstance(layers, slice):
-        kept = names[layers]
-    elif isinstance(layers, str):
-        kept = [n for n in names if re.search(layers, n)]
-    else:
-        outside = [i for i in layers if not -len(names) <= i < len(names)]
-        if outside:
-            raise NoLayersError(f"layers={outside}: {model} has {len(names)} layers, 0 to {len(names) - 1}")
-        wanted = {i % len(names) for i in layers}
-        kept = [n for i, n in enumerate(names) if i in wanted]
-    if not kept:
-        raise NoLayersError(f"layers={layers!r} selects none of the {len(names)} layers of {model}: {names[0]} … {names[-1]}")
-    return {n: matched[n] for n in kept}
 
 
 def _parameter_names(model: nn.Module) -> list[str]:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import SettingsError, TokenLayoutError, UnsupportedModelError
+from torch import nn
+
+from .errors import NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
 from .schedule import Flow, Noise, VariancePreserving
 from .seam import Placement
+from .settings import Layers
 
 Arguments = Mapping[str, Any]  # the transformer's forward arguments by name
 
@@ -85,15 +88,83 @@ def family_of(model: object) -> Family:
     """As find(), but raises UnsupportedModelError that names what is supported."""
     family = find(model)
     if family is None:
-        name = type(model).__name__
-        near = difflib.get_close_matches(name, _FAMILIES, n=1, cutoff=0.4)
-        raise UnsupportedModelError(
-            f"{name} is not a supported video transformer"
-            + (f" (the nearest name is {near[0]})" if near else "")
-            + f". Supported: {', '.join(_FAMILIES)}. "
-            "A class of your own can be added with one row: enhance_a_video.families.register(), docs/add-a-model.md."
-        )
+        raise UnsupportedModelError(f"{type(model).__name__} is not a supported video transformer{_supported(model)}")
     return family
+
+
+def _supported(*models: object) -> str:
+    """The end of a message about classes that have no row."""
+    near = [n for m in models for n in difflib.get_close_matches(type(m).__name__, _FAMILIES, n=1, cutoff=0.6)]
+    return (
+        (f" (the nearest name is {near[0]})" if near else "")
+        + f". Supported: {', '.join(_FAMILIES)}. A class of your own is added with one row: "
+        "enhance_a_video.families.register(), docs/add-a-model.md."
+    )
+
+
+def denoisers(target: Any) -> dict[str, nn.Module]:
+    """The supported transformers of a pipeline, or the transformer itself, by name.
+
+    Raises UnsupportedModelError when there is none, or when one of several denoisers of a pipeline is not supported.
+    """
+    if isinstance(target, nn.Module):
+        model = getattr(target, "_orig_mod", target)  # torch.compile wraps
+        family_of(model)
+        return {type(model).__name__: model}
+    components = getattr(target, "components", None)
+    if not isinstance(components, Mapping):
+        raise UnsupportedModelError(
+            f"{type(target).__name__} is neither a pipeline with components nor a torch module: "
+            "give a diffusers video pipeline or its transformer"
+        )
+    modules = {n: getattr(m, "_orig_mod", m) for n, m in components.items() if isinstance(m, nn.Module)}
+    for name, module in modules.items():
+        if re.match(r"transformer|unet", name):
+            family_of(module)
+    models = {id(m): (n, m) for n, m in reversed(modules.items()) if find(m) is not None}
+    if not models:
+        found = ", ".join(f"{n} ({type(m).__name__})" for n, m in modules.items()) or "none"
+        raise UnsupportedModelError(
+            f"{type(target).__name__} has no supported video transformer among its torch modules: {found}{_supported()}"
+        )
+    return dict(reversed(models.values()))
+
+
+def attention_modules(model: nn.Module, family: Family) -> dict[str, nn.Module]:
+    """The video self-attention modules of a model, in its own order. Raises NoLayersError when there are none."""
+    pattern = re.compile(family.attention)
+    matched = {n: m for n, m in model.named_modules() if pattern.search(n) and hasattr(m, "processor")}
+    if not matched:
+        found = [
+            n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()
+        ]
+        raise NoLayersError(
+            f"{type(model).__name__}: no module is named like {family.attention!r}. Attention modules found: "
+            f"{', '.join(found[:12]) or 'none'}{' ...' if len(found) > 12 else ''}. If this is a new version of the "
+            "class, register a row for it (docs/add-a-model.md)."
+        )
+    return matched
+
+
+def chosen(names: list[str], layers: Layers, model: str) -> list[str]:
+    """Those of the matched layers that `layers` selects (see Settings). Raises NoLayersError when it selects none."""
+    if layers is None:
+        return names
+    if isinstance(layers, slice):
+        kept = names[layers]
+    elif isinstance(layers, str):
+        kept = [n for n in names if re.search(layers, n)]
+    else:
+        outside = [i for i in layers if not -len(names) <= i < len(names)]
+        if outside:
+            raise NoLayersError(f"layers={outside}: {model} has {len(names)} layers, 0 to {len(names) - 1}")
+        wanted = {i % len(names) for i in layers}
+        kept = [n for i, n in enumerate(names) if i in wanted]
+    if not kept:
+        raise NoLayersError(
+            f"layers={layers!r} selects none of the {len(names)} layers of {model}: {names[0]} ... {names[-1]}"
+        )
+    return kept
 
 
 register(Family(
@@ -131,7 +202,7 @@ register(Family(
     frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
     noise=Flow(shift=7.0),
     checkpoints=("hunyuanvideo-community/HunyuanVideo", "hunyuanvideo-community/HunyuanVideo-I2V"),
-    notes="single blocks project after the attention module, so there the gain acts before that projection, as the authors'",
+    notes="single blocks project outside the attention module: the gain acts before that, as in the authors' code",
 ))  # fmt: skip
 register(Family(
     name="LTX-Video",

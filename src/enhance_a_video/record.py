@@ -154,7 +154,9 @@ class Summary:
             + (f" kept (the oldest {self.calls_made - kept} were dropped)" if kept < self.calls_made else ""),
             f"frames {sorted({int(n) for n in self.num_frames})}, progress read from: {self.progress_source}",
         ]
-        seconds = "not measured under torch.compile" if math.isnan(self.seconds) else f"{self.seconds:.3f} s on the host"
+        seconds = (
+            "not measured under torch.compile" if math.isnan(self.seconds) else f"{self.seconds:.3f} s on the host"
+        )
         return [*lines, f"time in the method: {seconds}"]
 
     def _table(self) -> list[str]:
@@ -172,7 +174,7 @@ class Summary:
         return rows
 
     def plot(self, path: str | Path) -> Path:
-        """Write mass and gain by layer and forward call as a picture (png, svg or pdf by the name). Returns its path."""
+        """Write mass and gain by layer and forward call as a picture (png, svg, pdf by the name); returns its path."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

@@ -61,8 +61,8 @@ def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
     length, video = query.shape[2], _running.tokens
     if key.shape != query.shape or video > length or (watch.placement == "video only" and video != length):
         raise TokenLayoutError(
-            f"{watch.name}: expected self-attention over {video} video tokens ({watch.placement}), but the kernel got "
-            f"query {tuple(query.shape)} and key {tuple(key.shape)} as (B, H, L, D). Leave this layer out with layers=..."
+            f"{watch.name}: expected self-attention over {video} video tokens ({watch.placement}), but the kernel "
+            f"got query {tuple(query.shape)} and key {tuple(key.shape)} (B, H, L, D). Leave it out with layers=..."
         )
     if video != length:
         rows = slice(length - video, length) if watch.placement == "text first" else slice(0, video)
@@ -114,7 +114,7 @@ def _kernels_called(function: Any) -> list[str]:
     return [name for name in _KERNELS if name in loaded]
 
 
-def _observed_copy_of(function: types.FunctionType) -> types.FunctionType:
+def _observed_copy_of(function: Any) -> types.FunctionType:
     """The same code object in a namespace of its own, where the kernel is observed."""
     home = sys.modules[function.__module__]
     namespace = types.ModuleType(_module_name("namespace", home, function.__qualname__))
@@ -133,7 +133,7 @@ def _module_name(*parts: Any) -> str:
     return re.sub(r"[^a-zA-Z0-9_]", "_", "_".join([__name__, *words]))
 
 
-@functools.cache  # one subclass for one processor class: blocks stay alike, so torch.compile does not recompile per layer
+@functools.cache  # one subclass for one processor class: blocks stay alike, and torch.compile makes one graph for all
 def _enhanced(original: type) -> type:
     function = original.__call__
     inner = _observed_copy_of(function)
@@ -168,7 +168,7 @@ def _enhanced(original: type) -> type:
 
 
 def _plain(original: type, attributes: dict[str, Any]) -> Any:
-    processor = object.__new__(original)
+    processor: Any = object.__new__(original)
     processor.__dict__.update(attributes)
     return processor
 
@@ -189,6 +189,7 @@ class Seam:
     def __init__(self, module: nn.Module, watch: Watch):
         self.module, self.watch = module, watch
         self.processor: Any = None
+        self.original: Any = None  # the processor's own class
         self.shared: Any = None  # the processor we stand in for, where it serves several modules
         self.refused: Any = None  # a later processor that could not be followed
 
@@ -204,13 +205,13 @@ class Seam:
         """
         processor = self.module.processor
         original = type(processor)
-        if not _kernels_called(getattr(original, "__call__", None)):
+        if not callable(processor) or not _kernels_called(original.__call__):
             raise UnsupportedModelError(
                 f"{self.watch.name}: the processor {original.__name__} calls neither dispatch_attention_fn nor "
                 "F.scaled_dot_product_attention in its own __call__, so its query and key cannot be seen. "
                 "Use a diffusers processor for this layer, or leave it out with layers=..."
             )
-        enhanced = _enhanced(original)
+        enhanced, self.original = _enhanced(original), original
         if shared:
             self.shared, processor = processor, copy.copy(processor)
             self.module.processor = processor
@@ -232,15 +233,10 @@ class Seam:
         processor, self.processor = self.processor, None
         if processor is None:
             return
-        processor.__class__ = type(processor).__bases__[0]
-        delattr(processor, _WATCH)
+        processor.__class__ = self.original
+        processor.__dict__.pop(_WATCH, None)
         if self.shared is not None:
             self.shared.__dict__.update(processor.__dict__)
             if self.module.processor is processor:
                 self.module.processor = self.shared
             self.shared = None
-
-
-def watch_on(module: nn.Module) -> Watch | None:
-    """The watch on a module's processor, if it is enhanced."""
-    return getattr(getattr(module, "processor", None), _WATCH, None)
