@@ -90,9 +90,7 @@ def test_motion_is_in_pixels_of_the_clip(side):
     picture = moving_clip(1, 2 * side)[0]
     pan = np.stack([picture[:side, round(shift * t) : round(shift * t) + side] for t in range(6)])
     assert measure(pan, ["motion"])["motion"] == pytest.approx(shift, rel=0.15)
-    assert (
-        measure(pan, ["warping_error"])["warping_error"] < 3
-    )  # motion that the flow explains costs (nearly) nothing
+    assert measure(pan, ["warping_error"])["warping_error"] < 3  # motion that the flow explains costs (nearly) nothing
 
 
 def test_flicker_is_vbench_definition():

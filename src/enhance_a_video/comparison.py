@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,51 @@ class Comparison:
             result[label] = {name: paired(*pair) for name, pair in usable.items()}
         return result
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: panels with every seed's measures, and the paired differences; NaN becomes None."""
+        panels = [
+            {
+                "label": take.label,
+                "settings": None if take.settings is None else take.settings.to_dict(),
+                "seconds": round(take.seconds, 3),
+                "enhancement": None if take.settings is None else brief(take.summary),
+                "measures": {name: [_number(v) for v in seeds] for name, seeds in self.values[take.label].items()},
+            }
+            for take in self.takes
+        ]
+        pairs = {
+            label: {name: pair.to_dict() for name, pair in row.items()} for label, row in self.differences().items()
+        }
+        return {
+            "prompt": self.prompt,
+            "seeds": list(self.seeds),
+            "panels": panels,
+            "measures": [asdict(row) for row in self.judge.rows],
+            "differences": pairs,
+            "note": self.judge.note,
+        }
+
+
+def brief(summary: Summary | None) -> dict[str, Any] | None:
+    """What an enhancement did, in a few numbers; None where none was present."""
+    if summary is None:
+        return None
+    gains = summary.gain[summary.active]
+    gains = gains[np.isfinite(gains)]
+    return {
+        "layers": len(summary.layers),
+        "calls": summary.calls_made,
+        "active_calls": int(summary.active.sum()),
+        "mean_gain": float(gains.mean()) if gains.size else None,
+        "highest_gain": float(gains.max()) if gains.size else None,
+        "progress_source": summary.progress_source,
+        "seconds_in_method": _number(summary.seconds),
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
 
 def compare(
     pipe: Any,
@@ -108,9 +154,9 @@ def compare(
     judge = judge or general_judge()
     takes = []
     for label, settings in panels:
-        report = None if progress is None else _bound(progress, label, seed)
+        report = partial(progress, label, seed) if progress else None
         started = time.perf_counter()
-        frames, summary = _run(pipe, prompt, settings, observe, seed=seed, progress=report, **options)
+        frames, summary = generate_with(pipe, prompt, settings, observe=observe, seed=seed, progress=report, **options)
         seconds = time.perf_counter() - started
         takes.append(Take(label, settings, seed, frames, seconds, judge.measure(frames), summary))
     return takes
@@ -162,9 +208,10 @@ def truth_judge(prompt: str, height: int, width: int) -> Judge:
     return Judge(truth + plain.rows, lambda frames: checker.check(frames, scene) | measure(frames))
 
 
-def _run(
-    pipe: Any, prompt: str, settings: Settings | None, observe: bool, **options: Any
+def generate_with(
+    pipe: Any, prompt: str, settings: Settings | None, *, observe: bool = False, **options: Any
 ) -> tuple[np.ndarray, Summary | None]:
+    """`pipelines.generate` under settings (None: the plain model), and what they did. Arguments as in `compare`."""
     if settings is None and not observe:
         return generate(pipe, prompt, **options), None
     if settings is None:
@@ -172,7 +219,3 @@ def _run(
     settings = replace(settings, attention_maps=observe or settings.attention_maps)
     with Enhancement(pipe, settings) as handle:
         return generate(pipe, prompt, **options), handle.summary()
-
-
-def _bound(progress: Progress, label: str, seed: int) -> Callable[[int, int], None]:
-    return lambda done, total: progress(label, seed, done, total)

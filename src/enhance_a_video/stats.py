@@ -42,9 +42,7 @@ class Paired:
         return {key: None if value != value else value for key, value in data.items()}
 
 
-def paired(
-    before: Sequence[float], after: Sequence[float], *, level: float = 0.95, method: str = "t"
-) -> Paired:
+def paired(before: Sequence[float], after: Sequence[float], *, level: float = 0.95, method: str = "t") -> Paired:
     """The mean difference of paired values and its interval.
 
     Args:
@@ -66,9 +64,7 @@ def paired(
         )
     kept = np.isfinite(first) & np.isfinite(second)
     if not kept.any():
-        raise SettingsError(
-            f"None of the {first.size} pairs has two finite values, so there is nothing to compare."
-        )
+        raise SettingsError(f"None of the {first.size} pairs has two finite values, so there is nothing to compare.")
     first, second = first[kept], second[kept]
     low, high = interval(second - first, level=level, method=method)
     return Paired(
@@ -82,9 +78,7 @@ def paired(
     )
 
 
-def interval(
-    values: Sequence[float] | np.ndarray, *, level: float = 0.95, method: str = "t"
-) -> tuple[float, float]:
+def interval(values: Sequence[float] | np.ndarray, *, level: float = 0.95, method: str = "t") -> tuple[float, float]:
     """The interval of the mean of `values` (n,); (nan, nan) for n = 1. Arguments, errors as in `paired`."""
     x = np.asarray(values, np.float64).ravel()
     if not 0 < level < 1:

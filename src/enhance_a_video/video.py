@@ -40,15 +40,21 @@ def write_video(
         VideoFileError: the file cannot be written; nothing is left behind.
         SettingsError: frames or fps that cannot make a video.
     """
-    path, frames = Path(path), to_uint8(frames)
+    path, frames = check_video_target(path, fps), to_uint8(frames)
+    with atomic(path, force=force) as draft:
+        _encode(draft, _even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
+    return path
+
+
+def check_video_target(path: str | Path, fps: float = 1) -> Path:
+    """The path, if its name and the frame rate can make a video; raises SettingsError."""
+    path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise SettingsError(
             f"Videos are written as .mp4; got {path.name!r}. Give a name such as {path.stem or 'video'}.mp4."
         )
     if not 0 < fps <= 1000:
         raise SettingsError(f"Frames per second lie between 0 and 1000; got {fps}.")
-    with atomic(path, force=force) as draft:
-        _encode(draft, _even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
     return path
 
 
@@ -92,9 +98,7 @@ def png_bytes(image: np.ndarray) -> bytes:
     """An image (H, W, 3), uint8, as the bytes of a PNG file."""
     import cv2
 
-    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])[
-        1
-    ].tobytes()
+    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
 def write_text(path: str | Path, text: str, *, force: bool = False) -> Path:
@@ -154,6 +158,12 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
     if frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[-1] == 3 and frames.size:
         return frames
     return np.rint(Clip(frames).frames * 255).astype(np.uint8)
+
+
+def enlarged(frames: np.ndarray, min_side: int = 256) -> np.ndarray:
+    """A tiny clip (T, H, W, 3) at a size one can watch: each pixel a block, by the smallest whole factor that does."""
+    factor = max(1, -(-min_side // min(frames.shape[1:3])))
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def side_by_side(
@@ -226,8 +236,7 @@ def _comparable(panels: Sequence[np.ndarray], labels: Sequence[str], min_side: i
     sizes = {clip.shape[1:3] for clip in clips}
     if len(sizes) > 1:
         raise SettingsError(f"Clips side by side must have one size; found {sorted(sizes)} (height, width).")
-    factor = max(1, -(-min_side // min(clips[0].shape[1:3])))
-    return [clip.repeat(factor, axis=1).repeat(factor, axis=2) for clip in clips]
+    return [enlarged(clip, min_side) for clip in clips]
 
 
 def _even(frames: np.ndarray) -> np.ndarray:
@@ -270,9 +279,7 @@ def _explained(path: Path) -> Iterator[None]:
     except (OutputExistsError, VideoFileError):
         raise
     except OSError as error:
-        raise VideoFileError(
-            f"Cannot write {path}: {_ADVICE.get(error.errno or 0, _reason(error))}"
-        ) from error
+        raise VideoFileError(f"Cannot write {path}: {_ADVICE.get(error.errno or 0, _reason(error))}") from error
 
 
 _ADVICE = {

@@ -38,8 +38,8 @@ class Measure:
 MEASURES: dict[str, Measure] = {
     row.name: row
     for row in (
-        Measure("flicker", "Steadiness (VBench temporal flickering)", "higher", "0..1", _m.temporal_flicker,
-                "VBench, Huang et al. 2024", 2),
+        Measure("flicker", "Steadiness (VBench)", "higher", "0..1", _m.temporal_flicker,
+                "VBench temporal flickering, Huang et al. 2024", 2),
         Measure("warping_error", "Warping error", "lower", "1e-4", _m.warping_error,
                 "Lai et al. 2018; OpenCV DIS flow", 2),
         Measure("motion", "Motion", "neither", "px/frame", _m.motion, "mean length of OpenCV DIS flow", 2),

@@ -67,8 +67,7 @@ class Clip:
         scale = max(low / short, 1.0) if short < low else min(high / short, 1.0)
         size = (max(round(width * scale), 32), max(round(height * scale), 32))
         grey = [
-            cv2.resize(np.rint(255 * y).astype(np.uint8), size, interpolation=_interpolation(scale))
-            for y in self.luma
+            cv2.resize(np.rint(255 * y).astype(np.uint8), size, interpolation=_interpolation(scale)) for y in self.luma
         ]
         estimate = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         to_clip = np.array([width / size[0], height / size[1]], np.float32)
@@ -88,9 +87,7 @@ def _interpolation(scale: float) -> int:
 
 def _checked(frames: np.ndarray) -> np.ndarray:
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise SettingsError(
-            f"A clip is an array of shape (frames, height, width, 3), RGB; this one is {frames.shape}."
-        )
+        raise SettingsError(f"A clip is an array of shape (frames, height, width, 3), RGB; this one is {frames.shape}.")
     if frames.dtype == np.uint8:
         return frames.astype(np.float32) / 255
     if not np.issubdtype(frames.dtype, np.floating):

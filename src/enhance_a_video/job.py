@@ -1,0 +1,192 @@
+"""What the commands do: check the outputs, load, generate, measure, write, and say it on the terminal or as JSON."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import pipelines, report, video
+from .comparison import Comparison, brief, compare_seeds, general_judge, generate_with, truth_judge
+from .errors import SettingsError
+from .settings import Settings
+
+Panels = Sequence[tuple[str, Settings | None]]
+
+# Nothing is written under another name: all of them are checked before the first step of the denoising.
+_SHARED = ("side_by_side.mp4", "strip.png", "report.html")
+
+
+@dataclass
+class Job:
+    """One run of a command with one model.
+
+    model, load: as pipelines.load takes them. options: those of pipelines.generate.
+    json: one JSON object on stdout, everything else on stderr.
+    """
+
+    model: str
+    load: dict[str, Any]
+    force: bool = False
+    json: bool = False
+    command: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.err = Console(stderr=True)
+        self.say = self.err if self.json else Console()
+
+    def generate(self, out: Path, prompt: str, seed: int, settings: Settings | None) -> None:
+        """One video in one file."""
+        video.check_video_target(out, self.options.get("fps", 1))
+        video.refuse_existing([out], force=self.force)
+        pipe, known = self._open()
+        fps = self.options.get("fps", known["fps"])
+        started = time.perf_counter()
+        with self._steps(1) as step:
+            frames, summary = generate_with(
+                pipe, prompt, settings, seed=seed, progress=partial(step, "denoising", seed), **self.options
+            )
+        data = {
+            "command": "generate", "out": str(out), "model": self.model, "prompt": prompt, "seed": seed, "fps": fps,
+            "frames": len(frames), "height": frames.shape[1], "width": frames.shape[2],
+            "seconds": round(time.perf_counter() - started, 3),
+            "settings": settings.to_dict() if settings else None, "enhancement": brief(summary),
+            "about": pipelines.describe(pipe),
+        }  # fmt: skip
+        comment = jsonlib.dumps({name: data[name] for name in ("model", "prompt", "seed", "settings")})
+        video.write_video(out, frames, fps, force=self.force, comment=comment)
+        if self.json:
+            print(jsonlib.dumps(data, allow_nan=False))
+            return
+        if summary is not None:
+            self.say.print(str(summary), highlight=False, markup=False)
+        shape = f"{len(frames)} frames, {frames.shape[2]}x{frames.shape[1]}, {fps:g} fps, {data['seconds']:.1f} s"
+        self.say.print(f"[bold green]Written:[/] {escape(str(out))}  [dim]({shape})[/]", soft_wrap=True)
+
+    def compare(
+        self, folder: Path, panels: Panels, prompt: str | None, seed: int | None, seeds: int = 1, *, title: str
+    ) -> None:
+        """The same prompt and seeds under every panel's settings: videos, measures, report."""
+        names = ["baseline.mp4", "enhanced.mp4", *(f"panel-{n}.mp4" for n in range(3, len(panels) + 1))]
+        files = [folder / name for name in (*names, *_SHARED)]
+        video.check_video_target(files[0], self.options.get("fps", 1))
+        video.refuse_existing(files, force=self.force)
+        pipe, known = self._open()
+        asked = known | self.options
+        prompt = prompt or known.get("prompt")
+        if not prompt:
+            raise SettingsError(f"{self.model} comes without a prompt of its own: give one with --prompt.")
+        if asked.get("frames", 2) < 2:
+            raise SettingsError("A comparison needs a video: ask for more than one frame.")
+        first = known.get("seed", 0) if seed is None else seed
+        embedded = self.model == pipelines.EMBEDDED
+        judge = truth_judge(prompt, asked["height"], asked["width"]) if embedded else general_judge()
+        with self._steps(len(panels) * seeds) as step:
+            comparison = compare_seeds(
+                pipe, prompt, range(first, first + seeds), panels, judge=judge, progress=step, **self.options
+            )
+        about = self._about(pipe, comparison, asked)
+        self._write(comparison, files, asked["fps"], about, title)
+        if self.json:
+            data = {"model": self.model, **comparison.to_dict(), "about": about, "files": _by_name(files)}
+            print(jsonlib.dumps({"command": self.command.split()[1], **data}, allow_nan=False))
+            return
+        self._tell(comparison, files)
+
+    def _open(self) -> tuple[Any, dict[str, Any]]:
+        """The pipeline and its defaults, without the chatter of the libraries."""
+        import diffusers
+        import transformers
+
+        for library in (diffusers, transformers):
+            library.logging.set_verbosity_error()
+            library.logging.disable_progress_bar()
+        warnings.simplefilter("ignore", FutureWarning)  # of libraries, about libraries
+        with self.err.status(f"loading {escape(self.model)}"):
+            pipe = pipelines.load(self.model, **self.load)
+        return pipe, pipelines.defaults(pipe)
+
+    @contextmanager
+    def _steps(self, runs: int) -> Iterator[Callable[[str, int, int, int], None]]:
+        """A progress bar over all steps of `runs` videos: call it with (what, seed, steps done, steps in all)."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            task, begun = bar.add_task("starting", total=None), []
+
+            def step(what: str, seed: int, done: int, total: int) -> None:
+                if (what, seed) not in begun:
+                    begun.append((what, seed))
+                text = f"{escape(what)}, seed {seed}" + (", decoding" if done == total else "")
+                bar.update(task, description=text, total=runs * total, completed=(len(begun) - 1) * total + done)
+
+            yield step
+
+    def _about(self, pipe: Any, comparison: Comparison, asked: dict[str, Any]) -> dict[str, str]:
+        shape = comparison.takes[0].frames.shape
+        named = ("steps", "guidance", "negative")
+        return {
+            "model": self.model,
+            "video": f"{shape[0]} frames, {shape[2]}×{shape[1]}, {asked['fps']:g} fps",
+            "seeds": ", ".join(map(str, comparison.seeds)),
+            **{name: str(asked[name]) for name in named if asked.get(name) is not None},
+            **pipelines.describe(pipe),
+        }
+
+    def _write(self, comparison: Comparison, files: list[Path], fps: float, about: dict[str, str], title: str) -> None:
+        """Every output; tiny clips enlarged, pixel by pixel, to a size one can watch."""
+        takes = comparison.takes
+        labels, clips = [take.label for take in takes], [take.frames for take in takes]
+        *singles, both, strip, page = files
+        for path, take in zip(singles, takes, strict=True):
+            comment = jsonlib.dumps({"prompt": comparison.prompt, "seed": take.seed, "panel": take.label})
+            video.write_video(path, video.enlarged(take.frames), fps, force=self.force, comment=comment)
+        video.write_video(both, video.side_by_side(clips, labels), fps, force=self.force)
+        video.write_png(strip, video.film_strip(clips, labels), force=self.force)
+        data = [path.read_bytes() for path in singles]
+        text = report.render(comparison, data, title=title, about=about, command=self.command)
+        video.write_text(page, text, force=self.force)
+
+    def _tell(self, comparison: Comparison, files: list[Path]) -> None:
+        for take in comparison.takes[1:]:
+            self.say.print(_table(comparison, take.label))
+            self.say.print(report.verdict(comparison, take.label), highlight=False)
+        if comparison.judge.note:
+            self.say.print(f"[dim]{escape(comparison.judge.note)}[/]", highlight=False)
+        self.say.print("\n[bold green]Written:[/]")
+        for path in files:
+            self.say.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
+        self.say.print(f"\nOpen [bold]{escape(str(files[-1]))}[/] in a browser.", highlight=False, soft_wrap=True)
+
+
+def _table(comparison: Comparison, label: str) -> Table:
+    """The measures of one panel against the first, for a terminal of 80 columns."""
+    many = len(comparison.seeds) > 1
+    table = Table(title=f"{label}, against {comparison.takes[0].label}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("measure", max_width=26)
+    for name in ("without", "with", "difference", *(["95 %"] if many else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for item in report.table(comparison, label):
+        values = [item.get(key, "") for key in ("before", "after", "difference", *(["half"] if many else []))]
+        word = {"nothing to measure": "–"}.get(item["judgement"], item["judgement"])
+        style = {"better": "green", "worse": "red"}.get(word, "dim")
+        label = item["row"].label
+        table.add_row(label[:1].upper() + label[1:], *values, f"[{style}]{word}[/]")
+    return table
+
+
+def _by_name(files: list[Path]) -> dict[str, str]:
+    return {path.name.replace("-", "_").split(".")[0]: str(path) for path in files}

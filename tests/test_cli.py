@@ -1,0 +1,271 @@
+"""Each command end to end on the tiny folder: files, JSON, exit codes, and nothing left behind by a failure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enhance_a_video import cli, toy, video
+from enhance_a_video.families import families
+from enhance_a_video.toy import world
+
+PROMPT = "a red ball moves right"
+OUTPUTS = {"baseline.mp4", "enhanced.mp4", "side_by_side.mp4", "strip.png", "report.html"}
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs a command in an empty folder; gives its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*words) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return int(left.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+def names(folder) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+# --------------------------------------------------------------------------------------------------------- demo
+
+
+def test_demo(run, tiny_folder):
+    code, out, err = run("demo", "--model", tiny_folder, "--out", "d")
+    assert code == 0, err
+    assert names("d") == OUTPUTS
+    assert all(name in out for name in OUTPUTS)
+    assert "Steadiness" in out and "On this one clip" in out
+    frames, fps = video.read_video("d/baseline.mp4")
+    assert frames.shape == (9, 256, 256, 3) and fps == 8  # 32 pixels enlarged eightfold
+    both, _ = video.read_video("d/side_by_side.mp4")
+    assert both.shape[2] > 2 * 256
+    page = Path("d/report.html").read_text()
+    assert page.count("data:video/mp4") == 2 and "a red ball moves right over the grass" in page
+
+
+def test_demo_json_is_one_object(run, tiny_folder):
+    code, out, _ = run("demo", "--model", tiny_folder, "--json", "--seed", 5, "--strength", 1.5)
+    assert code == 0
+    data = json.loads(out)
+    assert {
+        "command",
+        "model",
+        "prompt",
+        "seeds",
+        "panels",
+        "measures",
+        "differences",
+        "note",
+        "about",
+        "files",
+    } == set(data)
+    assert data["command"] == "demo" and data["seeds"] == [5]
+    assert data["panels"][1]["settings"]["strength"] == 1.5
+    assert data["panels"][1]["enhancement"]["layers"] == 2
+    assert set(data["differences"]["with Enhance-A-Video"]) == {row["name"] for row in data["measures"]}
+    assert {Path(path).name for path in data["files"].values()} == OUTPUTS
+    assert all(Path(path).is_file() for path in data["files"].values())
+
+
+def test_demo_with_the_embedded_truth(run, tmp_path, tiny_folder, monkeypatch):
+    import shutil
+
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    known = json.loads((folder / "defaults.json").read_text())
+    prompt = world.caption(world.sample_scene(np.random.default_rng(1)))
+    (folder / "defaults.json").write_text(json.dumps(known | {"height": 64, "width": 64, "steps": 2, "prompt": prompt}))
+    monkeypatch.setattr(toy, "model_folder", lambda: folder)
+    code, out, _ = run("demo", "--json", "-o", "truth")
+    assert code == 0
+    data = json.loads(out)
+    assert data["prompt"] == prompt and not data["note"]
+    assert next(row["name"] for row in data["measures"] if row["truth"]) == "colour_right"
+    assert "Against the truth" in Path("truth/report.html").read_text()
+
+    code, out, _ = run("demo", "--prompt", "a cat on a mat", "-o", "none")
+    assert code == 0 and "outside the embedded model's world" in " ".join(out.split())
+
+
+def test_existing_outputs_are_refused_before_anything_is_loaded(run, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "strip.png").write_bytes(b"precious")
+    code, out, err = run("demo", "--model", "./nowhere", "--out", "d")
+    assert code == 2 and "strip.png" in err and "--force" in err and not out
+    assert names("d") == {"strip.png"}
+
+
+def test_force_overwrites(run, tiny_folder, tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"old")
+    words = ("generate", "--model", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--steps", 1)
+    code, _, err = run(*words)
+    assert code == 2 and "Already there" in err
+    assert (tmp_path / "x.mp4").read_bytes() == b"old"
+    assert run(*words, "--force")[0] == 0
+    assert len(video.read_video("x.mp4")[0]) == 9
+
+
+# ----------------------------------------------------------------------------------------------------- generate
+
+
+def test_generate_takes_every_option(run, tiny_folder):
+    options = {
+        "--prompt": PROMPT, "--out": "sub/x.mp4", "--strength": 1.0, "--start": 0.0, "--end": 0.4, "--negative": "blue",
+        "--seed": 4, "--steps": 2, "--width": 48, "--height": 32, "--frames": 5, "--fps": 12, "--guidance": 3.0,
+        "--dtype": "float32", "--device": "cpu", "--offload": "none", "--set": "max_sequence_length=64",
+    }  # fmt: skip
+    words = [word for pair in options.items() for word in pair]
+    code, out, err = run("generate", "--model", tiny_folder, "--vae-tiling", "--json", *words)
+    assert code == 0, err
+    data = json.loads(out)
+    assert (data["frames"], data["height"], data["width"], data["fps"], data["seed"]) == (5, 32, 48, 12, 4)
+    assert (data["settings"]["strength"], data["settings"]["end"]) == (1.0, 0.4)
+    assert data["enhancement"]["active_calls"] < data["enhancement"]["calls"] == 4
+    frames, fps = video.read_video("sub/x.mp4")
+    assert frames.shape == (5, 32, 48, 3) and fps == 12
+
+
+def test_generate_enhances_by_default_and_says_what_it_did(run, tiny_folder):
+    code, out, _ = run("generate", "--model", tiny_folder, "-p", PROMPT, "-o", "x.mp4")
+    assert code == 0
+    assert "blocks.0.attn1" in out and "Written: x.mp4" in out
+
+
+def test_no_enhance_is_the_plain_model(run, tiny_folder):
+    common = ("generate", "--model", tiny_folder, "-p", PROMPT, "--json")
+    plain = json.loads(run(*common, "-o", "a.mp4", "--no-enhance")[1])
+    assert plain["settings"] is None and plain["enhancement"] is None
+    assert run(*common, "-o", "b.mp4", "--strength", 0.0, "--start", 0, "--end", 1)[0] == 0  # clips at 1 everywhere
+    assert run(*common, "-o", "c.mp4", "--strength", 3.0, "--start", 0, "--end", 1)[0] == 0
+    a, b, c = (video.read_video(f"{name}.mp4")[0] for name in "abc")
+    assert (a == b).all() and (a != c).any()
+
+
+# ------------------------------------------------------------------------------------------------------ compare
+
+
+def test_compare_seeds_and_panels(run, tiny_folder):
+    code, out, err = run(
+        "compare", "--model", tiny_folder, "-p", PROMPT, "-o", "c", "--seeds", 3, "--steps", 2, "--json",
+        "--strength", 0.5, "--panel", "paper: temperature=4,start=0,end=1", "--panel", "layers=blocks.1",
+    )  # fmt: skip
+    assert code == 0, err
+    data = json.loads(out)
+    assert names("c") == OUTPUTS | {"panel-3.mp4", "panel-4.mp4"}
+    assert [panel["label"] for panel in data["panels"]] == [
+        "without",
+        "with Enhance-A-Video",
+        "paper",
+        "layers=blocks.1",
+    ]
+    assert data["panels"][2]["settings"]["temperature"] == 4
+    assert data["panels"][3]["enhancement"]["layers"] == 1
+    pair = data["differences"]["paper"]["flicker"]
+    assert pair["pairs"] == 3 and pair["low"] <= pair["difference"] <= pair["high"]
+    page = Path("c/report.html").read_text()
+    assert "95 % interval" in page and "Over 3 seeds" in page
+
+
+def test_compare_prints_a_table_with_intervals(run, tiny_folder):
+    code, out, _ = run("compare", "--model", tiny_folder, "-p", PROMPT, "--seeds", 2, "--steps", 1)
+    assert code == 0
+    assert "95 %" in out and "±" in out and "Over 2 seeds" in out
+    assert names("enhance-a-video-compare") == OUTPUTS
+
+
+# -------------------------------------------------------------------------------------------- models, help, errors
+
+
+def test_models(run):
+    code, out, _ = run("models")
+    assert code == 0 and "Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in out
+    data = json.loads(run("models", "--json")[1])
+    assert {row["transformer"] for row in data["models"]} == {row.transformer for row in families()}
+
+
+def test_help_teaches(run):
+    code, out, _ = run("--help")
+    assert code == 0 and "enhance-a-video demo" in out
+    for command in ("demo", "generate", "compare", "models"):
+        code, text, _ = run(command, "--help")
+        assert code == 0 and "--json" in text
+        assert command in out
+    assert "enhance-a-video generate" in run("generate", "--help")[1]
+
+
+def test_version(run):
+    from importlib.metadata import version
+
+    assert run("--version")[1].strip() == version("enhance-a-video")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["generate", "-p", "x", "-o", "x.mp4", "-m", "./nowhere"], 2, "no folder"),
+        (["generate", "-p", "x", "-o", "x.avi"], 2, ".mp4"),
+        (["generate", "-p", "x", "-o", "x.mp4", "--fps", "0"], 2, "between 0 and 1000"),
+        (["generate", "-p", "x", "-o", "x.mp4", "--strength", "-1"], 2, "strength"),
+        (
+            ["generate", "-p", "x", "-o", "x.mp4", "--strength", "1", "--temperature", "4"],
+            2,
+            "strength and temperature",
+        ),
+        (["generate", "-p", "x", "-o", "x.mp4", "--start", "0.6", "--end", "0.5"], 2, "empty"),
+        (["generate", "-p", "x", "-o", "x.mp4", "--no-enhance", "--strength", "1"], 2, "--no-enhance"),
+        (["generate", "-p", "x", "-o", "x.mp4", "--set", "steps"], 2, "NAME=VALUE"),
+        (["generate", "-p", "x", "-o", "x.mp4", "--image", "none.png"], 2, "cannot be read"),
+        (["generate", "-p", "x", "-o", "file/x.mp4"], 1, "file"),
+        (["generate", "-o", "x.mp4"], 2, "--prompt"),
+        (["compare", "-p", "x", "--panel", "loud: volume=11"], 2, "volume"),
+        (["compare", "-p", "x", "--panel", "with Enhance-A-Video: strength=1"], 2, "different labels"),
+        (["compare", "-p", "x", "--seeds", "0"], 2, "seeds"),
+        (["compare", "-p", "x", "--frames", "1"], 2, "more than one frame"),
+        (["dance"], 2, "dance"),
+    ],
+)
+def test_errors_are_one_message_and_an_exit_code(run, tmp_path, tiny_folder, monkeypatch, words, code, says):
+    monkeypatch.setattr(toy, "model_folder", lambda: tiny_folder)
+    (tmp_path / "file").touch()
+    got, out, err = run(*words)
+    assert got == code
+    assert says in " ".join(err.split()) and "Traceback" not in err
+    assert not out
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_debug_shows_the_error_itself(monkeypatch):
+    from enhance_a_video.errors import SettingsError
+
+    with pytest.raises(SettingsError):
+        cli.main(["generate", "-p", "x", "-o", "x.avi", "--debug"])
+
+
+def test_a_failure_midway_leaves_no_partial_file(run, tiny_folder, monkeypatch):
+    def full(*args):
+        args[0].write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video, "_encode", full)
+    code, out, err = run("generate", "--model", tiny_folder, "-p", PROMPT, "-o", "d/x.mp4", "--steps", 1)
+    assert code == 1 and "no space left" in err and not out
+    assert names("d") == set()
+
+
+def test_console_script(tiny_folder, tmp_path):
+    script = Path(sys.executable).with_name("enhance-a-video")
+    words = ["generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--steps", "1", "--json"]
+    done = subprocess.run([script, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames"] == 9
+    assert names(tmp_path) == {"x.mp4"}
+    failed = subprocess.run([script, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert failed.returncode == 2 and failed.stdout == "" and "Already there" in failed.stderr
