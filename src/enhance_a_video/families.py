@@ -139,7 +139,7 @@ def attention_modules(model: nn.Module, family: Family) -> dict[str, nn.Module]:
             n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()
         ]
         raise NoLayersError(
-            f"{type(model).__name__}: no module is named like {family.attention!r}. Attention modules found: "
+            f"{type(model).__name__}: no module is named like {family.attention} . Attention modules found: "
             f"{', '.join(found[:12]) or 'none'}{' ...' if len(found) > 12 else ''}. If this is a new version of the "
             "class, register a row for it (docs/add-a-model.md)."
         )
