@@ -167,7 +167,7 @@ def test_nan_and_memory_are_explained():
     with pytest.raises(SettingsError, match="bfloat16"):
         generate(_Fake(np.full((2, 4, 4, 3), np.nan)), PROMPT, image="x")
     with pytest.raises(EnhanceAVideoError, match="--offload model"):
-        generate(_Fake(error=torch.cuda.OutOfMemoryError("CUDA")), PROMPT, image="x")
+        generate(_Fake(error=torch.cuda.OutOfMemoryError("CUDA out of memory. Tried ...")), PROMPT, image="x")
 
 
 # ---------------------------------------------------------------------------------------------------- comparing

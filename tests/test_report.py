@@ -83,6 +83,11 @@ def test_the_prompt_is_text():
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
 
 
+def test_the_python_line_says_every_setting_that_matters():
+    take = Take("x", Settings(temperature=4.0, start=0.0, end=1.0, layers="blocks.1"), 0, FRAMES, 1.0, {})
+    assert report._python(take) == "enhance(pipe, temperature=4.0, start=0.0, end=1.0, layers='blocks.1')"
+
+
 def test_nothing_to_measure_is_said():
     page = render(comparison({"error": ([1.0], [2.0]), "truth": ([float("nan")], [1.0])}))
     assert "nothing to measure" in page

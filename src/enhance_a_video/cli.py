@@ -180,7 +180,7 @@ def generate(
 ) -> None:
     """Generate one video with any supported model, enhanced by default.
 
-    enhance-a-video generate -p "a red ball rolls to the right over a meadow" -o ball.mp4
+    enhance-a-video generate -p "a red ball moves to the right over a green meadow" -o ball.mp4
     enhance-a-video generate -m Wan-AI/Wan2.1-T2V-14B-Diffusers -p "..." -o x.mp4 --offload model --vae-tiling
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
     """
@@ -232,7 +232,7 @@ def compare(
 ) -> None:
     """The same prompt and seed without and with, measured; with --seeds, does it help on average?
 
-    enhance-a-video compare -p "a red ball rolls to the right over a meadow" --seeds 8
+    enhance-a-video compare -p "a red ball moves to the right over a green meadow" --seeds 8
     enhance-a-video compare -p "..." --strength 0.5 --panel "paper: temperature=4,start=0,end=1"
     """
     panels = [("without", None), ("with Enhance-A-Video", _settings(strength, temperature, start, end))]
@@ -255,6 +255,7 @@ def models(json: Json = False) -> None:
         print(jsonlib.dumps({"command": "models", "models": rows}))
         return
     screen = Console()
+    screen.print("[bold]embedded[/]  [dim]the default: a small Wan, inside this package[/]", highlight=False)
     for row in rows:
         screen.print(f"[bold]{row['name']}[/]  [dim]{row['transformer']}[/]", highlight=False)
         screen.print(f"  {escape(row['notes'])}", highlight=False)

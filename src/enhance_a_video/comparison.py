@@ -191,7 +191,7 @@ def general_judge(note: str = "") -> Judge:
     return Judge(rows, measure, note)
 
 
-def truth_judge(prompt: str, height: int, width: int) -> Judge:
+def truth_judge(prompt: str, height: int | None, width: int | None) -> Judge:
     """The general measures and, for a prompt and size the embedded world understands, its checker's truth."""
     from .toy import checker, world
 

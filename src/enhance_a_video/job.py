@@ -93,7 +93,7 @@ class Job:
             raise SettingsError("A comparison needs a video: ask for more than one frame.")
         first = known.get("seed", 0) if seed is None else seed
         embedded = self.model == pipelines.EMBEDDED
-        judge = truth_judge(prompt, asked["height"], asked["width"]) if embedded else general_judge()
+        judge = truth_judge(prompt, asked.get("height"), asked.get("width")) if embedded else general_judge()
         with self._steps(len(panels) * seeds) as step:
             comparison = compare_seeds(
                 pipe, prompt, range(first, first + seeds), panels, judge=judge, progress=step, **self.options

@@ -102,7 +102,9 @@ def load(
 _OFFLOADS: dict[str, Callable[[Any, torch.device], Any]] = {
     "none": lambda pipe, device: pipe.to(device),
     "model": lambda pipe, device: pipe.enable_model_cpu_offload(device=device),
-    "group": lambda pipe, device: pipe.enable_group_offload(onload_device=device, offload_type="leaf_level"),
+    "group": lambda pipe, device: pipe.enable_group_offload(
+        onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda"
+    ),
     "sequential": lambda pipe, device: pipe.enable_sequential_cpu_offload(device=device),
 }
 
@@ -256,7 +258,9 @@ def generate(
     try:
         with torch.inference_mode():
             video = pipe(prompt=prompt, generator=generator, output_type="np", **call).frames[0]
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:  # cuda has a class of its own for this, mps has not
+        if "out of memory" not in str(error).lower() or isinstance(error, EnhanceAVideoError):
+            raise
         raise EnhanceAVideoError(
             "Out of GPU memory. In this order, try: --vae-tiling, --offload model, --offload group, "
             "--offload sequential, fewer --frames, a smaller --width and --height."

@@ -10,6 +10,7 @@ import base64
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import wraps
 from importlib import resources
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 
 from .comparison import Comparison, Row, Take
 from .record import Summary
+from .settings import Settings
 from .stats import Paired
 
 _STYLE: Any = {
@@ -305,6 +307,15 @@ _INTERNAL = {"attention_maps", "observe_only"}
 def _python(take: Take) -> str:
     """The line of Python that does the same to any pipeline."""
     assert take.settings is not None
-    wanted = {k: v for k, v in take.settings.to_dict().items() if v is not None and k in ("strength", "temperature")}
-    window = {"start": take.settings.start, "end": take.settings.end}
-    return "enhance(pipe, " + ", ".join(f"{name}={value!r}" for name, value in (wanted | window).items()) + ")"
+    plain = Settings()
+    named = [knob.name for knob in fields(Settings) if knob.name not in _INTERNAL]
+    values = {name: getattr(take.settings, name) for name in named}
+    shown = {
+        name: value
+        for name, value in values.items()
+        if value is not None and (name in _ALWAYS_SAID or value != getattr(plain, name))
+    }
+    return "enhance(pipe, " + ", ".join(f"{name}={value!r}" for name, value in shown.items()) + ")"
+
+
+_ALWAYS_SAID = {"strength", "start", "end"}
