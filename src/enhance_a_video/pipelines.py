@@ -248,9 +248,10 @@ def generate(
         "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
         "width": width, "image": image,
     }  # fmt: skip
-    call = _arguments(type(pipe).__name__, accepted, given, defaults(pipe)) | (extra or {})
+    known = defaults(pipe)
+    call = _arguments(type(pipe).__name__, accepted, given, known) | known.get("extra", {}) | (extra or {})
     if "frame_rate" in accepted:
-        call.setdefault("frame_rate", fps or defaults(pipe)["fps"])
+        call.setdefault("frame_rate", fps or known["fps"])
     _refuse(type(pipe).__name__, accepted, call)
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)

@@ -1,0 +1,10 @@
+"""The embedded text-to-video model: its world, its checker, its training, and its weights."""
+
+from pathlib import Path
+
+__all__ = ["model_folder"]
+
+
+def model_folder() -> Path:
+    """Folder of the packaged model, in the format that `diffusers.WanPipeline.from_pretrained` loads."""
+    return Path(__file__).parent / "weights"

@@ -1,0 +1,31 @@
+# Everything here runs from nothing: each target makes its own virtual environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint train-toy study clean
+
+demo: $(READY)  ## the main job: one prompt without and with the method, side by side, and a report
+	$(BIN)/enhance-a-video demo --out demo-out --force
+
+test: $(READY)  ## all tests
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples && $(BIN)/mypy
+
+train-toy: $(READY)  ## train the embedded model again (hours)
+	$(BIN)/python -m enhance_a_video.toy.train --out runs/toy
+
+study: $(READY)  ## the paired comparison of docs/results.md
+	$(BIN)/python benchmarks/paired.py --clips 200
+
+# CPU torch is what was tested; a torch that is already in reach of pip is taken at the pinned version.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-out runs build dist

@@ -1,0 +1,114 @@
+"""Train the embedded model's VAE: the first stage of toy/train.py. Resumable: kill it and start it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from . import world
+from .muon import MuonAdamW
+from .recipe import VaeTraining, build_vae
+
+
+def cosine(step: int, steps: int, warmup: int) -> float:
+    """Learning-rate factor: linear warm-up, then half a cosine down to 1 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    """torch.save that a kill cannot tear."""
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def to_video(frames: np.ndarray) -> torch.Tensor:
+    """(B, F, H, W, 3) uint8 -> (B, 3, F, H, W) float in [-1, 1], the layout of AutoencoderKLWan."""
+    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def _windows(rng: np.random.Generator, batch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fresh clips, a random window of each: (B, 3, frames, H, W), and where their things are: (B, 1, frames, H, W)."""
+    starts = rng.integers(0, world.FRAMES - frames + 1, batch)
+    clips = [world.render(world.sample_scene(rng), slice(s, s + frames)) for s in starts]
+    masks = torch.from_numpy(np.stack([truth.masks.any(0) for _, truth in clips])).float()[:, None]
+    near = F.max_pool3d(masks, (1, 5, 5), stride=1, padding=(0, 2, 2))  # their edges too
+    return to_video(np.stack([clip for clip, _ in clips])), near
+
+
+def vae_loss(
+    vae: torch.nn.Module, video: torch.Tensor, weight: torch.Tensor, recipe: VaeTraining
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss, pixels weighted by `weight` (B, 1, F, H, W), and the plain mean squared error of the reconstruction."""
+    with torch.autocast(video.device.type, dtype=torch.bfloat16):
+        latents = vae.encode(video).latent_dist.mean  # type: ignore[operator]
+        again = vae.decode(latents + recipe.noise * torch.randn_like(latents)).sample  # type: ignore[operator]
+    again = again.float()
+    error = again - video
+    loss = (weight * (error.square() + recipe.absolute * error.abs())).mean()
+    loss = loss + recipe.size * latents.float().square().mean()
+    return loss, F.mse_loss(again.detach().clamp(-1, 1), video)
+
+
+def train_vae(folder: Path, recipe: VaeTraining, say: Callable[[str, int, int], None]) -> Path:
+    """Train (or go on training) in `folder`; returns the path of the finished state."""
+    done, resume, log = folder / "vae.pt", folder / "vae-checkpoint.pt", folder / "vae-log.jsonl"
+    if done.exists():
+        return done
+    torch.manual_seed(recipe.seed)
+    vae = build_vae()
+    optimiser = MuonAdamW(vae, recipe.muon_rate, recipe.adam_rate, keep=("decoder.conv_out",))
+    first, spent = 0, 0.0
+    if resume.exists():
+        state = torch.load(resume, weights_only=True)
+        vae.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, spent = state["step"], state.get("seconds", 0.0)
+    start, losses, errors = time.time() - spent, [], []
+    total = recipe.image_steps + recipe.steps
+    for step in range(first, total):
+        torch.manual_seed(
+            recipe.seed * 1_000_003 + step
+        )  # each step has its own randomness: a resumed run is the same run
+        frames = 1 if step < recipe.image_steps else recipe.frames
+        video, things = _windows(np.random.default_rng((recipe.seed, step)), recipe.batch, frames)
+        extra = recipe.things if step >= recipe.things_from else 0.0
+        loss, error = vae_loss(vae, video, 1 + extra * things, recipe)
+        loss.backward()
+        optimiser.step(cosine(step, total, 50))
+        losses.append(float(loss.detach()))
+        errors.append(float(error))
+        if (step + 1) % 25 == 0 or step + 1 == total:
+            psnr = 10 * math.log10(4 / max(float(np.mean(errors)), 1e-9))
+            row = {
+                "step": step + 1,
+                "loss": float(np.mean(losses)),
+                "psnr": psnr,
+                "seconds": time.time() - start,
+            }
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            say(f"VAE loss {row['loss']:.4f}, PSNR {psnr:.1f} dB", step + 1, total)
+            losses, errors = [], []
+        if (step + 1) % 100 == 0:
+            save_atomically(
+                {
+                    "model": vae.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step + 1,
+                    "seconds": time.time() - start,
+                },
+                resume,
+            )
+    save_atomically({"model": vae.state_dict(), "recipe": asdict(recipe)}, done)
+    return done
