@@ -18,12 +18,12 @@ import torch
 from diffusers.models.transformers import transformer_wan
 from torch import Tensor
 
-from enhance_a_video.intensity import cross_frame_mass, site_mass, spread_sites
+from enhance_a_video.intensity import DEFAULT_SITES, cross_frame_mass, site_mass, spread_sites
 from enhance_a_video.pipelines import load
 from enhance_a_video.policy import Moment, Policy, Strength, Temperature
 from enhance_a_video.toy import model_folder, world
 
-COUNTS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
+COUNTS = (2, 4, 8, 16, 24, 32, 64, 128, 256, 512)
 POLICIES: dict[str, Policy] = {
     "strength 0.7": Strength(0.7),
     "temperature 4": Temperature(4.0),
@@ -194,7 +194,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=world.SIZE)
     parser.add_argument("--fields", type=int, default=8, help="synthetic fields a length; 0 leaves the section out")
     parser.add_argument("--grid", type=int, nargs=2, default=(30, 52), help="height and width of the synthetic frame")
-    parser.add_argument("--compare", type=int, default=32, help="sites in the comparison of ways to choose them")
+    parser.add_argument(
+        "--compare", type=int, default=DEFAULT_SITES, help="sites in the comparison of ways to choose them"
+    )
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     args = parser.parse_args()
     with torch.inference_mode():

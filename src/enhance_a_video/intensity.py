@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import SettingsError, TokenLayoutError
 
-DEFAULT_SITES = 32
+DEFAULT_SITES = 24
 """Sites seen by each head unless asked otherwise; the error table is printed by benchmarks/sites_error.py."""
 
 _PIECE_BYTES = 2**20  # fp32 bytes of q in one piece: small enough to stay in a core's cache
@@ -163,16 +163,19 @@ def _rows(x: Tensor, piece: slice | Tensor) -> Tensor:
     """(B, H, T, S, D) at the sites of one piece as (T, B·n·H, D) fp32; only these sites are ever copied.
 
     With T in front and sites and heads side by side, as attention layers usually store their tokens, a batched
-    matrix product reads the rows where they lie: fp32 input is not copied at all.
+    matrix product reads the rows where they lie: all sites in fp32 are not copied at all.
     """
-    H = x.shape[1]
     if isinstance(piece, slice):
         return x[:, :, :, piece].permute(2, 0, 3, 1, 4).flatten(1, 3).float()
+    B, H, T, _, D = x.shape
     head = torch.arange(H, device=x.device)
-    if x.stride(3) == H * x.stride(1):  # (site, head) is a single strided axis: a plain row gather, the fastest
-        rows = x.permute(2, 0, 3, 1, 4).flatten(2, 3)  # (T, B, S·H, D), a view
-        return rows.index_select(2, (piece * H + head).flatten()).flatten(1, 2).float()
-    return x[:, head, :, piece].permute(3, 2, 0, 1, 4).flatten(1, 3).float()  # from (n, H, B, T, D)
+    memory = x if x.is_contiguous() else x.permute(0, 2, 3, 1, 4)  # head-major or token-major
+    if not memory.is_contiguous():  # part of something bigger, such as a joint sequence with text
+        return x[:, head, :, piece].permute(3, 2, 0, 1, 4).flatten(1, 3).float()  # from (n, H, B, T, D)
+    batch, heads, frames, sites = (stride // D for stride in x.stride()[:4])  # in rows of D, gathered fastest
+    start = torch.arange(T, device=x.device)[:, None] * frames + torch.arange(B, device=x.device) * batch  # (T, B)
+    rows = start[..., None] + (piece * sites + head * heads).flatten()  # (T, B, n·H)
+    return memory.flatten(0, 3).index_select(0, rows.flatten()).view(T, -1, D).float()
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
