@@ -55,6 +55,7 @@ class Training:
     unconditional: float = 0.1  # share of samples with an empty prompt (classifier-free guidance)
     shift: float = 3.0  # of the flow-matching schedule, in training and in sampling
     ema: float = 0.999
+    compile: bool = True
     seed: int = 2
 
 

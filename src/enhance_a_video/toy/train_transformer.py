@@ -71,7 +71,8 @@ class Trainer:
         )
         self.average = deepcopy(self.modules).requires_grad_(False)
         self.optimiser = MuonAdamW(self.modules, recipe.muon_rate, recipe.adam_rate, keep=NOT_HIDDEN)
-        self.compiled = torch.compile(self.modules["transformer"], dynamic=False)
+        transformer = self.modules["transformer"]
+        self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
         self.captions = [
             [world.caption(training_scene(i), np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
             for i in range(len(self.latents))

@@ -19,6 +19,9 @@ from .muon import MuonAdamW
 from .recipe import VaeTraining, build_vae
 
 
+CHECKPOINT_EVERY = 100  # steps
+
+
 def cosine(step: int, steps: int, warmup: int) -> float:
     """Learning-rate factor: linear warm-up, then half a cosine down to 1 %."""
     if step < warmup:
@@ -100,7 +103,7 @@ def train_vae(folder: Path, recipe: VaeTraining, say: Callable[[str, int, int], 
                 file.write(json.dumps(row) + "\n")
             say(f"VAE loss {row['loss']:.4f}, PSNR {psnr:.1f} dB", step + 1, total)
             losses, errors = [], []
-        if (step + 1) % 100 == 0:
+        if (step + 1) % CHECKPOINT_EVERY == 0:
             save_atomically(
                 {
                     "model": vae.state_dict(),
