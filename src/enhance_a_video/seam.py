@@ -40,25 +40,35 @@ class Watch(Protocol):
         """What the processor returned -> the same with the video scaled; scaled() below does it."""
 
 
-class _Running(threading.local):
-    """The layer whose processor is running in this thread. (A ContextVar cannot be traced by dynamo; this can.)"""
+class _Call:
+    """What the processor that is running, and the kernel it calls, have to tell each other."""
 
     watch: Watch | None = None
-    tokens: int = 0
+    tokens: int = 0  # video tokens
     seen: bool = False
     gain: Tensor | None = None
 
 
-_running = _Running()
+class _CallInThread(_Call, threading.local):
+    pass
+
+
+_eager, _traced = _CallInThread(), _Call()
+
+
+def _running() -> _Call:
+    """This thread's call. A graph holds one call after the other, and dynamo is not at home in a threading.local."""
+    return _traced if torch.compiler.is_compiling() else _eager
 
 
 # ---------------------------------------------------------------------------------------- the observed kernel
 def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
     """Called by the observed kernel with query and key as (B, H, L, D), text included where it is joined."""
-    watch = _running.watch
+    call = _running()
+    watch = call.watch
     if watch is None:
         return
-    length, video = query.shape[2], _running.tokens
+    length, video = query.shape[2], call.tokens
     if key.shape != query.shape or video > length or (watch.placement == "video only" and video != length):
         raise TokenLayoutError(
             f"{watch.name}: expected self-attention over {video} video tokens ({watch.placement}), but the kernel "
@@ -67,7 +77,7 @@ def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
     if video != length:
         rows = slice(length - video, length) if watch.placement == "text first" else slice(0, video)
         query, key = query[:, :, rows], key[:, :, rows]  # (B, H, T*S, D)
-    _running.seen, _running.gain = True, watch.gain(query, key, scale)
+    call.seen, call.gain = True, watch.gain(query, key, scale)
 
 
 def _observed_dispatch(home: types.ModuleType) -> Callable[..., Any]:
@@ -146,13 +156,13 @@ def _enhanced(original: type) -> type:
                 f"{watch.name}: context parallelism cuts the frames across devices, which is not supported yet. "
                 "Remove the enhancement or run without enable_parallelism()."
             )
-        _running.watch, _running.tokens = watch, hidden_states.shape[1]
-        _running.seen, _running.gain = False, None
+        call = _running()
+        call.watch, call.tokens, call.seen, call.gain = watch, hidden_states.shape[1], False, None
         try:
             output = inner(self, attn, hidden_states, *args, **kwargs)
-            seen, gain = _running.seen, _running.gain
+            seen, gain = call.seen, call.gain
         finally:
-            _running.watch = _running.gain = None
+            call.watch = call.gain = None
         if not seen:
             raise UnsupportedModelError(
                 f"{watch.name}: {original.__name__} returned without calling its attention kernel, so there was "
