@@ -12,7 +12,7 @@ from enhance_a_video.toy.muon import Muon, MuonAdamW, orthogonalised
 from enhance_a_video.toy.recipe import Training, VaeTraining, build_text_encoder, build_tokenizer, embed
 from enhance_a_video.toy.train_vae import train_vae
 
-TINY = VaeTraining(image_steps=3, steps=1, batch=1, frames=5, things_from=2)
+TINY = VaeTraining(image_steps=3, steps=1, batch=1, frames=5, things_from=2, decay=2)
 
 
 def quiet(message: str, done: int, total: int) -> None:
@@ -58,11 +58,11 @@ def test_a_resumed_vae_run_is_the_same_run(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
     real, calls = module.vae_loss, []
 
-    def dies_in_the_third_step(*arguments):
+    def dies_in_the_third_step(*arguments, **named):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(module, "vae_loss", dies_in_the_third_step)
     with pytest.raises(KeyboardInterrupt):

@@ -23,7 +23,9 @@ class VaeTraining:
     """Freshly drawn clips, single frames first and 9-frame windows then; squared and absolute error of the pixels."""
 
     image_steps: int = 300
-    steps: int = 1400
+    steps: int = 2100
+    decoder_steps: int = 3600  # of the decoder alone, while the transformer learns
+    decay: int = 600  # the last steps of each, over which the rates fall to zero
     batch: int = 4
     frames: int = 9
     muon_rate: float = 0.02
@@ -40,13 +42,14 @@ class VaeTraining:
 class Training:
     """Flow matching on the latents of `clips` captioned clips; the text encoder learns with the transformer."""
 
-    clips: int = 8000
+    clips: int = 5600
     captions: int = 4  # phrasings of each clip
-    steps: int = 5000
+    steps: int = 3600
     batch: int = 32
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
     warmup: int = 100
+    decay: int = 800  # the last steps, over which the rates fall to zero
     lengths: tuple[int, ...] = (32,) * 16 + (
         128,
         128,

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import world
 from .recipe import Training, VaeTraining, build_text_encoder, build_tokenizer, build_transformer, build_vae
 from .train_transformer import encode_clips, train_transformer
-from .train_vae import train_vae
+from .train_vae import polish_decoder, train_vae
 
 DEFAULTS = {
     "prompt": "A red ball bounces up and down while a striped blue star moves to the left over a green meadow.",
@@ -37,7 +37,7 @@ def export(folder: Path, recipe: Training, vae_recipe: VaeTraining, out: Path) -
     """Write the trained parts as a WanPipeline folder, fp16, with its defaults, recipe and loss curves."""
     statistics = torch.load(folder / "latents.pt", weights_only=True)
     vae = build_vae(statistics["mean"].tolist(), statistics["std"].tolist())
-    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
+    vae.load_state_dict(torch.load(folder / "decoder.pt", weights_only=True)["model"])
     tokenizer = build_tokenizer()
     trained = torch.nn.ModuleDict(
         {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(tokenizer))}
@@ -51,11 +51,17 @@ def export(folder: Path, recipe: Training, vae_recipe: VaeTraining, out: Path) -
         transformer=trained["transformer"].half(),
     )
     pipeline.save_pretrained(out, safe_serialization=True, max_shard_size="9MB")
+    index = json.loads((out / "model_index.json").read_text())
+    index["tokenizer"] = [
+        "transformers",
+        "PreTrainedTokenizerFast",
+    ]  # transformers 5 writes a name that 4 does not know
+    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (out / "defaults.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
     (out / "recipe.json").write_text(
         json.dumps({"vae": asdict(vae_recipe), "transformer": asdict(recipe)}, indent=2) + "\n"
     )
-    for log in ("vae-log.jsonl", "transformer-log.jsonl"):
+    for log in ("vae-log.jsonl", "decoder-log.jsonl", "transformer-log.jsonl"):
         rows = {
             json.loads(line)["step"]: line for line in (folder / log).read_text().splitlines()
         }  # a resumed run repeats
@@ -87,6 +93,7 @@ def main() -> None:
 
         train_vae(options.out, vae_recipe, say)
         encode_clips(options.out, recipe, say)
+        polish_decoder(options.out, vae_recipe, say)
         train_transformer(options.out, recipe, say)
     target = options.export_to or options.out / "model"
     export(options.out, recipe, vae_recipe, target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +14,8 @@ import torch
 from . import world
 from .muon import MuonAdamW
 from .recipe import Training, build_text_encoder, build_tokenizer, build_transformer, build_vae, embed
-from .train_vae import cosine, save_atomically, to_video
+from .train_vae import Say, save_atomically, to_video, trapezoid
 
-Say = Callable[[str, int, int], None]
 NOT_HIDDEN = ("patch_embedding", "proj_out", "scale_shift_table", "shared", "embed_tokens", "relative_attention_bias")
 
 
@@ -105,7 +103,7 @@ class Trainer:
         loss = self.loss(step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
-        self.optimiser.step(cosine(step, self.recipe.steps, self.recipe.warmup))
+        self.optimiser.step(trapezoid(step, self.recipe.steps, self.recipe.warmup, self.recipe.decay))
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             averaged = list(self.average.parameters())

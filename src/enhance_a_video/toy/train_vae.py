@@ -12,21 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKLWan
 from torch.nn import functional as F
 
 from . import world
 from .muon import MuonAdamW
 from .recipe import VaeTraining, build_vae
 
-
+Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
 CHECKPOINT_EVERY = 100  # steps
 
 
-def cosine(step: int, steps: int, warmup: int) -> float:
-    """Learning-rate factor: linear warm-up, then half a cosine down to 1 %."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+def trapezoid(step: int, steps: int, warmup: int, decay: int) -> float:
+    """Rate factor: up, level, down; level for most of the way, so that a longer run begins like a shorter one."""
+    return min(1.0, (step + 1) / warmup, (steps - step) / decay)
 
 
 def save_atomically(state: dict, path: Path) -> None:
@@ -50,12 +49,13 @@ def _windows(rng: np.random.Generator, batch: int, frames: int) -> tuple[torch.T
 
 
 def vae_loss(
-    vae: torch.nn.Module, video: torch.Tensor, weight: torch.Tensor, recipe: VaeTraining
+    vae: AutoencoderKLWan, video: torch.Tensor, weight: torch.Tensor, recipe: VaeTraining, train_encoder: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, pixels weighted by `weight` (B, 1, F, H, W), and the plain mean squared error of the reconstruction."""
     with torch.autocast(video.device.type, dtype=torch.bfloat16):
-        latents = vae.encode(video).latent_dist.mean  # type: ignore[operator]
-        again = vae.decode(latents + recipe.noise * torch.randn_like(latents)).sample  # type: ignore[operator]
+        with torch.set_grad_enabled(train_encoder):
+            latents = vae.encode(video).latent_dist.mean
+        again = vae.decode(latents + recipe.noise * torch.randn_like(latents)).sample
     again = again.float()
     error = again - video
     loss = (weight * (error.square() + recipe.absolute * error.abs())).mean()
@@ -63,14 +63,28 @@ def vae_loss(
     return loss, F.mse_loss(again.detach().clamp(-1, 1), video)
 
 
-def train_vae(folder: Path, recipe: VaeTraining, say: Callable[[str, int, int], None]) -> Path:
-    """Train (or go on training) in `folder`; returns the path of the finished state."""
-    done, resume, log = folder / "vae.pt", folder / "vae-checkpoint.pt", folder / "vae-log.jsonl"
+def train_vae(folder: Path, recipe: VaeTraining, say: Say) -> Path:
+    """Train encoder and decoder (or go on training) in `folder`; returns the path of the finished state."""
+    return _train(folder, "vae", build_vae(), recipe, say)
+
+
+def polish_decoder(folder: Path, recipe: VaeTraining, say: Say) -> Path:
+    """Go on with the decoder alone: the latents stay what they are, so the transformer can be trained meanwhile."""
+    vae = build_vae()
+    vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
+    return _train(folder, "decoder", vae, recipe, say)
+
+
+def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, say: Say) -> Path:
+    """The loop of both. `name`: "vae" trains everything, "decoder" only the decoder. Resumable."""
+    done, resume, log = folder / f"{name}.pt", folder / f"{name}-checkpoint.pt", folder / f"{name}-log.jsonl"
     if done.exists():
         return done
     torch.manual_seed(recipe.seed)
-    vae = build_vae()
-    optimiser = MuonAdamW(vae, recipe.muon_rate, recipe.adam_rate, keep=("decoder.conv_out",))
+    whole = name == "vae"
+    steps = recipe.image_steps + recipe.steps if whole else recipe.decoder_steps
+    trained, last = (vae, "decoder.conv_out") if whole else (vae.decoder, "conv_out")
+    optimiser = MuonAdamW(trained, recipe.muon_rate, recipe.adam_rate, keep=(last,))
     first, spent = 0, 0.0
     if resume.exists():
         state = torch.load(resume, weights_only=True)
@@ -78,40 +92,27 @@ def train_vae(folder: Path, recipe: VaeTraining, say: Callable[[str, int, int], 
         optimiser.load_state_dict(state["optimiser"])
         first, spent = state["step"], state.get("seconds", 0.0)
     start, losses, errors = time.time() - spent, [], []
-    total = recipe.image_steps + recipe.steps
-    for step in range(first, total):
-        torch.manual_seed(
-            recipe.seed * 1_000_003 + step
-        )  # each step has its own randomness: a resumed run is the same run
-        frames = 1 if step < recipe.image_steps else recipe.frames
-        video, things = _windows(np.random.default_rng((recipe.seed, step)), recipe.batch, frames)
-        extra = recipe.things if step >= recipe.things_from else 0.0
-        loss, error = vae_loss(vae, video, 1 + extra * things, recipe)
+    for step in range(first, steps):
+        # Each step has its own randomness: a resumed run is the same run.
+        torch.manual_seed((recipe.seed + (not whole)) * 1_000_003 + step)
+        rng = np.random.default_rng((recipe.seed, step) if whole else (recipe.seed, step, 1))
+        frames = 1 if whole and step < recipe.image_steps else recipe.frames
+        video, things = _windows(rng, recipe.batch, frames)
+        extra = 0.0 if whole and step < recipe.things_from else recipe.things
+        loss, error = vae_loss(vae, video, 1 + extra * things, recipe, train_encoder=whole)
         loss.backward()
-        optimiser.step(cosine(step, total, 50))
+        optimiser.step(trapezoid(step, steps, 50, recipe.decay))
         losses.append(float(loss.detach()))
         errors.append(float(error))
-        if (step + 1) % 25 == 0 or step + 1 == total:
+        if (step + 1) % 25 == 0 or step + 1 == steps:
             psnr = 10 * math.log10(4 / max(float(np.mean(errors)), 1e-9))
-            row = {
-                "step": step + 1,
-                "loss": float(np.mean(losses)),
-                "psnr": psnr,
-                "seconds": time.time() - start,
-            }
+            row = {"step": step + 1, "loss": float(np.mean(losses)), "psnr": psnr, "seconds": time.time() - start}
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            say(f"VAE loss {row['loss']:.4f}, PSNR {psnr:.1f} dB", step + 1, total)
+            say(f"{name} loss {row['loss']:.4f}, PSNR {psnr:.1f} dB", step + 1, steps)
             losses, errors = [], []
         if (step + 1) % CHECKPOINT_EVERY == 0:
-            save_atomically(
-                {
-                    "model": vae.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                    "seconds": time.time() - start,
-                },
-                resume,
-            )
+            state = {"model": vae.state_dict(), "optimiser": optimiser.state_dict()}
+            save_atomically(state | {"step": step + 1, "seconds": time.time() - start}, resume)
     save_atomically({"model": vae.state_dict(), "recipe": asdict(recipe)}, done)
     return done

@@ -70,7 +70,7 @@ class Thing:
     kind: str
     texture: str
     motion: str
-    radius: float = 10.0
+    radius: float = 14.0
     start: tuple[float, float] = (32.0, 32.0)
     reach: float = 28.0
     phase: float = 0.0
@@ -109,7 +109,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         for colour, kind in zip(colours, kinds, strict=True)
     ]
     for _ in range(20):  # place them again while they hide each other in more than 40 % of the frames
-        things = tuple(_place(plan, rng, float(rng.uniform(*((9, 12), (8, 10.5))[count - 1]))) for plan in plans)
+        things = tuple(_place(plan, rng, float(rng.uniform(*((13, 16), (11, 13.5))[count - 1]))) for plan in plans)
         if count == 1 or _overlap(*things) <= 0.4:
             break
     return Scene(things, str(rng.choice(list(BACKDROPS))))
@@ -136,7 +136,7 @@ def _place(thing: Thing, rng: np.random.Generator, radius: float) -> Thing:
         "circle": (SIZE / 2 + float(rng.uniform(-3, 3)), SIZE / 2 + float(rng.uniform(-3, 3))),
     }[thing.motion]
     if thing.motion in ("swing", "circle"):
-        reach = float(rng.uniform(11, 31 - radius - 3))
+        reach = float(rng.uniform(9, 31 - radius - 3))
     phase = float(rng.uniform(0, 2 * np.pi))
     return Thing(thing.colour, thing.kind, thing.texture, thing.motion, radius, start, reach, phase)
 
@@ -188,9 +188,10 @@ def _first_word(words: dict[str, str], text: str) -> str | None:
 
 def vocabulary() -> str:
     """What the embedded world can be asked for, in a sentence."""
+    motions, places = ", ".join(phrases[0] for phrases in MOTIONS.values()), ", ".join(BACKDROPS.values())
     return (
         f"This world knows the colours {', '.join(COLOURS)}; the objects {', '.join(KINDS)} (plain or striped); "
-        f"motions such as {', '.join(phrases[0] for phrases in MOTIONS.values())}; and backdrops {', '.join(BACKDROPS.values())}. "
+        f"motions such as {motions}; and backdrops {places}. "
         "Example: 'A red ball bounces up and down while a striped blue star moves to the left over a green meadow.'"
     )
 
@@ -202,13 +203,13 @@ def path(thing: Thing) -> np.ndarray:
     """Centre of a thing in each frame, (FRAMES, 2) as (x, y)."""
     u = np.linspace(0, 1, FRAMES)
     still = np.zeros(FRAMES)
-    swing = 2 * np.pi * 1.25 * u + thing.phase
+    swing = 2 * np.pi * u + thing.phase
     dx, dy = {
         "right": (u * thing.reach, still),
         "left": (-u * thing.reach, still),
         "up": (still, -u * thing.reach),
         "down": (still, u * thing.reach),
-        "bounce": (still, -thing.reach * np.abs(np.sin(np.pi * 2 * u + thing.phase))),
+        "bounce": (still, -thing.reach * np.abs(np.sin(np.pi * 1.5 * u + thing.phase))),
         "swing": (thing.reach * np.sin(swing), still),
         "circle": (thing.reach * np.cos(swing), thing.reach * np.sin(swing)),
     }[thing.motion]
