@@ -65,6 +65,7 @@ def vae_loss(
 
 def train_vae(folder: Path, recipe: VaeTraining, say: Say) -> Path:
     """Train encoder and decoder (or go on training) in `folder`; returns the path of the finished state."""
+    torch.manual_seed(recipe.seed)
     return _train(folder, "vae", build_vae(), recipe, say)
 
 
@@ -80,7 +81,6 @@ def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, 
     done, resume, log = folder / f"{name}.pt", folder / f"{name}-checkpoint.pt", folder / f"{name}-log.jsonl"
     if done.exists():
         return done
-    torch.manual_seed(recipe.seed)
     whole = name == "vae"
     steps = recipe.image_steps + recipe.steps if whole else recipe.decoder_steps
     trained, last = (vae, "decoder.conv_out") if whole else (vae.decoder, "conv_out")
