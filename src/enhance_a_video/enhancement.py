@@ -176,7 +176,7 @@ class _Denoiser:
 
     def before_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
-        arguments = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
+        arguments = {**{self.parameters[i]: value for i, value in enumerate(args)}, **kwargs}
         self.notice_replaced()
         device = arguments["hidden_states"].device
         if device != self.device:
