@@ -1,7 +1,7 @@
 """Enhance-A-Video: better generated video for free. One line on, one line off.
 
-    from enhance_a_video import enhance
-    handle = enhance(pipe)
+from enhance_a_video import enhance
+handle = enhance(pipe)
 """
 
 from . import errors
