@@ -24,7 +24,9 @@ class VaeTraining:
 
     image_steps: int = 300
     steps: int = 2100
-    decoder_steps: int = 3600  # of the decoder alone, while the transformer learns
+    decoder_steps: int = 2600  # of the decoder alone, on whole clips: what it learned on windows drifts in longer ones
+    decoder_batch: int = 1
+    decoder_share: float = 0.4  # of the rates, in that stage
     decay: int = 600  # the last steps of each, over which the rates fall to zero
     batch: int = 4
     frames: int = 9

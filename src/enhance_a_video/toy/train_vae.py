@@ -84,6 +84,7 @@ def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, 
     whole = name == "vae"
     steps = recipe.image_steps + recipe.steps if whole else recipe.decoder_steps
     trained, last = (vae, "decoder.conv_out") if whole else (vae.decoder, "conv_out")
+    share = 1.0 if whole else recipe.decoder_share
     optimiser = MuonAdamW(trained, recipe.muon_rate, recipe.adam_rate, keep=(last,))
     first, spent = 0, 0.0
     if resume.exists():
@@ -96,12 +97,14 @@ def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, 
         # Each step has its own randomness: a resumed run is the same run.
         torch.manual_seed((recipe.seed + (not whole)) * 1_000_003 + step)
         rng = np.random.default_rng((recipe.seed, step) if whole else (recipe.seed, step, 1))
-        frames = 1 if whole and step < recipe.image_steps else recipe.frames
-        video, things = _windows(rng, recipe.batch, frames)
+        if whole:
+            video, things = _windows(rng, recipe.batch, 1 if step < recipe.image_steps else recipe.frames)
+        else:
+            video, things = _windows(rng, recipe.decoder_batch, world.FRAMES)
         extra = 0.0 if whole and step < recipe.things_from else recipe.things
         loss, error = vae_loss(vae, video, 1 + extra * things, recipe, train_encoder=whole)
         loss.backward()
-        optimiser.step(trapezoid(step, steps, 50, recipe.decay))
+        optimiser.step(share * trapezoid(step, steps, 50, recipe.decay))
         losses.append(float(loss.detach()))
         errors.append(float(error))
         if (step + 1) % 25 == 0 or step + 1 == steps:
