@@ -24,7 +24,7 @@ class VaeTraining:
 
     image_steps: int = 300
     steps: int = 2100
-    decoder_steps: int = 2600  # of the decoder alone, on whole clips: what it learned on windows drifts in longer ones
+    decoder_steps: int = 1600  # of the decoder alone, on whole clips: what it learned on windows drifts in longer ones
     decoder_batch: int = 1
     decoder_share: float = 0.4  # of the rates, in that stage
     decay: int = 600  # the last steps of each, over which the rates fall to zero
@@ -46,7 +46,7 @@ class Training:
 
     clips: int = 5600
     captions: int = 4  # phrasings of each clip
-    steps: int = 3600
+    steps: int = 2800
     batch: int = 32
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
