@@ -31,8 +31,14 @@ from enhance_a_video.toy.train_transformer import held_out_scene
 
 SWEEP = (
     "temperature=4,start=0,end=1",
-    *(f"strength={g},start=0,end={end}" for end in (1.0, 0.5) for g in (0.2, 0.4, 0.7, 1.0)),
-    *(f"strength=0.7,start={start},end={end}" for start, end in ((0, 0.3), (0, 0.7), (0.5, 1.0))),
+    "strength=0.4,start=0,end=1",
+    "strength=0.7,start=0,end=1",
+    "strength=0.4,start=0,end=0.5",
+    "strength=0.7,start=0,end=0.5",
+    "strength=1.0,start=0,end=0.5",
+    "strength=0.7,start=0,end=0.3",
+    "strength=0.7,start=0,end=0.7",
+    "strength=0.7,start=0.5,end=1",
 )
 ROWS = [(m.name, m.label, m.better) for m in (*TRUTH_MEASURES, *MEASURES.values())]
 
@@ -46,7 +52,8 @@ def parse(text: str) -> Settings | None:
 
 def run(pipe, text: str, options: argparse.Namespace) -> list[dict[str, float]]:
     """One row of measures for each clip; from the file of an earlier run where there is one."""
-    name = f"{text.replace(',', '_')}-s{options.steps}-c{options.guidance:g}-{options.first}+{options.clips}.json"
+    run_of = f"{options.dtype}-s{options.steps}-c{options.guidance:g}-{options.first}+{options.clips}"
+    name = f"{text.replace(',', '_')}-{run_of}.json"
     file = options.out / name
     if file.exists():
         return json.loads(file.read_text())
@@ -90,22 +97,16 @@ def plain_table(rows: list[dict[str, float]], true_rows: list[dict[str, float]])
 
 
 def change_table(plain: list[dict[str, float]], changed: dict[str, list[dict[str, float]]]) -> str:
-    """Change against plain in percent of the plain mean, with its interval; bold where the interval excludes zero."""
-    names = [name for name, _, _ in ROWS if name != "attributes_right"]
-    names.insert(0, "attributes_right")
-    directions = {name: {"higher": " ↑", "lower": " ↓", "neither": ""}[better] for name, _, better in ROWS}
-    lines = [
-        "| setting | " + " | ".join(name + directions[name] for name in names) + " |",
-        "|---" * (len(names) + 1) + "|",
-    ]
-    for text, rows in changed.items():
+    """Change against plain in percent of the plain mean ± half its 95 % interval; bold where that excludes zero."""
+    lines = ["| measure | better | " + " | ".join(changed) + " |", "|---" * (len(changed) + 2) + "|"]
+    for name, label, better in ROWS:
         cells = []
-        for name in names:
+        for rows in changed.values():
             pair = paired([r[name] for r in plain], [r[name] for r in rows], method="bootstrap")
             scale = 100 / abs(pair.before) if pair.before else float("nan")
-            cell = f"{pair.difference * scale:+.1f} ({pair.low * scale:+.1f} … {pair.high * scale:+.1f})"
+            cell = f"{pair.difference * scale:+.1f} ± {(pair.high - pair.low) / 2 * scale:.1f}"
             cells.append(f"**{cell}**" if pair.clear else cell)
-        lines.append(f"| {text} | " + " | ".join(cells) + " |")
+        lines.append(f"| {label} | {better} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -117,11 +118,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--guidance", type=float, default=None)
     parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--dtype", default="float32", help="bfloat16 is faster on CPUs that have it")
     parser.add_argument("--settings", nargs="*", default=list(SWEEP))
     parser.add_argument("--out", type=Path, default=Path("runs/paired"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    pipe = load(options.model, device="cpu", dtype="float32")
+    pipe = load(options.model, device="cpu", dtype=options.dtype)
     pipe.set_progress_bar_config(disable=True)
     options.steps = options.steps or defaults(pipe)["steps"]
     options.guidance = options.guidance or defaults(pipe)["guidance"]
@@ -130,7 +132,7 @@ def main() -> None:
     changed = {text: run(pipe, text, options) for text in options.settings}
     ids = range(options.first, options.first + options.clips)
     true_rows = [(lambda c: check(c, held_out_scene(i)) | measure(c))(world.render(held_out_scene(i))[0]) for i in ids]
-    print(f"Prompts {ids[0]} to {ids[-1]}, {options.steps} steps, guidance {options.guidance:g}.\n")
+    print(f"Prompts {ids[0]} to {ids[-1]}, {options.steps} steps, guidance {options.guidance:g}, {options.dtype}.\n")
     print(plain_table(plain, true_rows), "\n\nChange against plain, in percent of the plain mean:\n")
     print(change_table(plain, changed))
     print(f"\n{(time.time() - began) / 60:.0f} minutes, torch {torch.__version__}, {torch.get_num_threads()} threads.")
