@@ -133,7 +133,7 @@ def _apart(tracks: list[np.ndarray]) -> np.ndarray:
         return np.ones(len(tracks[0]), bool)
     kernel = np.ones((5, 5), np.uint8)
     grown = np.stack([cv2.dilate(mask.astype(np.uint8), kernel) for mask in tracks[0]]).astype(bool)
-    return ~np.any(grown & tracks[1], axis=(1, 2))
+    return np.asarray([not frame.any() for frame in grown & tracks[1]])
 
 
 def _judge(mask: np.ndarray, thing: Thing, frames: np.ndarray, clear: np.ndarray) -> dict[str, float]:
@@ -167,7 +167,7 @@ def _mean_norm(vectors: np.ndarray) -> float:
 
 def _runs(usable: np.ndarray, length: int) -> np.ndarray:
     """Starts (F - length + 1,) bool of runs of `length` usable frames."""
-    return np.lib.stride_tricks.sliding_window_view(usable, length).all(axis=1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(usable, length).all(axis=1))
 
 
 def _centres(mask: np.ndarray) -> np.ndarray:

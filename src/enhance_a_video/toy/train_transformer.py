@@ -7,6 +7,7 @@ import time
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Trainer:
         )
         self.average = deepcopy(self.modules).requires_grad_(False)
         self.optimiser = MuonAdamW(self.modules, recipe.muon_rate, recipe.adam_rate, keep=NOT_HIDDEN)
-        transformer = self.modules["transformer"]
+        transformer: Any = self.modules["transformer"]
         transformer.set_attention_backend("_native_math")  # a fifth faster: the CPU's flash kernel is slow backward
         self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
         self.captions = [
@@ -107,8 +108,8 @@ class Trainer:
         self.optimiser.step(trapezoid(step, self.recipe.steps, self.recipe.warmup, self.recipe.decay))
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            averaged = list(self.average.parameters())
-            torch._foreach_lerp_(averaged, list(self.modules.parameters()), 1 - decay)
+            for averaged, now in zip(self.average.parameters(), self.modules.parameters(), strict=True):
+                averaged.lerp_(now, 1 - decay)
         return float(loss.detach())
 
     def state(self) -> dict:

@@ -247,8 +247,8 @@ def render(scene: Scene, window: slice = slice(None)) -> tuple[np.ndarray, Truth
     """Paint a scene, or a window of its frames: frames (F, 64, 64, 3) uint8, and the truth about them."""
     centres = np.stack([path(thing)[window] for thing in scene.things])  # (things, F, 2)
     frames = centres.shape[1]
-    canvas = np.repeat(backdrop(scene.backdrop)[None].astype(np.float32), frames, axis=0)  # (F, H, W, 3)
-    yy, xx = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
+    canvas: np.ndarray = np.repeat(backdrop(scene.backdrop)[None].astype(np.float32), frames, axis=0)  # (F, H, W, 3)
+    yy, xx = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + np.float32(0.5)
     masks = np.zeros((len(scene.things), frames, SIZE, SIZE), bool)
     for i in reversed(range(len(scene.things))):  # the first thing is painted last: in front
         thing = scene.things[i]
