@@ -24,10 +24,11 @@ class VaeTraining:
 
     image_steps: int = 300
     steps: int = 2100
-    decoder_steps: int = 1600  # of the decoder alone, on whole clips: what it learned on windows drifts in longer ones
+    decoder_steps: int = 1350  # of the decoder alone, on whole clips: what it learned on windows drifts in longer ones
     decoder_batch: int = 1
     decoder_share: float = 0.4  # of the rates, in that stage
-    decay: int = 600  # the last steps of each, over which the rates fall to zero
+    decay: int = 600  # the last steps, over which the rates fall to zero
+    decoder_decay: int = 350
     batch: int = 4
     frames: int = 9
     muon_rate: float = 0.02

@@ -84,7 +84,7 @@ def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, 
     whole = name == "vae"
     steps = recipe.image_steps + recipe.steps if whole else recipe.decoder_steps
     trained, last = (vae, "decoder.conv_out") if whole else (vae.decoder, "conv_out")
-    share = 1.0 if whole else recipe.decoder_share
+    share, decay = (1.0, recipe.decay) if whole else (recipe.decoder_share, recipe.decoder_decay)
     optimiser = MuonAdamW(trained, recipe.muon_rate, recipe.adam_rate, keep=(last,))
     first, spent = 0, 0.0
     if resume.exists():
@@ -104,7 +104,7 @@ def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, 
         extra = 0.0 if whole and step < recipe.things_from else recipe.things
         loss, error = vae_loss(vae, video, 1 + extra * things, recipe, train_encoder=whole)
         loss.backward()
-        optimiser.step(share * trapezoid(step, steps, 50, recipe.decay))
+        optimiser.step(share * trapezoid(step, steps, 50, decay))
         losses.append(float(loss.detach()))
         errors.append(float(error))
         if (step + 1) % 25 == 0 or step + 1 == steps:
