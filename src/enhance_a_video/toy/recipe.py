@@ -47,7 +47,7 @@ class Training:
 
     clips: int = 5600
     captions: int = 4  # phrasings of each clip
-    steps: int = 2800
+    steps: int = 2300
     batch: int = 32
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
