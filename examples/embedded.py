@@ -10,7 +10,7 @@ pipe = WanPipeline.from_pretrained(model_folder())
 with enhance(pipe, observe_only=True, start=0.0, end=1.0) as handle:
     pipe(
         "A red ball bounces up and down over a green meadow.",
-        height=64, width=64, num_frames=33, num_inference_steps=20, guidance_scale=4.0,
+        height=64, width=64, num_frames=33, num_inference_steps=20, guidance_scale=6.0,
         max_sequence_length=32, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
 print(handle.summary())

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import world
 from .recipe import Training, VaeTraining, build_text_encoder, build_tokenizer, build_transformer, build_vae
 from .train_transformer import encode_clips, train_transformer
-from .train_vae import polish_decoder, train_vae
+from .train_vae import polish_decoder, save_atomically, train_vae
 
 DEFAULTS = {
     "prompt": "A red ball bounces up and down while a striped blue star moves to the left over a green meadow.",
@@ -28,7 +28,7 @@ DEFAULTS = {
     "width": world.SIZE,
     "fps": world.FPS,
     "steps": 20,
-    "guidance": 4.0,
+    "guidance": 6.0,
     "extra": {"max_sequence_length": 32},  # the longest sentence of the world has fewer words; 512 works, slower
 }
 
@@ -68,6 +68,20 @@ def export(folder: Path, recipe: Training, vae_recipe: VaeTraining, out: Path) -
         (out / log).write_text("\n".join(rows[step] for step in sorted(rows)) + "\n")
 
 
+def start_from(model: Path, folder: Path) -> None:
+    """Make a finished model the beginning of a run: its VAE is kept as it is, its transformer and text encoder go on.
+
+    The optimiser starts afresh, and so do the clips: they are encoded again.
+    """
+    pipeline = WanPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    for name in ("vae.pt", "decoder.pt"):
+        save_atomically({"model": pipeline.vae.state_dict()}, folder / name)
+    for log in ("vae-log.jsonl", "decoder-log.jsonl"):
+        (folder / log).write_text((model / log).read_text())
+    parts = torch.nn.ModuleDict({"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder})
+    save_atomically(parts.state_dict(), folder / "start.pt")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m enhance_a_video.toy.train", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/toy"), help="checkpoints, logs and the exported model")
@@ -75,6 +89,7 @@ def main() -> None:
     parser.add_argument("--vae-steps", type=int, default=VaeTraining.steps)
     parser.add_argument("--clips", type=int, default=Training.clips)
     parser.add_argument("--steps", type=int, default=Training.steps)
+    parser.add_argument("--start-from", type=Path, default=None, help="go on from a finished model, e.g. the packaged")
     parser.add_argument("--export-to", type=Path, default=None, help="default: OUT/model")
     options = parser.parse_args()
     if options.threads:
@@ -84,6 +99,8 @@ def main() -> None:
         Training(clips=options.clips, steps=options.steps),
     )
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.start_from and not (options.out / "start.pt").exists():
+        start_from(options.start_from, options.out)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("starting", total=None)

@@ -68,6 +68,8 @@ class Trainer:
         self.modules = torch.nn.ModuleDict(
             {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(self.tokenizer))}
         )
+        if (folder / "start.pt").exists():  # written by train.start_from
+            self.modules.load_state_dict(torch.load(folder / "start.pt", weights_only=True))
         self.average = deepcopy(self.modules).requires_grad_(False)
         self.optimiser = MuonAdamW(self.modules, recipe.muon_rate, recipe.adam_rate, keep=NOT_HIDDEN)
         transformer: Any = self.modules["transformer"]
