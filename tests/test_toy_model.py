@@ -63,11 +63,16 @@ def test_it_follows_its_prompts(pipe):
     assert np.mean([row["backdrop_right"] for row in rows]) >= 0.9
 
 
-def test_the_padded_text_length_does_not_matter_much(pipe):
-    """Users who call WanPipeline directly get its default of 512 tokens; the model was trained to live with it."""
-    scene = world.Scene((world.Thing("red", "ball", "plain", "right"),), "desert")
-    frames = generate(pipe, world.caption(scene), seed=3, steps=12, extra={"max_sequence_length": 512})
-    assert check(frames, scene)["colour_right"] == 1
+def test_it_bears_the_longest_padded_text(pipe):
+    """Users who call WanPipeline directly get its default of 512 tokens: less good than 32, but it was trained for it."""
+    rows = []
+    asked = [("blue", "box", "meadow"), ("green", "star", "night"), ("yellow", "ring", "sea")]
+    for seed, (colour, kind, place) in enumerate(asked):
+        scene = world.Scene((world.Thing(colour, kind, "plain", "up"),), place)
+        frames = generate(pipe, world.caption(scene), seed=seed, steps=12, extra={"max_sequence_length": 512})
+        rows.append(check(frames, scene))
+    assert np.mean([row["backdrop_right"] for row in rows]) == 1
+    assert np.mean([row["colour_right"] for row in rows]) >= 0.6
 
 
 def test_one_line_on_one_line_off(pipe):
