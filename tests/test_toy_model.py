@@ -64,7 +64,7 @@ def test_it_follows_its_prompts(pipe):
 
 
 def test_it_bears_the_longest_padded_text(pipe):
-    """Users who call WanPipeline directly get its default of 512 tokens: less good than 32, but it was trained for it."""
+    """Users who call WanPipeline directly get its default of 512 tokens: less good than 32, but trained for."""
     rows = []
     asked = [("blue", "box", "meadow"), ("green", "star", "night"), ("yellow", "ring", "sea")]
     for seed, (colour, kind, place) in enumerate(asked):
