@@ -33,7 +33,6 @@ SWEEP = (
     "temperature=4,start=0,end=1",
     "strength=0.4,start=0,end=1",
     "strength=0.7,start=0,end=1",
-    "strength=0.4,start=0,end=0.5",
     "strength=0.7,start=0,end=0.5",
     "strength=1.0,start=0,end=0.5",
     "strength=0.7,start=0,end=0.3",
