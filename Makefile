@@ -19,7 +19,7 @@ train-toy: $(READY)  ## train the embedded model again (hours)
 	$(BIN)/python -m enhance_a_video.toy.train --out runs/toy
 
 study: $(READY)  ## the paired comparison of docs/results.md
-	$(BIN)/python benchmarks/paired.py --clips 200
+	$(BIN)/python benchmarks/paired.py --clips 200 --dtype bfloat16
 
 # CPU torch is what was tested; a torch that is already in reach of pip is taken at the pinned version.
 $(READY): pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
 """Does it help? The embedded model without and with the method, paired by prompt and noise (docs/results.md).
 
-    python benchmarks/paired.py --clips 200                                   # the sweep
-    python benchmarks/paired.py --first 200 --clips 200 --settings "temperature=4,start=0,end=1" "strength=0.7,end=0.5"
+    python benchmarks/paired.py --clips 200 --dtype bfloat16                  # the sweep
+    python benchmarks/paired.py --first 200 --clips 200 --dtype bfloat16 --settings strength=0.7,start=0,end=0.7
 
 Held-out prompts (scenes that training never draws), one noise each, the same for every setting. Each clip is measured
 by the checker, which knows the truth, and by the no-reference measures. Finished settings are kept in --out and not
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from enhance_a_video.stats import interval, paired
 from enhance_a_video.toy import world
 from enhance_a_video.toy.checker import TRUTH_MEASURES, check
 from enhance_a_video.toy.train_transformer import held_out_scene
+from enhance_a_video.video import to_uint8, write_text
 
 SWEEP = (
     "temperature=4,start=0,end=1",
@@ -65,8 +65,7 @@ def run(pipe, text: str, options: argparse.Namespace) -> list[dict[str, float]]:
     finally:
         if handle:
             handle.remove()
-    file.with_suffix(".tmp").write_text(json.dumps(rows))
-    os.replace(file.with_suffix(".tmp"), file)
+    write_text(file, json.dumps(rows))
     return rows
 
 
@@ -77,10 +76,13 @@ def _clips(pipe, ids: list[int], options: argparse.Namespace) -> list[dict[str, 
         videos = pipe(
             prompt=prompts, generator=[torch.Generator().manual_seed(i) for i in ids], output_type="np",
             num_inference_steps=options.steps, guidance_scale=options.guidance, num_frames=world.FRAMES,
-            height=world.SIZE, width=world.SIZE, max_sequence_length=32,
+            height=world.SIZE, width=world.SIZE, **defaults(pipe).get("extra", {}),
         ).frames  # fmt: skip
-    clips = [np.rint(np.clip(v, 0, 1) * 255).astype(np.uint8) for v in videos]
-    return [check(clip, scene) | measure(clip) for clip, scene in zip(clips, scenes, strict=True)]
+    return [_measures(to_uint8(clip), scene) for clip, scene in zip(videos, scenes, strict=True)]
+
+
+def _measures(clip: np.ndarray, scene: world.Scene) -> dict[str, float]:
+    return check(clip, scene) | measure(clip)
 
 
 def plain_table(rows: list[dict[str, float]], true_rows: list[dict[str, float]]) -> str:
@@ -130,7 +132,7 @@ def main() -> None:
     plain = run(pipe, "plain", options)
     changed = {text: run(pipe, text, options) for text in options.settings}
     ids = range(options.first, options.first + options.clips)
-    true_rows = [(lambda c: check(c, held_out_scene(i)) | measure(c))(world.render(held_out_scene(i))[0]) for i in ids]
+    true_rows = [_measures(world.render(scene)[0], scene) for scene in map(held_out_scene, ids)]
     print(f"Prompts {ids[0]} to {ids[-1]}, {options.steps} steps, guidance {options.guidance:g}, {options.dtype}.\n")
     print(plain_table(plain, true_rows), "\n\nChange against plain, in percent of the plain mean:\n")
     print(change_table(plain, changed))

@@ -2,7 +2,7 @@
 
 The checker knows only what a viewer could: the asked scene (kinds, colours, motions, backdrop) and the frames. It
 finds each asked thing by its colour before the known backdrop, and reads kind, texture and motion off its mask.
-On clips painted by the world itself it is right almost always; `toy/evaluate.py` prints that ceiling beside the model.
+On clips painted by the world itself it is right almost always: `benchmarks/paired.py` prints that ceiling beside a model.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .world import BACKDROPS, COLOURS, KINDS, SIZE, Scene, Thing, backdrop, outl
 
 MIN_AREA, MAX_AREA = 24, 900  # pixels: what is smaller or larger is not a thing
 FOREGROUND = 34  # largest channel difference from the backdrop that still counts as backdrop
+STRIPES = 0.15  # relative brightness swing between plain (shading only) and striped things
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class TruthMeasure:
 
     name: str
     label: str
-    better: str  # "higher" or "lower"
+    better: str  # "higher", "lower" or "neither"
     unit: str
 
 
@@ -226,9 +227,6 @@ def _texture(mask: np.ndarray, frames: np.ndarray) -> str | None:
     if not swings:
         return None
     return "striped" if np.median(swings) > STRIPES else "plain"
-
-
-STRIPES = 0.15  # relative brightness swing between plain (shading only) and striped things
 
 
 def _motion(mask: np.ndarray) -> str | None:

@@ -93,6 +93,11 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
     return UMT5EncoderModel(config)
 
 
+def build_trained(vocabulary: int) -> torch.nn.ModuleDict:
+    """What flow matching trains together: transformer and text encoder."""
+    return torch.nn.ModuleDict({"transformer": build_transformer(), "text_encoder": build_text_encoder(vocabulary)})
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word of the world's sentences; other words are <unk>."""
     sentences = [phrase for phrases in world.MOTIONS.values() for phrase in phrases] + list(world.BACKDROPS.values())

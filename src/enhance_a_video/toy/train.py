@@ -1,8 +1,8 @@
 """Train the embedded model from nothing: `python -m enhance_a_video.toy.train --out runs/toy`.
 
-Three stages, each resumable (kill it and start it again): the VAE, the encoding of the clips, the transformer with
-its text encoder. The result is exported as a folder that `diffusers.WanPipeline.from_pretrained` loads. On two CPU
-cores expect about three hours; the packaged model card tells what one run took.
+Four stages, each resumable (kill it and start it again): the VAE, the encoding of the clips, the VAE's decoder on whole
+clips, the transformer with its text encoder. The result is exported as a folder that
+`diffusers.WanPipeline.from_pretrained` loads. The packaged model's card tells what one run took.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import world
-from .recipe import Training, VaeTraining, build_text_encoder, build_tokenizer, build_transformer, build_vae
+from .recipe import Training, VaeTraining, build_tokenizer, build_trained, build_vae
 from .train_transformer import encode_clips, train_transformer
 from .train_vae import polish_decoder, save_atomically, train_vae
 
@@ -39,9 +39,7 @@ def export(folder: Path, recipe: Training, vae_recipe: VaeTraining, out: Path) -
     vae = build_vae(statistics["mean"].tolist(), statistics["std"].tolist())
     vae.load_state_dict(torch.load(folder / "decoder.pt", weights_only=True)["model"])
     tokenizer = build_tokenizer()
-    trained = torch.nn.ModuleDict(
-        {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(tokenizer))}
-    )
+    trained = build_trained(len(tokenizer))
     trained.load_state_dict(torch.load(folder / "transformer.pt", weights_only=True)["average"])
     pipeline = WanPipeline(
         tokenizer=tokenizer,
@@ -52,19 +50,16 @@ def export(folder: Path, recipe: Training, vae_recipe: VaeTraining, out: Path) -
     )
     pipeline.save_pretrained(out, safe_serialization=True, max_shard_size="9MB")
     index = json.loads((out / "model_index.json").read_text())
-    index["tokenizer"] = [
-        "transformers",
-        "PreTrainedTokenizerFast",
-    ]  # transformers 5 writes a name that 4 does not know
+    # transformers 5 writes a name that 4 does not know
+    index["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (out / "defaults.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
     (out / "recipe.json").write_text(
         json.dumps({"vae": asdict(vae_recipe), "transformer": asdict(recipe)}, indent=2) + "\n"
     )
     for log in ("vae-log.jsonl", "decoder-log.jsonl", "transformer-log.jsonl"):
-        rows = {
-            json.loads(line)["step"]: line for line in (folder / log).read_text().splitlines()
-        }  # a resumed run repeats
+        lines = (folder / log).read_text().splitlines()
+        rows = {json.loads(line)["step"]: line for line in lines}  # a resumed run repeats some steps
         (out / log).write_text("\n".join(rows[step] for step in sorted(rows)) + "\n")
 
 
@@ -94,10 +89,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    vae_recipe, recipe = (
-        VaeTraining(steps=options.vae_steps),
-        Training(clips=options.clips, steps=options.steps),
-    )
+    vae_recipe = VaeTraining(steps=options.vae_steps)
+    recipe = Training(clips=options.clips, steps=options.steps)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.start_from and not (options.out / "start.pt").exists():
         start_from(options.start_from, options.out)

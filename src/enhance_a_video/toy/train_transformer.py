@@ -14,7 +14,7 @@ import torch
 
 from . import world
 from .muon import MuonAdamW
-from .recipe import Training, build_text_encoder, build_tokenizer, build_transformer, build_vae, embed
+from .recipe import Training, build_tokenizer, build_trained, build_vae, embed
 from .train_vae import Say, save_atomically, to_video, trapezoid
 
 NOT_HIDDEN = ("patch_embedding", "proj_out", "scale_shift_table", "shared", "embed_tokens", "relative_attention_bias")
@@ -65,9 +65,7 @@ class Trainer:
         self.latents = ((data["latents"].float() - mean) / std).half()  # (N, C, F, h, w), unit variance
         self.recipe = recipe
         self.tokenizer = build_tokenizer()
-        self.modules = torch.nn.ModuleDict(
-            {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(self.tokenizer))}
-        )
+        self.modules = build_trained(len(self.tokenizer))
         if (folder / "start.pt").exists():  # written by train.start_from
             self.modules.load_state_dict(torch.load(folder / "start.pt", weights_only=True))
         self.average = deepcopy(self.modules).requires_grad_(False)
