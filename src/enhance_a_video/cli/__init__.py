@@ -1,0 +1,9 @@
+"""The command line: argument parsing, progress and printing only; a file for each group of commands.
+
+torch and diffusers are imported inside the commands, so that --help answers at once.
+"""
+
+from . import clips  # noqa: F401  (adds its commands)
+from .app import main
+
+__all__ = ["main"]

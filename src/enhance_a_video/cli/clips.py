@@ -1,0 +1,187 @@
+"""The commands that make clips: demo, generate, compare. And models: with what."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..errors import SettingsError
+from .app import app
+from .options import (
+    Device,
+    Dtype,
+    End,
+    Extra,
+    Folder,
+    Force,
+    Fps,
+    Frames,
+    Guidance,
+    Height,
+    Image,
+    Json,
+    Model,
+    Negative,
+    Offload,
+    Prompt,
+    Seed,
+    Start,
+    Steps,
+    Strength,
+    Temperature,
+    Tiling,
+    Width,
+    job_of,
+    options_of,
+    panel_of,
+    settings_of,
+)
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    out: Folder = Path("enhance-a-video-demo"),
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Another sentence of the embedded world.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the initial noise.")] = None,
+    strength: Strength = None,
+    temperature: Temperature = None,
+    start: Start = None,
+    end: End = None,
+    model: Annotated[str, typer.Option(hidden=True)] = "embedded",
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """See it work, in about a minute on a laptop: one prompt and seed, without and with.
+
+    Writes baseline.mp4, enhanced.mp4, side_by_side.mp4, strip.png and report.html.
+
+    enhance-a-video demo
+    enhance-a-video demo --seed 7 --strength 1.0 -o strong --force
+    """
+    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, start, end))]
+    job = job_of(ctx, model, json, force)
+    job.compare(out, panels, prompt, seed, title="Enhance-A-Video, the demo")
+
+
+@app.command()
+def generate(
+    ctx: typer.Context,
+    prompt: Prompt,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The video to write, .mp4.")],
+    model: Model = "embedded",
+    enhance: Annotated[
+        bool, typer.Option("--enhance/--no-enhance", rich_help_panel="Enhancement", help="On by default.")
+    ] = True,
+    strength: Strength = None,
+    temperature: Temperature = None,
+    start: Start = None,
+    end: End = None,
+    negative: Negative = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    width: Width = None,
+    height: Height = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    guidance: Guidance = None,
+    image: Image = None,
+    extra: Extra = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    offload: Offload = "none",
+    vae_tiling: Tiling = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Generate one video with any supported model, enhanced by default.
+
+    enhance-a-video generate -p "a red ball moves to the right over a green meadow" -o ball.mp4
+    enhance-a-video generate -m Wan-AI/Wan2.1-T2V-14B-Diffusers -p "..." -o x.mp4 --offload model --vae-tiling
+    enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
+    """
+    knobs = (strength, temperature, start, end)
+    if not enhance and any(knob is not None for knob in knobs):
+        raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
+    settings = settings_of(*knobs) if enhance else None
+    job = job_of(ctx, model, json, force, dtype=dtype, device=device, offload=offload, vae_tiling=vae_tiling)
+    job.options = options_of(negative, steps, width, height, frames, fps, guidance, image, extra)
+    job.generate(out, prompt, seed, settings)
+
+
+@app.command()
+def compare(
+    ctx: typer.Context,
+    prompt: Prompt,
+    out: Folder = Path("enhance-a-video-compare"),
+    panel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[LABEL:]KEY=VALUE,...",
+            help="A further panel with other settings, e.g. 'paper: temperature=4,start=0,end=1'; repeatable.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How many seeds, from --seed on: mean and 95 % interval per measure.")
+    ] = 1,
+    model: Model = "embedded",
+    strength: Strength = None,
+    temperature: Temperature = None,
+    start: Start = None,
+    end: End = None,
+    negative: Negative = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    width: Width = None,
+    height: Height = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    guidance: Guidance = None,
+    image: Image = None,
+    extra: Extra = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    offload: Offload = "none",
+    vae_tiling: Tiling = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """The same prompt and seed without and with, measured; with --seeds, does it help on average?
+
+    enhance-a-video compare -p "a red ball moves to the right over a green meadow" --seeds 8
+    enhance-a-video compare -p "..." --strength 0.5 --panel "paper: temperature=4,start=0,end=1"
+    """
+    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, start, end))]
+    panels += [panel_of(text) for text in panel or []]
+    job = job_of(ctx, model, json, force, dtype=dtype, device=device, offload=offload, vae_tiling=vae_tiling)
+    job.options = options_of(negative, steps, width, height, frames, fps, guidance, image, extra)
+    job.compare(out, panels, prompt, seed, seeds, title="Enhance-A-Video, compared")
+
+
+@app.command()
+def models(json: Json = False) -> None:
+    """The supported video transformers and published weights that use them."""
+    from ..families import families
+
+    rows: list[dict[str, Any]] = [
+        {"name": f.name, "transformer": f.transformer, "checkpoints": list(f.checkpoints), "notes": f.notes}
+        for f in families()
+    ]
+    if json:
+        print(jsonlib.dumps({"command": "models", "models": rows}))
+        return
+    screen = Console()
+    screen.print("[bold]embedded[/]  [dim]the default: a small Wan, inside this package[/]", highlight=False)
+    for row in rows:
+        screen.print(f"[bold]{row['name']}[/]  [dim]{row['transformer']}[/]", highlight=False)
+        screen.print(f"  {escape(row['notes'])}", highlight=False)
+        for name in row["checkpoints"]:
+            screen.print(f"    --model {name}", highlight=False, soft_wrap=True)
+    screen.print("\nAny folder or fine-tune with one of these transformers works as well. Yours: docs/add-a-model.md")

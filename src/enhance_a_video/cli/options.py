@@ -1,0 +1,149 @@
+"""What several commands share: their options, and from the options' text to values."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SettingsError
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+Prompt = Annotated[str, typer.Option("--prompt", "-p", help="What the video shows.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        rich_help_panel="Model",
+        help="[b]embedded[/b] (a small model in this package), a hub id (see: enhance-a-video models) or a folder.",
+    ),
+]
+Dtype = Annotated[str, typer.Option(rich_help_panel="Model", help="auto, bfloat16, float16 or float32.")]
+Device = Annotated[str, typer.Option(rich_help_panel="Model", help="auto, cuda, mps or cpu.")]
+Offload = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel="Model",
+        help="Low memory: weights off the GPU until needed. none, model, group, sequential: ever smaller, slower.",
+    ),
+]
+Tiling = Annotated[
+    bool, typer.Option("--vae-tiling", rich_help_panel="Model", help="Low memory: decode the video in tiles.")
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel="Enhancement", help="The largest amplification, the same for any length: 0.4 mild, 1 strong."
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel="Enhancement", help="The paper's knob instead of strength; its effect depends on length."
+    ),
+]
+Start = Annotated[
+    float | None, typer.Option(rich_help_panel="Enhancement", help="Act from here: 0 = pure noise, 1 = clean.")
+]
+End = Annotated[float | None, typer.Option(rich_help_panel="Enhancement", help="Act until here.")]
+Negative = Annotated[str | None, typer.Option(rich_help_panel="Video", help="What the video should not show.")]
+Seed = Annotated[int, typer.Option(min=0, rich_help_panel="Video", help="Of the initial noise.")]
+Steps = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="Denoising steps.")]
+Width = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="Pixels.")]
+Height = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="Pixels.")]
+Frames = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="How many.")]
+Fps = Annotated[float | None, typer.Option(rich_help_panel="Video", help="Frames per second of the file.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(rich_help_panel="Video", help="How strictly to follow the prompt (classifier-free guidance)."),
+]
+Image = Annotated[Path | None, typer.Option(rich_help_panel="Video", help="First picture, for image-to-video models.")]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        rich_help_panel="Video",
+        metavar="NAME=VALUE",
+        help="Any further argument of this pipeline's call; repeatable.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite outputs that are there already.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the outputs.")]
+
+
+# --------------------------------------------------------------------------------------------- from text to values
+
+
+def job_of(ctx: typer.Context, model: str, json: bool, force: bool, **load: Any) -> Any:
+    from ..job import Job
+
+    words = [word for word in ctx.find_root().obj or [ctx.info_name] if word not in ("--json", "--force", "-f")]
+    return Job(model, load, force=force, json=json, command=shlex.join(["enhance-a-video", *map(str, words)]))
+
+
+def settings_of(strength: float | None, temperature: float | None, start: float | None, end: float | None) -> Settings:
+    """Settings from flags; those that were not given keep their defaults."""
+    from ..settings import Settings
+
+    given = {"strength": strength, "temperature": temperature, "start": start, "end": end}
+    return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+
+def panel_of(text: str) -> tuple[str, Settings]:
+    """A panel from text: "paper: temperature=4,start=0,end=1"; without a label the text is the label."""
+    from ..settings import Settings
+
+    label, colon, rest = text.partition(":")
+    knobs = pairs_of("--panel", (rest if colon else text).split(","))
+    return (label if colon else text).strip(), Settings.from_dict(knobs)
+
+
+def pairs_of(flag: str, texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE texts as a dict; a value is JSON where it can be (3, 0.5, true, null), else the text itself."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise SettingsError(f"{flag} {text.strip()!r} is not NAME=VALUE, as in strength=0.5.")
+        try:
+            found[name] = jsonlib.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def options_of(
+    negative: str | None,
+    steps: int | None,
+    width: int | None,
+    height: int | None,
+    frames: int | None,
+    fps: float | None,
+    guidance: float | None,
+    image: Path | None,
+    extra: list[str] | None,
+) -> dict[str, Any]:
+    """The options of pipelines.generate that were given."""
+    given = {
+        "negative": negative, "steps": steps, "width": width, "height": height, "frames": frames, "fps": fps,
+        "guidance": guidance, "image": _picture(image), "extra": pairs_of("--set", extra or []) or None,
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _picture(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from PIL import Image
+
+    try:
+        return Image.open(path).convert("RGB")
+    except OSError as error:
+        raise SettingsError(f"--image {path} cannot be read as a picture: {error}") from error
