@@ -16,6 +16,7 @@ from . import world
 
 LATENT_CHANNELS = 24
 TEXT_WIDTH = 128
+TRUTH_WIDTH = 16 * len(world.KINDS) + len(world.COLOURS) + 1  # of train_transformer.truth_map
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Training:
     unconditional: float = 0.1  # share of samples with an empty prompt (classifier-free guidance)
     shift: float = 3.0  # of the flow-matching schedule, in training and in sampling
     ema: float = 0.999
+    reading: float = 0.5  # weight of reading the truth (which kind and colour is where) off the hidden states after
+    read_at: int = 3  # this block: the world knows it, and a model that must know it too learns to draw sooner
     compile: bool = True
     seed: int = 2
 
@@ -94,8 +97,14 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
 
 
 def build_trained(vocabulary: int) -> torch.nn.ModuleDict:
-    """What flow matching trains together: transformer and text encoder."""
-    return torch.nn.ModuleDict({"transformer": build_transformer(), "text_encoder": build_text_encoder(vocabulary)})
+    """What is trained together: transformer, text encoder, and the reader, which is left behind in the end."""
+    transformer = build_transformer()
+    width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+    reader = torch.nn.Sequential(
+        torch.nn.LayerNorm(width), torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, TRUTH_WIDTH)
+    )
+    parts = {"transformer": transformer, "text_encoder": build_text_encoder(vocabulary), "reader": reader}
+    return torch.nn.ModuleDict(parts)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

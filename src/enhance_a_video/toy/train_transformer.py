@@ -11,38 +11,77 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from . import world
 from .muon import MuonAdamW
-from .recipe import Training, build_tokenizer, build_trained, build_vae, embed
+from .recipe import TRUTH_WIDTH, Training, build_tokenizer, build_trained, build_vae, embed
 from .train_vae import Say, save_atomically, to_video, trapezoid
 
-NOT_HIDDEN = ("patch_embedding", "proj_out", "scale_shift_table", "shared", "embed_tokens", "relative_attention_bias")
+NOT_HIDDEN = (
+    "patch_embedding",
+    "proj_out",
+    "scale_shift_table",
+    "shared",
+    "embed_tokens",
+    "relative_attention_bias",
+    "reader",
+)
 
 
 def encode_clips(folder: Path, recipe: Training, say: Say, chunk: int = 16) -> Path:
-    """Draw and encode the training clips once; resumable. Saves latents (N, C, 9, 8, 8) fp16 and their statistics."""
-    done, part = folder / "latents.pt", folder / "latents-part.npy"
+    """Draw and encode the training clips once; resumable. Saves latents (N, C, 9, 8, 8) fp16, statistics and truth."""
+    done, part, truth_part = folder / "latents.pt", folder / "latents-part.npy", folder / "truth-part.npy"
     if done.exists():
         return done
     vae = build_vae()
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
     vae.eval().requires_grad_(False)
     shape = (recipe.clips, vae.config.z_dim, (world.FRAMES - 1) // 4 + 1, world.SIZE // 8, world.SIZE // 8)
-    latents = np.lib.format.open_memmap(part, mode="r+" if part.exists() else "w+", dtype=np.float16, shape=shape)
+    tokens = shape[2] * shape[3] * shape[4] // 4  # the transformer's patches are 2 x 2 cells
+    latents = _memmap(part, np.float16, shape)
+    truth = _memmap(truth_part, np.uint8, (recipe.clips, tokens, TRUTH_WIDTH))
     for first in range(0, recipe.clips, chunk):
         if latents[min(first + chunk, recipe.clips) - 1].any():
             continue  # encoded before an interruption
         ids = range(first, min(first + chunk, recipe.clips))
-        clips = np.stack([world.render(training_scene(i))[0] for i in ids])
+        scenes = [training_scene(i) for i in ids]
+        drawn = [world.render(scene) for scene in scenes]
+        clips = np.stack([frames for frames, _ in drawn])
+        truth[first : ids[-1] + 1] = [truth_map(scene, t.masks) for scene, (_, t) in zip(scenes, drawn, strict=True)]
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             latents[first : ids[-1] + 1] = vae.encode(to_video(clips)).latent_dist.mean.float().numpy()
         say("encoding clips", ids[-1] + 1, recipe.clips)
     tensor = torch.from_numpy(np.array(latents))
     flat = tensor.float().transpose(0, 1).flatten(1)  # (C, N·F·h·w)
-    save_atomically({"latents": tensor, "mean": flat.mean(1), "std": flat.std(1)}, done)
+    state = {"latents": tensor, "mean": flat.mean(1), "std": flat.std(1), "truth": torch.from_numpy(np.array(truth))}
+    save_atomically(state, done)
     part.unlink()
+    truth_part.unlink()
     return done
+
+
+def _memmap(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    return np.lib.format.open_memmap(path, mode="r+" if path.exists() else "w+", dtype=dtype, shape=shape)
+
+
+def truth_map(scene: world.Scene, masks: np.ndarray) -> np.ndarray:
+    """What a scene shows where, on the transformer's grid: (9·4·4, TRUTH_WIDTH) uint8, shares of the area times 255.
+
+    `masks` (things, 33, 64, 64). A token is 16 x 16 pixels of a latent frame: how much of each of its 4 x 4 parts is
+    covered by each kind (5·16), how much of the whole by each colour (8) and by stripes (1).
+    """
+    covered = torch.from_numpy(masks).float()
+    covered = torch.cat([covered[:, :1], covered[:, 1:].unflatten(1, (-1, 4)).mean(2)], 1)  # (things, 9, 64, 64)
+    parts = F.avg_pool2d(covered, 4).unflatten(3, (4, 4)).unflatten(2, (4, 4))  # (things, 9, row, part, column, part)
+    parts = parts.transpose(3, 4).reshape(len(masks), -1, 16)  # (things, tokens, parts)
+    result = torch.zeros(parts.shape[1], TRUTH_WIDTH)
+    for thing, share in zip(scene.things, parts, strict=True):
+        kind, colour = world.KINDS.index(thing.kind), list(world.COLOURS).index(thing.colour)
+        result[:, 16 * kind : 16 * kind + 16] += share
+        result[:, 80 + colour] += share.mean(1)
+        result[:, 88] += share.mean(1) * (thing.texture == "striped")
+    return (255 * result).round().byte().numpy()
 
 
 def training_scene(index: int) -> world.Scene:
@@ -55,6 +94,10 @@ def held_out_scene(index: int) -> world.Scene:
     return world.sample_scene(np.random.default_rng((1, index)))
 
 
+def _keep_output(module: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
+    module.kept = output
+
+
 class Trainer:
     """The trained modules, their optimiser and their exponential moving average."""
 
@@ -63,15 +106,19 @@ class Trainer:
         data = torch.load(folder / "latents.pt", weights_only=True)
         mean, std = (data[key].view(1, -1, 1, 1, 1) for key in ("mean", "std"))
         self.latents = ((data["latents"].float() - mean) / std).half()  # (N, C, F, h, w), unit variance
+        self.truth, scale = data["truth"], (data["truth"].float() / 255).std((0, 1))  # (N, tokens, W) uint8, (W,)
+        self.truth_scale = 255 * scale.clamp(min=0.01)
         self.recipe = recipe
         self.tokenizer = build_tokenizer()
         self.modules = build_trained(len(self.tokenizer))
         if (folder / "start.pt").exists():  # written by train.start_from
-            self.modules.load_state_dict(torch.load(folder / "start.pt", weights_only=True))
+            self.modules.load_state_dict(torch.load(folder / "start.pt", weights_only=True), strict=False)
         self.average = deepcopy(self.modules).requires_grad_(False)
         self.optimiser = MuonAdamW(self.modules, recipe.muon_rate, recipe.adam_rate, keep=NOT_HIDDEN)
-        transformer: Any = self.modules["transformer"]
+        self.transformer: Any = self.modules["transformer"]
+        transformer = self.transformer
         transformer.set_attention_backend("_native_math")  # a fifth faster: the CPU's flash kernel is slow backward
+        transformer.blocks[recipe.read_at].register_forward_hook(_keep_output)
         self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
         self.captions = [
             [world.caption(training_scene(i), np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
@@ -98,12 +145,14 @@ class Trainer:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             text = embed(self.tokenizer, self.modules["text_encoder"], prompts, length)
             velocity = model(mixed, sigma * 1000, text, return_dict=False)[0]
+            reading = self.modules["reader"](self.transformer.blocks[recipe.read_at].kept)  # (B, tokens, W)
+        self.read_loss = (reading.float() - self.truth[ids].float() / self.truth_scale).square().mean()
         return (velocity.float() - (noise - clean)).square().mean()
 
     def step(self, step: int) -> float:
         """One optimiser step; returns the loss."""
         loss = self.loss(step)
-        loss.backward()
+        (loss + self.recipe.reading * self.read_loss).backward()
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimiser.step(trapezoid(step, self.recipe.steps, self.recipe.warmup, self.recipe.decay))
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
