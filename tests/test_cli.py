@@ -168,7 +168,7 @@ def test_compare_seeds_and_panels(run, tiny_folder):
     ]
     assert data["panels"][2]["settings"]["temperature"] == 4
     assert data["panels"][3]["enhancement"]["layers"] == 1
-    pair = data["differences"]["paper"]["flicker"]
+    pair = data["differences"]["paper"]["temporal_flicker"]
     assert pair["pairs"] == 3 and pair["low"] <= pair["difference"] <= pair["high"]
     page = Path("c/report.html").read_text()
     assert "95 % interval" in page and "Over 3 seeds" in page

@@ -51,9 +51,9 @@ CLIP = moving_clip()
 @pytest.mark.parametrize(
     ("name", "damage", "sign"),
     [
-        ("flicker", flickered, -1),
-        ("flicker", noisy, -1),
-        ("flicker", frozen, +1),  # steady by standing still ...
+        ("temporal_flicker", flickered, -1),
+        ("temporal_flicker", noisy, -1),
+        ("temporal_flicker", frozen, +1),  # steady by standing still ...
         ("motion", frozen, -1),  # ... which this one shows
         ("warping_error", flickered, +1),
         ("warping_error", noisy, +1),
@@ -68,7 +68,7 @@ def test_planted_damage_is_ranked(name, damage, sign):
     assert np.sign(damaged - clean) == sign, (clean, damaged)
 
 
-@pytest.mark.parametrize("name", ["warping_error", "flicker"])
+@pytest.mark.parametrize("name", ["warping_error", "temporal_flicker"])
 def test_more_flicker_costs_more(name):
     values = [
         measure(CLIP * (1 - a * (np.arange(len(CLIP)) % 2))[:, None, None, None], [name])[name]
@@ -79,7 +79,7 @@ def test_more_flicker_costs_more(name):
 
 def test_a_static_clip_is_perfect():
     values = measure(frozen(CLIP))
-    assert values["flicker"] == 1
+    assert values["temporal_flicker"] == 1
     assert values["warping_error"] < 0.01
     assert values["motion"] < 0.01
 
@@ -96,7 +96,7 @@ def test_motion_is_in_pixels_of_the_clip(side):
 def test_flicker_is_vbench_definition():
     clip = np.zeros((2, 4, 4, 3), np.uint8)
     clip[1] = 51
-    assert measure(clip, ["flicker"])["flicker"] == pytest.approx((255 - 51) / 255)
+    assert measure(clip, ["temporal_flicker"])["temporal_flicker"] == pytest.approx((255 - 51) / 255)
 
 
 def test_uint8_and_float_agree():
@@ -136,7 +136,7 @@ def test_one_frame_has_its_own_measures():
 
 
 def test_unknown_measure():
-    with pytest.raises(SettingsError, match=r"beauty.*flicker"):
+    with pytest.raises(SettingsError, match=r"beauty.*temporal_flicker"):
         measure(CLIP, ["beauty"])
 
 

@@ -1,7 +1,7 @@
 """The same prompt and the same initial noise under several settings, measured and compared in pairs.
 
 comparison = compare_seeds(pipe, prompt, range(8), [("without", None), ("with", Settings())])
-comparison.differences()["with"]["flicker"]                 # mean difference and its 95 % interval
+comparison.differences()["with"]["temporal_flicker"]        # mean difference and its 95 % interval
 """
 
 from __future__ import annotations

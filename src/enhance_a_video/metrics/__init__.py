@@ -1,7 +1,7 @@
 """What can be measured on a video: pure functions of frames, one declarative row each.
 
     from enhance_a_video.metrics import measure, MEASURES
-    measure(frames)      # frames (T, H, W, 3), uint8 or float in [0, 1] -> {"flicker": 0.98, ...}
+    measure(frames)      # frames (T, H, W, 3), uint8 or float in [0, 1] -> {"temporal_flicker": 0.98, ...}
 
 To add a measure, add a row. `better` is "neither" where more is not better: those rows show what a gain
 was paid with.
@@ -38,7 +38,7 @@ class Measure:
 MEASURES: dict[str, Measure] = {
     row.name: row
     for row in (
-        Measure("flicker", "Steadiness (VBench)", "higher", "0..1", _m.temporal_flicker,
+        Measure("temporal_flicker", "Steadiness (VBench)", "higher", "0..1", _m.temporal_flicker,
                 "VBench temporal flickering, Huang et al. 2024", 2),
         Measure("warping_error", "Warping error", "lower", "1e-4", _m.warping_error,
                 "Lai et al. 2018; OpenCV DIS flow", 2),
