@@ -16,7 +16,7 @@ FLOORS = [
     {"errors"},
     {"intensity", "policy", "stats", "metrics"},
     {"settings", "schedule", "record", "seam", "video", "toy"},
-    {"families"},
+    {"families", "plan"},
     {"enhancement"},
     {"pipelines"},
     {"comparison"},

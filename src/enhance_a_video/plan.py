@@ -1,0 +1,257 @@
+"""What is to be made: prompts x seeds x panels as one flat list of clips, each with a key of its own.
+
+items = expand(read_prompts("prompts.jsonl"), range(4), [("without", None), ("enhanced", Settings())])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from .errors import PromptError, SettingsError
+from .settings import Settings
+
+_WHOLE, _NUMBER = ("a whole number above 0", int), ("a number", (int, float))
+
+# The options of pipelines.generate that a prompt may bring along, and what each has to be in JSON.
+OPTIONS: dict[str, tuple[str, Any]] = {
+    "negative": ("text", str), "steps": _WHOLE, "guidance": _NUMBER, "frames": _WHOLE, "height": _WHOLE,
+    "width": _WHOLE, "fps": _NUMBER, "image": ("the name of a picture file", str), "extra": ("an object", dict),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One line of a prompts file: options go before those of the command, seeds (if any) instead of its seeds."""
+
+    text: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip to be made. settings None is the plain model; options are those of `pipelines.generate`, in which
+    `image` may be the path of a picture as well."""
+
+    prompt: str
+    seed: int
+    label: str
+    settings: Settings | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> str:
+        """16 hex digits: the same for the same clip in any process and version, another for any other clip.
+
+        The label is left out (it changes nothing in the clip), and so is the model, which an item does not know.
+
+        Raises:
+            SettingsError: settings or options that have no stable text, such as a policy that is a bare function.
+        """
+        told = {
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "settings": None if self.settings is None else settings_text(self.settings),
+            "options": {name: value for name, value in self.options.items() if value is not None},
+        }
+        text = json.dumps(_plain(told), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def call(self) -> dict[str, Any]:
+        """The keyword arguments of `pipelines.generate`: seed and options, a picture opened (RGB).
+
+        Raises:
+            SettingsError: a picture that cannot be read.
+        """
+        known = dict(self.options)
+        if isinstance(known.get("image"), str | Path):
+            known["image"] = _open(Path(known["image"]))
+        return {"seed": self.seed, **known}
+
+
+def settings_text(settings: Settings) -> dict[str, Any]:
+    """The part of the settings that changes a clip. What is None is left out, so that a field which a later version
+    adds does not change the keys of today's clips."""
+    told = {name: value for name, value in settings.to_dict().items() if value is not None}
+    told.pop("attention_maps", None)  # only looks
+    if " at 0x" in str(told.get("policy", "")):
+        raise SettingsError(
+            f"{told['policy']} has no stable name, so its clips could not be found again: "
+            "write the policy as a frozen dataclass, whose repr says what it is."
+        )
+    return told
+
+
+def expand(
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    panels: Sequence[tuple[str, Settings | None]],
+    options: Mapping[str, Any] | None = None,
+) -> list[Item]:
+    """Every prompt with every seed under every panel, prompts outermost; a clip asked for twice is listed once.
+
+    Args:
+        seeds: for prompts that name none themselves.
+        panels: (label, settings); settings None is the plain model.
+        options: of `pipelines.generate`, for all; those of a prompt come first.
+
+    Raises:
+        SettingsError: no prompts, seeds or panels; panels that share a label or their settings.
+    """
+    if not (prompts and panels):
+        raise SettingsError(f"Nothing to make: {len(prompts)} prompts and {len(panels)} panels.")
+    _check_panels(panels)
+    found: dict[str, Item] = {}
+    for prompt in prompts:
+        merged = _merged(options or {}, prompt.options)
+        chosen = seeds if prompt.seeds is None else prompt.seeds
+        if not chosen:
+            raise SettingsError(f"No seeds for {prompt.text!r}: give one or more.")
+        for seed in chosen:
+            for label, settings in panels:
+                item = Item(prompt.text, seed, label, settings, merged)
+                found.setdefault(item.key, item)
+    return list(found.values())
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """Prompts from a file, empty lines skipped.
+
+    .jsonl   an object a line: {"prompt": "a cat", "seeds": [0, 1], "steps": 30, "negative": "blur"}; "seed" for a
+             single one; further names are the keys of OPTIONS. A picture's name is relative to the file.
+    others   the text of a prompt a line
+
+    Raises:
+        PromptError: a line that cannot be used, with file and line number; no prompt at all; an unreadable file.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise PromptError(f"The prompts in {path} cannot be read: {reason}.") from error
+    found = []
+    for number, line in _lines(text):
+        found.append(_prompt(line, path, number) if path.suffix.lower() == ".jsonl" else Prompt(line))
+    if not found:
+        raise PromptError(f"{path} contains no prompt: write one a line.")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ one line of a file
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and lines; only a line feed ends one (JSON strings may hold other Unicode line ends)."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def _prompt(line: str, path: Path, number: int) -> Prompt:
+    where = f"{path}, line {number}"
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise PromptError(f"{where} is not JSON ({error}). For plain text, name the file .txt.") from None
+    if not isinstance(data, dict) or not isinstance(data.get("prompt"), str) or not data["prompt"].strip():
+        raise PromptError(f'{where}: an object with a "prompt" is wanted, as in {{"prompt": "a cat", "seed": 1}}.')
+    unknown = [name for name in data if name not in ("prompt", "seed", "seeds", *OPTIONS)]
+    if unknown:
+        known = ", ".join(["prompt", "seed", "seeds", *OPTIONS])
+        raise PromptError(f"{where}: {', '.join(unknown)} is unknown. Known: {known}.")
+    options = {name: data[name] for name in OPTIONS if data.get(name) is not None}
+    for name, value in options.items():
+        _check_option(name, value, where)
+    if "image" in options:
+        options["image"] = path.parent / options["image"]
+        if not options["image"].is_file():
+            raise PromptError(f"{where}: there is no picture {options['image']}.")
+    return Prompt(data["prompt"].strip(), options, _seeds(data, where))
+
+
+def _check_option(name: str, value: Any, where: str) -> None:
+    wanted, kinds = OPTIONS[name]
+    good = isinstance(value, kinds) and not isinstance(value, bool)
+    if not good or (OPTIONS[name] is _WHOLE and value < 1):
+        raise PromptError(f"{where}: {name}={json.dumps(value)}, but {wanted} is wanted.")
+
+
+def _seeds(data: dict[str, Any], where: str) -> tuple[int, ...] | None:
+    if "seed" in data and "seeds" in data:
+        raise PromptError(f"{where}: seed and seeds were given together: leave one of them out.")
+    seeds = [data["seed"]] if "seed" in data else data.get("seeds")
+    if seeds is None:
+        return None
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise PromptError(f'{where}: seeds are whole numbers from 0 on, as in "seeds": [0, 1]; found {seeds!r}.')
+    return tuple(seeds)
+
+
+# ------------------------------------------------------------------------------------------------------- keys
+
+
+def _check_panels(panels: Sequence[tuple[str, Settings | None]]) -> None:
+    labels: dict[str, str] = {}
+    for label, settings in panels:
+        same = json.dumps(_plain(None if settings is None else settings_text(settings)), sort_keys=True)
+        if label in labels.values():
+            raise SettingsError(f"Two panels are called {label!r}: give each a label of its own.")
+        if same in labels:
+            raise SettingsError(f"The panels {labels[same]!r} and {label!r} have the same settings: leave one out.")
+        labels[same] = label
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**common, **own}
+    if common.get("extra") and own.get("extra"):
+        merged["extra"] = {**common["extra"], **own["extra"]}
+    return merged
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, one text for equal values: 1.0 is 1, a picture is what is in it."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Path):
+        return _file_digest(value)
+    if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a PIL picture
+        return _digest(f"{value.mode}{value.size}".encode() + value.tobytes())
+    raise SettingsError(f"{value!r} cannot be part of a plan: only what JSON can say, and pictures.")
+
+
+def _file_digest(path: Path) -> str:
+    """Of a picture's pixels, so that the same picture opened or named is the same."""
+    stat = path.stat() if path.is_file() else None
+    return _picture_digest(path, stat and (stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=1024)
+def _picture_digest(path: Path, version: Any) -> str:
+    picture = _open(path)
+    return _digest(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image
+
+    try:
+        return Image.open(path).convert("RGB")
+    except OSError as error:
+        raise SettingsError(f"The picture {path} cannot be read: {error}") from error
