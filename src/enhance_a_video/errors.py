@@ -8,6 +8,7 @@ EnhanceAVideoError
 ├── TokenLayoutError         (also ValueError)    video tokens that do not divide into frames
 ├── VideoFileError           (also OSError)       a video that cannot be read or written
 ├── OutputExistsError        (also OSError)       an output is there already and force was not given
+├── VoteError                (also ValueError)    a vote, a voter or a file of votes that cannot be accepted
 ├── PromptError              (also ValueError)    a sentence the embedded world cannot be asked for
 └── MissingExtraError        (also ImportError)   an optional dependency is not installed
 
@@ -47,6 +48,10 @@ class VideoFileError(EnhanceAVideoError, OSError):
 
 class OutputExistsError(EnhanceAVideoError, OSError):
     """An output is there already and overwriting was not asked for."""
+
+
+class VoteError(EnhanceAVideoError, ValueError):
+    """A vote, a voter or a file of votes that cannot be accepted."""
 
 
 class PromptError(EnhanceAVideoError, ValueError):
