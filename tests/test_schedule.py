@@ -113,3 +113,26 @@ def test_progress_stays_in_its_range(t, shift):
     for noise in (Flow(shift), VariancePreserving()):
         progress, _ = progress_of(torch.tensor(t), noise)
         assert 0.0 <= float(progress) <= 1.0
+
+
+def test_timesteps_in_other_units():
+    """Some transformers get sigma itself, or a timestep divided by 1000."""
+    flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow.set_timesteps(10)
+    t = flow.timesteps[4]
+    for scheduler in (flow, None):
+        expected, source = progress_of(t, Flow(3.0), scheduler)
+        found = progress_of(t / 1000, Flow(3.0, top=1.0), scheduler)
+        assert (float(found[0]), found[1]) == (pytest.approx(float(expected), abs=1e-5), source)
+    for scheduler in (CogVideoXDDIMScheduler(), None):
+        assert float(progress_of(0.25, VariancePreserving(top=1.0), scheduler)[0]) == 0.75
+
+
+def test_without_a_timestep_the_scheduler_counts():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    assert progress_of(None, None, scheduler)[1] == "scheduler steps"
+    scheduler.set_timesteps(5)
+    for n, t in enumerate(scheduler.timesteps):
+        assert float(progress_of(None, None, scheduler)[0]) == pytest.approx(n / 5)
+        scheduler.step(torch.zeros(1, 2), t, torch.zeros(1, 2))
+    assert progress_of(None, None) == (None, "unknown")

@@ -14,21 +14,26 @@ from diffusers.models.transformers import transformer_wan
 from tiny_models import TINY, H, T, W, run
 
 from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
-from enhance_a_video.seam import Seam, scaled
+from enhance_a_video.seam import Seam, Tokens, scaled
 
 
 class Spy:
     """A watch that keeps what it is shown and answers a fixed gain."""
 
-    def __init__(self, placement="video only", gain=None):
-        self.name, self.placement, self.answer, self.seen = "spied layer", placement, gain, []
+    def __init__(self, place="video only", gain=None, rows=None, scaled_later=False, **tokens):
+        self.name, self.tokens, self.scaled_later = "spied layer", Tokens(place, **tokens), scaled_later
+        self.answer, self.video, self.seen = gain, rows, []
 
-    def gain(self, query, key, scale):
+    def rows(self):
+        return self.video
+
+    def look(self, query, key, scale):
         self.seen.append((query, key, scale))
-        return self.answer
+        return len(self.seen)
 
-    def scale(self, output, gain):
-        return scaled(output, gain)
+    def gain(self, seen):
+        self.looks = seen
+        return self.answer
 
 
 @pytest.fixture
@@ -64,13 +69,13 @@ def test_it_sees_the_kernels_query_and_key(wan, monkeypatch):
     assert torch.equal(query, q.transpose(1, 2)) and torch.equal(key, k.transpose(1, 2))
 
 
-@pytest.mark.parametrize("name, module, placement", [
+@pytest.mark.parametrize("name, module, place", [
     ("cogvideox_5b", "transformer_blocks.0.attn1", "text first"),
     ("hunyuan", "transformer_blocks.0.attn", "video first"),
     ("hunyuan", "single_transformer_blocks.1.attn", "video first"),
 ])  # fmt: skip
-def test_text_tokens_are_neither_seen_nor_scaled(name, module, placement):
-    tiny, spy = TINY[name], Spy(placement, torch.tensor([2.0, 3.0]))
+def test_text_tokens_are_neither_seen_nor_scaled(name, module, place):
+    tiny, spy = TINY[name], Spy(place, torch.tensor([2.0, 3.0]))
     (video, text), (plain_video, plain_text) = attended(tiny.model(), tiny.inputs(), spy, module)
     assert spy.seen[0][0].shape[2] == T * H * W
     assert torch.equal(text, plain_text)

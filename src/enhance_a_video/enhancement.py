@@ -22,12 +22,12 @@ from .errors import (
     SettingsError,
     TokenLayoutError,
 )
-from .families import attention_modules, chosen, denoisers, family_of
+from .families import attention_modules, chosen, denoisers, family_of, scaled_module
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
 from .policy import DEFAULT_END, DEFAULT_START, Moment
 from .record import Recorder, Summary
 from .schedule import progress_of
-from .seam import Seam, scaled
+from .seam import Rows, Seam
 from .settings import Layers, Settings
 
 
@@ -126,6 +126,8 @@ class _Now:
     """What one forward call is about."""
 
     num_frames: int
+    batch: int  # samples
+    rows: Rows  # which tokens of a layer's stream are the video
     progress: Tensor  # () fp32
     active: Tensor  # () bool
     row: Tensor  # (1,) of the record
@@ -154,7 +156,7 @@ class _Denoiser:
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
         self.layers = [_Layer(n, i, depths[n], self) for i, n in enumerate(names)]
-        self.seams = [Seam(modules[layer.name], layer) for layer in self.layers]
+        self.seams = [Seam(modules[w.name], w, scaled_module(model, self.family, w.name)) for w in self.layers]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = _with_tensors(self.settings.gain_policy, self.device)
         self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
@@ -178,13 +180,14 @@ class _Denoiser:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
         arguments = {**{self.parameters[i]: value for i, value in enumerate(args)}, **kwargs}
         self.notice_replaced()
-        device = arguments["hidden_states"].device
-        if device != self.device:
-            self.to(device)
-        num_frames = self.family.frames(self.model.config, arguments)
-        progress, active = self._place(arguments.get("timestep"))
+        family, config, latents = self.family, self.model.config, _latents(arguments)
+        if latents.device != self.device:
+            self.to(latents.device)
+        num_frames = family.frames(config, arguments)
+        rows = family.video(config, arguments) if family.video is not None and num_frames > 1 else None
+        progress, active = self._place(arguments.get(family.timestep))
         row = self.recorder.begin(progress, active, num_frames)
-        self.latest = _Now(num_frames, progress, active, row)
+        self.latest = _Now(num_frames, latents.shape[0], rows, progress, active, row)
         if not torch.compiler.is_compiling():
             self.in_thread.now = self.latest
 
@@ -229,6 +232,8 @@ class _Denoiser:
         return len(lost)
 
     def _shared(self, module: nn.Module) -> bool:
+        if not hasattr(module, "processor"):
+            return False
         users = Counter(id(m.processor) for m in self.model.modules() if hasattr(m, "processor"))
         return users[id(module.processor)] > 1
 
@@ -295,43 +300,68 @@ class _Layer:
     """The watch on one attention layer (see seam.Watch). What differs between layers is tensors: one compiled graph."""
 
     def __init__(self, name: str, index: int, depth: float, denoiser: _Denoiser):
-        self.name, self.denoiser, self.placement = name, denoiser, denoiser.family.tokens
+        self.name, self.denoiser, self.tokens = name, denoiser, denoiser.family.tokens
+        self.scaled_later = denoiser.family.scale_at is not None
         self.index = torch.tensor(index, device=denoiser.device)
         self.depth = torch.tensor(depth, device=denoiser.device)
 
     def to(self, device: torch.device) -> None:
         self.index, self.depth = self.index.to(device), self.depth.to(device)
 
+    def rows(self) -> Rows:
+        now = self.denoiser.now
+        return None if now is None else now.rows
+
     @_timed
-    def gain(self, query: Tensor, key: Tensor, scale: float | None) -> Tensor | None:
-        """query, key (B, H, T*S, D) -> gain (B,) or (1,); None = leave the output alone."""
-        denoiser = self.denoiser
-        settings, policy, now = denoiser.settings, denoiser.policy, denoiser.now
+    def look(self, query: Tensor, key: Tensor, scale: float | None) -> tuple[Tensor, Tensor | None] | None:
+        """query, key (B, H, T*S, D) -> mass of the sites (B, n) and perhaps maps (B, T, T); None: leave it alone."""
+        settings, now = self.denoiser.settings, self.denoiser.now
         if now is None or now.num_frames == 1:
             return None
         T = now.num_frames
+        query, key = query.detach(), key.detach()
+        if self.tokens.place == "temporal":  # (B*S, H, T, D) -> (B, H, T, S, D)
+            query, key = (x.unflatten(0, (now.batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
         if query.shape[2] % T:
             raise TokenLayoutError(
                 f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
                 "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
             )
-        query, key = query.detach(), key.detach()
         masses = site_mass(query, key, T, sites=settings.sites, scale=scale)  # (B, n)
+        if not settings.attention_maps:
+            return masses, None
+        return masses, temporal_attention_map(query, key, T, sites=settings.sites, scale=scale)  # (B, T, T)
+
+    @_timed
+    def gain(self, seen: list[tuple[Tensor, Tensor | None] | None]) -> Tensor | None:
+        """What look() saw, call by call -> gain (B,) or (1,); None = leave the output alone."""
+        denoiser = self.denoiser
+        settings, policy, now = denoiser.settings, denoiser.policy, denoiser.now
+        looks = [look for look in seen if look is not None]
+        if now is None or not looks:
+            return None
+        masses = looks[0][0] if len(looks) == 1 else torch.cat([look[0] for look in looks])  # (B, n)
         mass = masses.mean(1)  # (B,)
         if not settings.per_sample:
             mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
-        moment = Moment(num_frames=T, layer=self.depth, progress=now.progress)
+        moment = Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
         gain = torch.where(now.active, policy(mass, moment), 1.0)
         clipped = policy(masses.flatten(), moment) <= 1.0  # (B*n,)
         denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
-        if settings.attention_maps:
-            maps = temporal_attention_map(query, key, T, sites=settings.sites, scale=scale)  # (B, T, T)
-            denoiser.recorder.layer_map(now.row, self.index, maps)
+        maps = [look[1] for look in looks if look[1] is not None]
+        if maps:
+            denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
         return None if settings.observe_only else gain
 
-    @_timed
-    def scale(self, output: Any, gain: Tensor) -> Any:
-        return scaled(output, gain)
+
+def _latents(arguments: Mapping[str, Any]) -> Tensor:
+    """The first tensor among the arguments, looked for inside lists too: its device and its batch count."""
+    for value in arguments.values():
+        while isinstance(value, (list, tuple)) and value:
+            value = value[0]
+        if isinstance(value, Tensor):
+            return value
+    raise TokenLayoutError("the forward call got no tensor, so there is no video to enhance")
 
 
 def _parameter_names(model: nn.Module) -> list[str]:

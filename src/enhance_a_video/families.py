@@ -15,10 +15,11 @@ from torch import nn
 
 from .errors import NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
 from .schedule import Flow, Noise, VariancePreserving
-from .seam import Placement
+from .seam import Rows, Tokens
 from .settings import Layers
 
 Arguments = Mapping[str, Any]  # the transformer's forward arguments by name
+Config = Mapping[str, Any]  # the transformer's config
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class FrameCount:
     dim: int | None = None
     patch: str | None = None
 
-    def __call__(self, config: Mapping[str, Any], arguments: Arguments) -> int:
+    def __call__(self, config: Config, arguments: Arguments) -> int:
         value = arguments.get(self.argument)
         if value is None:
             raise TokenLayoutError(
@@ -47,16 +48,23 @@ class FrameCount:
 
 @dataclass(frozen=True)
 class Family:
-    """One transformer class. The kernel kind needs no field: it is read off the processor's own code (seam.py)."""
+    """One transformer class. The kernel kind needs no field: it is read off the processor's own code (seam.py).
+
+    Functions get the transformer's config and the arguments of its forward call.
+    """
 
     name: str  # what people call it
     transformer: str  # class name, a string: a diffusers that lacks it still imports
     attention: str  # regular expression: the full names of the video self-attention modules
-    tokens: Placement  # how video and text lie in the query of that attention
-    frames: FrameCount | Callable[[Mapping[str, Any], Arguments], int]
-    noise: Noise | None  # what its timestep means, for a bare transformer; None when it cannot be said
+    tokens: Tokens  # how video, text and other tokens lie in that attention
+    frames: FrameCount | Callable[[Config, Arguments], int]  # T
+    noise: Noise | None  # what its timestep means; None when it cannot be said
+    video: Callable[[Config, Arguments], Rows] | None = None  # which tokens of the stream are video; None = all
+    scale_at: str | None = None  # the module to scale instead of the attention, a name beside it; "" = its parent
+    timestep: str = "timestep"  # the argument that says how noisy the latents are; "" = none does, ask the scheduler
     checkpoints: tuple[str, ...] = ()  # published weights of this class, as on the model hub
     notes: str = ""
+    refused: str = ""  # why the class cannot be enhanced; the other fields then mean nothing
 
 
 _FAMILIES: dict[str, Family] = {}
@@ -89,6 +97,8 @@ def family_of(model: object) -> Family:
     family = find(model)
     if family is None:
         raise UnsupportedModelError(f"{type(model).__name__} is not a supported video transformer{_supported(model)}")
+    if family.refused:
+        raise UnsupportedModelError(f"{type(model).__name__} ({family.name}) cannot be enhanced: {family.refused}")
     return family
 
 
@@ -133,7 +143,7 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
 def attention_modules(model: nn.Module, family: Family) -> dict[str, nn.Module]:
     """The video self-attention modules of a model, in its own order. Raises NoLayersError when there are none."""
     pattern = re.compile(family.attention)
-    matched = {n: m for n, m in model.named_modules() if pattern.search(n) and hasattr(m, "processor")}
+    matched = {n: m for n, m in model.named_modules() if pattern.search(n)}
     if not matched:
         found = [
             n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()
@@ -144,6 +154,21 @@ def attention_modules(model: nn.Module, family: Family) -> dict[str, nn.Module]:
             "class, register a row for it (docs/add-a-model.md)."
         )
     return matched
+
+
+def scaled_module(model: nn.Module, family: Family, attention: str) -> nn.Module | None:
+    """The module that is scaled in place of an attention module, or None where that is the attention itself.
+
+    Raises NoLayersError when the row names one that is not there.
+    """
+    if family.scale_at is None:
+        return None
+    parent = attention.rpartition(".")[0]
+    name = ".".join(part for part in (parent, family.scale_at) if part)
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise NoLayersError(f"{type(model).__name__}: there is no module {name}, which is to be scaled") from None
 
 
 def chosen(names: list[str], layers: Layers, model: str) -> list[str]:
@@ -171,7 +196,7 @@ register(Family(
     name="Wan",
     transformer="WanTransformer3DModel",
     attention=r"^blocks\.\d+\.attn1$",
-    tokens="video only",
+    tokens=Tokens("video only"),
     frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
     noise=Flow(shift=5.0),
     checkpoints=(
@@ -185,7 +210,7 @@ register(Family(
     name="CogVideoX",
     transformer="CogVideoXTransformer3DModel",
     attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens="text first",
+    tokens=Tokens("text first"),
     frames=FrameCount("hidden_states", dim=1, patch="patch_size_t"),
     noise=VariancePreserving(),
     checkpoints=(
@@ -198,7 +223,7 @@ register(Family(
     name="HunyuanVideo",
     transformer="HunyuanVideoTransformer3DModel",
     attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
-    tokens="video first",
+    tokens=Tokens("video first"),
     frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
     noise=Flow(shift=7.0),
     checkpoints=("hunyuanvideo-community/HunyuanVideo", "hunyuanvideo-community/HunyuanVideo-I2V"),
@@ -208,7 +233,7 @@ register(Family(
     name="LTX-Video",
     transformer="LTXVideoTransformer3DModel",
     attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens="video only",
+    tokens=Tokens("video only"),
     frames=FrameCount("num_frames"),
     noise=Flow(shift=7.77),
     checkpoints=("Lightricks/LTX-Video",),

@@ -77,6 +77,7 @@ def site_mass(
 ) -> Tensor:
     """Cross-frame mass site by site, (B, n) fp32, the mean over heads and frames; arguments as `cross_frame_intensity`.
 
+    query and key may be divided already, (B, H, T, S, D), as a temporal attention layer has them.
     n is S when exact. When sampled, entry i is the mean over heads of a site each in the i-th of n stretches of the
     frame: the heads look at different sites of it, see `spread_sites`.
     """
@@ -130,19 +131,22 @@ def _prepare(
     """Checked q and k as (B, H, T, S, D) views, the sites to look at in bounded pieces, and the softmax scale."""
     if sites is not None and sites < 1:
         raise SettingsError(f"sites={sites}: give at least 1 site, or sites=None for all of them (exact).")
-    if query.ndim != 4 or query.shape != key.shape:
+    T = num_frames
+    if query.shape != key.shape or query.ndim not in (4, 5) or (query.ndim == 5 and query.shape[2] != T):
         raise TokenLayoutError(
-            f"query {tuple(query.shape)} and key {tuple(key.shape)}: both must have one shape (B, H, T·S, D); "
-            "pass the video tokens of a self-attention only, without text."
+            f"query {tuple(query.shape)} and key {tuple(key.shape)}: both must have one shape (B, H, T·S, D) or "
+            f"(B, H, T, S, D) with T = {T}; pass the video tokens of a self-attention only, without text."
         )
-    B, H, L, D = query.shape
-    if num_frames < 1 or L < 1 or L % num_frames:
-        raise TokenLayoutError(
-            f"{L} tokens do not divide into {num_frames} frames: pass video tokens only, "
-            "and num_frames as the number of latent frames after patching."
-        )
-    T, S = num_frames, L // num_frames
-    q, k = query.unflatten(2, (T, S)), key.unflatten(2, (T, S))  # (B, H, T, S, D)
+    if query.ndim == 4:
+        L = query.shape[2]
+        if T < 1 or L < 1 or L % T:
+            raise TokenLayoutError(
+                f"{L} tokens do not divide into {T} frames: pass video tokens only, "
+                "and num_frames as the number of latent frames after patching."
+            )
+        query, key = query.unflatten(2, (T, L // T)), key.unflatten(2, (T, L // T))
+    q, k = query, key  # (B, H, T, S, D)
+    B, H, T, S, D = q.shape
     size = max(_PIECE_BYTES // (B * H * T * D * 4), -(-S // _MAX_PIECES), 1)  # sites in a piece
     scale = D**-0.5 if scale is None else scale
     if sites is None or sites >= S:

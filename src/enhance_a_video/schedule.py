@@ -2,7 +2,7 @@
 
 Progress is 1 - u, with u the model's own unshifted training time, a function of the noise level alone. So a window
 means the same for any scheduler and step count; with N uniform steps of a model's usual scheduler it is the fraction
-of steps done.
+of steps done. `top` is what the model's timestep argument is at pure noise, where it is not the scheduler's own count.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ class Flow:
     """Flow matching: sigma = timestep / 1000 = s*u / (1 + (s-1)*u) with the published shift s (SD3 paper, eq. 23)."""
 
     shift: float
+    top: float | None = None
 
-    def progress(self, timestep: Tensor, num_train_timesteps: float = 1000.0) -> Tensor:
-        sigma = timestep / num_train_timesteps
+    def progress(self, timestep: Tensor, top: float = 1000.0) -> Tensor:
+        sigma = timestep / (self.top or top)
         return 1.0 - sigma / (self.shift - (self.shift - 1.0) * sigma)
 
 
@@ -27,8 +28,10 @@ class Flow:
 class VariancePreserving:
     """DDPM-like: u is the timestep itself, as a share of the training timesteps."""
 
-    def progress(self, timestep: Tensor, num_train_timesteps: float = 1000.0) -> Tensor:
-        return 1.0 - timestep / num_train_timesteps
+    top: float | None = None
+
+    def progress(self, timestep: Tensor, top: float = 1000.0) -> Tensor:
+        return 1.0 - timestep / (self.top or top)
 
 
 Noise = Flow | VariancePreserving
@@ -40,18 +43,23 @@ def progress_of(timestep: Any, noise: Noise | None, scheduler: Any = None) -> tu
     timestep: the model's own argument, a number or a tensor of any shape; the largest entry counts (clean image
     frames and Wan 2.2 TI2V's per-token timesteps carry smaller ones).
     Sources, in this order: "scheduler" (its static shift), "scheduler steps" (its shift is dynamic or unknown: the
-    position in its timesteps), "timestep" (no scheduler: the family's published shift), "unknown" (progress None).
+    position in its timesteps; no timestep: its own count of the steps done), "timestep" (no scheduler: the
+    family's published shift), "unknown" (progress None).
     """
     if timestep is None:
-        return None, "unknown"
+        if getattr(scheduler, "timesteps", None) is None or not hasattr(scheduler, "step_index"):
+            return None, "unknown"
+        done = (scheduler.step_index or 0) / len(scheduler.timesteps)
+        return torch.tensor(min(done, 1.0)), "scheduler steps"
     t = torch.as_tensor(timestep).detach().to(torch.float32).amax()  # ()
     if scheduler is not None:
+        total = float(scheduler.config.get("num_train_timesteps", 1000))
+        scale = total / (noise.top or total) if noise is not None else 1.0
         static = _static_noise(scheduler, noise)
         if static is not None:
-            total = scheduler.config.get("num_train_timesteps", 1000)
-            return static.progress(t, float(total)).clamp(0.0, 1.0), "scheduler"
+            return static.progress(t * scale, total).clamp(0.0, 1.0), "scheduler"
         if getattr(scheduler, "timesteps", None) is not None:
-            return _position(t, scheduler.timesteps).clamp(0.0, 1.0), "scheduler steps"
+            return _position(t * scale, scheduler.timesteps).clamp(0.0, 1.0), "scheduler steps"
     if noise is None:
         return None, "unknown"
     return noise.progress(t).clamp(0.0, 1.0), "timestep"
@@ -60,7 +68,7 @@ def progress_of(timestep: Any, noise: Noise | None, scheduler: Any = None) -> tu
 def _static_noise(scheduler: Any, noise: Noise | None) -> Noise | None:
     """What the scheduler says about its own timesteps; None when its shift changes from call to call."""
     if isinstance(noise, VariancePreserving):
-        return noise
+        return VariancePreserving()
     config = scheduler.config
     if config.get("use_dynamic_shifting", False):
         return None

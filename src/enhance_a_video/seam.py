@@ -4,7 +4,8 @@ How: a diffusers attention processor calls its kernel through a name of its own 
 or `F.scaled_dot_product_attention`). The processor's class is swapped for a subclass whose `__call__` runs the very
 same code object, but with the globals of a synthetic module in which that one name is observed. So nothing is copied
 that could go stale, nothing outside the enhanced processors changes, torch.compile sees plain Python, and undo is
-giving the class back. docs/architecture.md compares this with the other ways, measured.
+giving the class back. An attention module without a processor is treated the same, its `forward` being the function.
+docs/architecture.md compares this with the other ways, measured.
 """
 
 import copy
@@ -15,6 +16,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -22,31 +24,61 @@ from torch import Tensor, nn
 
 from .errors import TokenLayoutError, UnsupportedModelError
 
-Placement = Literal["video only", "text first", "video first"]
+Rows = slice | Tensor | None
+"""Which tokens of a layer's stream are the video: a slice, int64 indices (T*S,), or None for all of them."""
 
-_WATCH = "_enhance_a_video"  # the only attribute an enhanced processor carries besides its own
+
+@dataclass(frozen=True)
+class Tokens:
+    """How the tokens of one attention layer lie. Its stream is the sequence of video tokens (and perhaps history,
+    reference or sound tokens) that it gets as `hidden_states` and returns.
+
+    place      where the stream stands in the query that the kernel gets: "video only" (it is all of it), "text first",
+               "video first", or "temporal": the kernel gets one sequence of T tokens for each site, (B*S, H, T, D)
+    keys       where the keys of the query's own tokens stand when there are more keys than queries (cached or text
+               keys): "none" = that does not happen, "last", "first"
+    skips      whether the layer may leave its kernel out (perturbed guidance); then there is nothing to scale
+    call       which of the layer's kernel calls is the one, counted from 0; None = one for each sample of the batch
+    argument   which positional argument of the processor is the stream, and which part of a tuple it returns
+    """
+
+    place: Literal["video only", "text first", "video first", "temporal"]
+    keys: Literal["none", "last", "first"] = "none"
+    call: int | None = 0
+    argument: int = 0
+    skips: bool = False
+
+
+_WATCH = "_enhance_a_video"  # the only attribute an enhanced processor or module carries besides its own
 
 
 class Watch(Protocol):
-    """What an enhanced processor asks while it runs."""
+    """What an enhanced layer asks while it runs."""
 
     name: str
-    placement: Placement
+    tokens: Tokens
+    scaled_later: bool  # whether another module's output is scaled instead
 
-    def gain(self, query: Tensor, key: Tensor, scale: float | None) -> Tensor | None:
-        """Video-only query, key (B, H, T*S, D) and the kernel's own softmax scale -> gain (B,) or (1,), or None."""
+    def rows(self) -> Rows:
+        """Which tokens of the stream are the video in the present forward call."""
 
-    def scale(self, output: Any, gain: Tensor) -> Any:
-        """What the processor returned -> the same with the video scaled; scaled() below does it."""
+    def look(self, query: Tensor, key: Tensor, scale: float | None) -> Any:
+        """Video-only query, key (B, H, T*S, D) and the kernel's own softmax scale -> anything; see gain().
+
+        For temporal layers (B*S, H, T, D)."""
+
+    def gain(self, seen: list[Any]) -> Tensor | None:
+        """What look() returned, once for each kernel call -> gain (B,) or (1,), or None = leave the output alone."""
 
 
 class _Call:
-    """What the processor that is running, and the kernel it calls, have to tell each other."""
+    """What the layer that is running, the kernel it calls and the place where it is scaled have to tell each other."""
 
     watch: Watch | None = None
-    tokens: int = 0  # video tokens
-    seen: bool = False
-    gain: Tensor | None = None
+    length: int = 0  # tokens of the stream
+    kernel_calls: int = 0
+    seen: list[Any]
+    late: Tensor | None = None  # the gain, until the module that is to be scaled by it has run
 
 
 class _CallInThread(_Call, threading.local):
@@ -63,21 +95,38 @@ def _running() -> _Call:
 
 # ---------------------------------------------------------------------------------------- the observed kernel
 def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
-    """Called by the observed kernel with query and key as (B, H, L, D), text included where it is joined."""
+    """Called by the observed kernel with query and key as (B, H, L, D), text and all that is joined included."""
     call = _running()
     watch = call.watch
     if watch is None:
         return
-    length, video = query.shape[2], call.tokens
-    if key.shape != query.shape or video > length or (watch.placement == "video only" and video != length):
+    number, call.kernel_calls = call.kernel_calls, call.kernel_calls + 1
+    if watch.tokens.call not in (None, number):
+        return
+    rows = watch.rows()
+    call.seen.append(watch.look(*_video(query, key, call.length, rows, watch), scale))
+
+
+def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) -> tuple[Tensor, Tensor]:
+    """The video's part of query and key (B, H, L, D): the stream's `length` tokens, of which `rows` are the video."""
+    tokens, queries, keys = watch.tokens, query.shape[2], key.shape[2]
+    if tokens.keys != "none" and keys > queries:
+        key = key[:, :, keys - queries :] if tokens.keys == "last" else key[:, :, :queries]
+    if key.shape[1] < query.shape[1] and query.shape[1] % key.shape[1] == 0:  # grouped queries share a key head
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    whole = tokens.place in ("video only", "temporal")
+    if key.shape != query.shape or length > queries or (whole and length != queries):
         raise TokenLayoutError(
-            f"{watch.name}: expected self-attention over {video} video tokens ({watch.placement}), but the kernel "
+            f"{watch.name}: expected self-attention over {length} video tokens ({tokens.place}), but the kernel "
             f"got query {tuple(query.shape)} and key {tuple(key.shape)} (B, H, L, D). Leave it out with layers=..."
         )
-    if video != length:
-        rows = slice(length - video, length) if watch.placement == "text first" else slice(0, video)
-        query, key = query[:, :, rows], key[:, :, rows]  # (B, H, T*S, D)
-    call.seen, call.gain = True, watch.gain(query, key, scale)
+    first = queries - length if tokens.place == "text first" else 0
+    if isinstance(rows, Tensor):
+        return query[:, :, rows + first], key[:, :, rows + first]  # (B, H, T*S, D)
+    start, stop, _ = (rows or slice(None)).indices(length)
+    if stop - start == queries:
+        return query, key
+    return query[:, :, first + start : first + stop], key[:, :, first + start : first + stop]  # (B, H, T*S, D)
 
 
 def _observed_dispatch(home: types.ModuleType) -> Callable[..., Any]:
@@ -106,14 +155,14 @@ def _scale(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
     return kwargs["scale"] if "scale" in kwargs else (args[3] if len(args) > 3 else None)
 
 
-# The names a processor may call its kernel by, and what stands in for each.
+# The names a layer may call its kernel by, and what stands in for each.
 _KERNELS: dict[str, Callable[[types.ModuleType], Any]] = {
     "dispatch_attention_fn": _observed_dispatch,
     "F": _observed_functional,
 }
 
 
-# ------------------------------------------------------------------------------------- the enhanced processor
+# ------------------------------------------------------------------------------------------ the enhanced layer
 def _kernels_called(function: Any) -> list[str]:
     """Which of the kernel names the function loads from its globals; none for anything but a plain function."""
     if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
@@ -143,13 +192,19 @@ def _module_name(*parts: Any) -> str:
     return re.sub(r"[^a-zA-Z0-9_]", "_", "_".join([__name__, *words]))
 
 
-@functools.cache  # one subclass for one processor class: blocks stay alike, and torch.compile makes one graph for all
+def _function_of(original: Any) -> Any:
+    """What runs: a module's forward, a processor's __call__."""
+    return original.forward if issubclass(original, nn.Module) else original.__call__
+
+
+@functools.cache  # one subclass for one class: blocks stay alike, and torch.compile makes one graph for all
 def _enhanced(original: type) -> type:
-    function = original.__call__
+    """The subclass whose function is watched."""
+    function = _function_of(original)
     inner = _observed_copy_of(function)
 
     @functools.wraps(function)  # diffusers filters keyword arguments by this signature
-    def __call__(self, attn, hidden_states, *args, **kwargs):
+    def watched(self, *args, **kwargs):
         watch = getattr(self, _WATCH)
         if getattr(self, "_parallel_config", None) is not None:
             raise TokenLayoutError(
@@ -157,77 +212,129 @@ def _enhanced(original: type) -> type:
                 "Remove the enhancement or run without enable_parallelism()."
             )
         call = _running()
-        call.watch, call.tokens, call.seen, call.gain = watch, hidden_states.shape[1], False, None
+        call.watch, call.length, call.kernel_calls = watch, _stream(self, watch, args, kwargs).shape[-2], 0
+        call.seen, call.late = [], None
         try:
-            output = inner(self, attn, hidden_states, *args, **kwargs)
-            seen, gain = call.seen, call.gain
+            output = inner(self, *args, **kwargs)
+            seen = call.seen
         finally:
-            call.watch = call.gain = None
-        if not seen:
+            call.watch, call.seen = None, []
+        if not seen and not watch.tokens.skips:
             raise UnsupportedModelError(
                 f"{watch.name}: {original.__name__} returned without calling its attention kernel, so there was "
                 "nothing to see. Leave this layer out with layers=..."
             )
-        return output if gain is None else watch.scale(output, gain)
+        gain = watch.gain(seen) if seen else None
+        if gain is None or watch.scaled_later:
+            call.late = gain
+            return output
+        return scaled(output, gain, watch.rows(), watch.tokens.argument)
 
-    def __reduce_ex__(self, protocol):  # copies and pickles are plain: an enhancement belongs to its handle
+    return _subclass(original, function.__name__, watched)
+
+
+def _stream(self: Any, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The layer's stream among its arguments; a processor's first argument is its attention module."""
+    at = watch.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
+    return args[at] if at < len(args) else kwargs["hidden_states"]
+
+
+@functools.cache
+def _scaling(original: Any) -> type:
+    """The subclass of a module whose output is scaled in place of the attention's."""
+    function = original.forward
+
+    @functools.wraps(function)
+    def forward(self, *args, **kwargs):
+        output = function(self, *args, **kwargs)
+        call = _running()
+        gain, call.late = call.late, None
+        watch = getattr(self, _WATCH)
+        return output if gain is None else scaled(output, gain, watch.rows(), watch.tokens.argument)
+
+    return _subclass(original, "forward", forward)
+
+
+def _subclass(original: type, name: str, function: Any) -> type:
+    """`original` with one function replaced, under its own name; copies and pickles of its instances are plain."""
+
+    def __reduce_ex__(self, protocol):  # an enhancement belongs to its handle
         return _plain, (original, {k: v for k, v in self.__dict__.items() if k != _WATCH})
 
     same = {k: getattr(original, k) for k in ("__module__", "__qualname__", "__doc__")}
-    return type(original.__name__, (original,), {**same, "__call__": __call__, "__reduce_ex__": __reduce_ex__})
+    return type(original.__name__, (original,), {**same, name: function, "__reduce_ex__": __reduce_ex__})
 
 
 def _plain(original: type, attributes: dict[str, Any]) -> Any:
-    processor: Any = object.__new__(original)
-    processor.__dict__.update(attributes)
-    return processor
+    plain: Any = object.__new__(original)
+    plain.__dict__.update(attributes)
+    return plain
 
 
-def scaled(output: Any, gain: Tensor) -> Any:
-    """Scale the video stream: the tensor, or the first of (video, text). Computed in fp32, kept in its own dtype."""
+def scaled(output: Any, gain: Tensor, rows: Rows = None, part: int = 0) -> Any:
+    """Scale the video: in the tensor (…, N, C), or in one part of a tuple. Computed in fp32, kept in its own dtype.
+
+    gain is (B,) or (1,); for temporal layers the output is (B*S, T, C). rows: the video's among the N tokens.
+    """
     if isinstance(output, tuple):
-        return (scaled(output[0], gain), *output[1:])
-    gain = gain.to(output.device)[:, None, None]  # (B or 1, 1, 1) fp32
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or output.dtype == gain.dtype:
-        return (output * gain).to(output.dtype)  # (B, T*S, C)
-    return torch.mul(output, gain, out=torch.empty_like(output))  # the same numbers, no fp32 copy in memory
+        return (*output[:part], scaled(output[part], gain, rows), *output[part + 1 :])
+    gain = gain.to(output.device)
+    if output.ndim > 2 and gain.shape[0] not in (1, output.shape[0]):
+        gain = gain.repeat_interleave(output.shape[0] // gain.shape[0])  # (B*S,)
+    factor = gain.view(-1, *[1] * (output.ndim - 1))  # (B or 1, 1, 1) fp32
+    if rows is not None:
+        every = torch.ones(*factor.shape[:-2], output.shape[-2], 1, device=output.device)  # (B or 1, N, 1)
+        every[..., rows, :] = factor
+        factor = every
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or output.dtype == factor.dtype:
+        return (output * factor).to(output.dtype)  # (B, N, C)
+    return torch.mul(output, factor, out=torch.empty_like(output))  # the same numbers, no fp32 copy in memory
 
 
 class Seam:
-    """One attention module and the watch on it: attach(), intact, detach()."""
+    """One attention module and the watch on it: attach(), intact, detach().
 
-    def __init__(self, module: nn.Module, watch: Watch):
-        self.module, self.watch = module, watch
-        self.processor: Any = None
-        self.original: Any = None  # the processor's own class
+    scale_at: the module whose output is scaled, where that is not the attention's own.
+    """
+
+    def __init__(self, module: nn.Module, watch: Watch, scale_at: nn.Module | None = None):
+        self.module, self.watch, self.scale_at = module, watch, scale_at
+        self.carrier: Any = None  # what is watched: the module's processor, or the module where it has none
+        self.original: Any = None  # the carrier's own class
         self.shared: Any = None  # the processor we stand in for, where it serves several modules
         self.refused: Any = None  # a later processor that could not be followed
+        self.scaling: Any = None  # the own class of scale_at
 
     @property
     def intact(self) -> bool:
-        """Whether the module still runs the processor that is watched."""
-        return self.module.processor is self.processor or self.module.processor is self.refused
+        """Whether the module still runs what is watched."""
+        present = carrier_of(self.module)
+        return present is self.carrier or present is self.refused
 
     def attach(self, shared: bool = False) -> None:
         """Watch the module's present processor. One that serves several modules is left alone: a copy stands in.
 
         Raises UnsupportedModelError when the processor calls no kernel that is known here.
         """
-        processor = self.module.processor
-        original = type(processor)
-        if not callable(processor) or not _kernels_called(original.__call__):
+        carrier = carrier_of(self.module)
+        original = type(carrier)
+        if not callable(carrier) or not _kernels_called(_function_of(original)):
             raise UnsupportedModelError(
-                f"{self.watch.name}: the processor {original.__name__} calls neither dispatch_attention_fn nor "
-                "F.scaled_dot_product_attention in its own __call__, so its query and key cannot be seen. "
-                "Use a diffusers processor for this layer, or leave it out with layers=..."
+                f"{self.watch.name}: {original.__name__} calls neither dispatch_attention_fn nor "
+                f"F.scaled_dot_product_attention in its own {_function_of(original).__name__}, so its query and key "
+                "cannot be seen. Use a diffusers processor for this layer, or leave it out with layers=..."
             )
-        enhanced, self.original = _enhanced(original), original
+        enhanced, self.original = _enhanced(original), original  # type: ignore[arg-type]
         if shared:
-            self.shared, processor = processor, copy.copy(processor)
-            self.module.processor = processor
-        self.processor = processor
-        setattr(processor, _WATCH, self.watch)
-        processor.__class__ = enhanced
+            self.shared, carrier = carrier, copy.copy(carrier)
+            self.module.processor = carrier
+        self.carrier = carrier
+        setattr(carrier, _WATCH, self.watch)
+        carrier.__class__ = enhanced
+        if self.scale_at is not None:
+            self.scaling = type(self.scale_at)
+            setattr(self.scale_at, _WATCH, self.watch)
+            self.scale_at.__class__ = _scaling(self.scaling)
 
     def follow(self, shared: bool = False) -> bool:
         """After a replacement: let the old processor go and watch the new one. False when it cannot be watched."""
@@ -235,18 +342,29 @@ class Seam:
         try:
             self.attach(shared)
         except UnsupportedModelError:
-            self.refused = self.module.processor
-        return self.processor is not None
+            self.refused = carrier_of(self.module)
+        return self.carrier is not None
 
     def detach(self) -> None:
-        """Give the processor its own class back, and a shared one its place. Safe to call twice."""
-        processor, self.processor = self.processor, None
-        if processor is None:
+        """Give every watched object its own class back, and a shared processor its place. Safe to call twice."""
+        carrier, self.carrier = self.carrier, None
+        if carrier is None:
             return
-        processor.__class__ = self.original
-        processor.__dict__.pop(_WATCH, None)
+        _give_back(carrier, self.original)
+        if self.scale_at is not None:
+            _give_back(self.scale_at, self.scaling)
         if self.shared is not None:
-            self.shared.__dict__.update(processor.__dict__)
-            if self.module.processor is processor:
+            self.shared.__dict__.update(carrier.__dict__)
+            if self.module.processor is carrier:
                 self.module.processor = self.shared
             self.shared = None
+
+
+def carrier_of(module: nn.Module) -> Any:
+    """What computes a module's attention: its processor, or itself."""
+    return getattr(module, "processor", module)
+
+
+def _give_back(watched: Any, original: type) -> None:
+    watched.__class__ = original
+    watched.__dict__.pop(_WATCH, None)

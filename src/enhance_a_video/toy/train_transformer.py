@@ -115,10 +115,10 @@ class Trainer:
             self.modules.load_state_dict(torch.load(folder / "start.pt", weights_only=True), strict=False)
         self.average = deepcopy(self.modules).requires_grad_(False)
         self.optimiser = MuonAdamW(self.modules, recipe.muon_rate, recipe.adam_rate, keep=NOT_HIDDEN)
-        self.transformer: Any = self.modules["transformer"]
-        transformer = self.transformer
+        transformer: Any = self.modules["transformer"]
         transformer.set_attention_backend("_native_math")  # a fifth faster: the CPU's flash kernel is slow backward
-        transformer.blocks[recipe.read_at].register_forward_hook(_keep_output)
+        self.read = transformer.blocks[recipe.read_at]
+        self.read.register_forward_hook(_keep_output)
         self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
         self.captions = [
             [world.caption(training_scene(i), np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
@@ -145,7 +145,7 @@ class Trainer:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             text = embed(self.tokenizer, self.modules["text_encoder"], prompts, length)
             velocity = model(mixed, sigma * 1000, text, return_dict=False)[0]
-            reading = self.modules["reader"](self.transformer.blocks[recipe.read_at].kept)  # (B, tokens, W)
+            reading = self.modules["reader"](self.read.kept)  # (B, tokens, W)
         self.read_loss = (reading.float() - self.truth[ids].float() / self.truth_scale).square().mean()
         return (velocity.float() - (noise - clean)).square().mean()
 
