@@ -479,7 +479,7 @@ def test_a_window_needs_a_place(wan, monkeypatch):
     import dataclasses
 
     row = dataclasses.replace(families.family_of(wan), noise=None)
-    monkeypatch.setitem(families._FAMILIES, "WanTransformer3DModel", row)
+    monkeypatch.setitem(families.registry._FAMILIES, "WanTransformer3DModel", row)
     with enhance(wan, **ALWAYS) as handle:
         run(wan, TINY["wan"].inputs())
     assert handle.summary().progress_source == "unknown" and handle.summary().active.all()

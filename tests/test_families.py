@@ -120,7 +120,7 @@ def test_a_row_of_ones_own(monkeypatch):
     class MyVideoModel(diffusers.WanTransformer3DModel):
         pass
 
-    monkeypatch.setattr(families, "_FAMILIES", dict(families._FAMILIES))
+    monkeypatch.setattr(families.registry, "_FAMILIES", dict(families.registry._FAMILIES))
     row = dataclasses.replace(families.families()[0], name="mine", transformer="MyVideoModel", attention=r"\.1\.attn1$")
     families.register(row)
     torch.manual_seed(0)

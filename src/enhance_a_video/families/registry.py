@@ -1,9 +1,4 @@
-"""One declarative row for each supported transformer class.
-
-A row says where the video self-attention of a class is, how its tokens lie, where the frame count is read and on
-which noise schedule the class was trained. Nothing else in the package knows a model by name. Adding yours:
-docs/add-a-model.md.
-"""
+"""The registry: what a row says, how it is added, and how a model finds its own."""
 
 import difflib
 import re
@@ -13,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from .errors import NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
-from .schedule import Flow, Noise, VariancePreserving
-from .seam import Rows, Tokens
-from .settings import Layers
+from ..errors import NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
+from ..schedule import Noise
+from ..seam import Rows, Tokens
+from ..settings import Layers
 
 Arguments = Mapping[str, Any]  # the transformer's forward arguments by name
 Config = Mapping[str, Any]  # the transformer's config
@@ -190,52 +185,3 @@ def chosen(names: list[str], layers: Layers, model: str) -> list[str]:
             f"layers={layers!r} selects none of the {len(names)} layers of {model}: {names[0]} ... {names[-1]}"
         )
     return kept
-
-
-register(Family(
-    name="Wan",
-    transformer="WanTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
-    noise=Flow(shift=5.0),
-    checkpoints=(
-        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers",
-        "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
-        "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Wan-AI/Wan2.2-I2V-A14B-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
-    ),
-    notes="2.1, 2.2 (two transformers), image-to-video; TI2V's per-token timesteps",
-))  # fmt: skip
-register(Family(
-    name="CogVideoX",
-    transformer="CogVideoXTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("text first"),
-    frames=FrameCount("hidden_states", dim=1, patch="patch_size_t"),
-    noise=VariancePreserving(),
-    checkpoints=(
-        "THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b", "THUDM/CogVideoX-5b-I2V",
-        "THUDM/CogVideoX1.5-5B", "THUDM/CogVideoX1.5-5B-I2V",
-    ),
-    notes="2B, 5B and 1.5 (temporal patches of 2); fuse_qkv_projections() is followed",
-))  # fmt: skip
-register(Family(
-    name="HunyuanVideo",
-    transformer="HunyuanVideoTransformer3DModel",
-    attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
-    tokens=Tokens("video first"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
-    noise=Flow(shift=7.0),
-    checkpoints=("hunyuanvideo-community/HunyuanVideo", "hunyuanvideo-community/HunyuanVideo-I2V"),
-    notes="single blocks project outside the attention module: the gain acts before that, as in the authors' code",
-))  # fmt: skip
-register(Family(
-    name="LTX-Video",
-    transformer="LTXVideoTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=FrameCount("num_frames"),
-    noise=Flow(shift=7.77),
-    checkpoints=("Lightricks/LTX-Video",),
-    notes="shift e^2.05 is the published one at 4096 tokens; LTXConditionPipeline does not pass num_frames",
-))  # fmt: skip

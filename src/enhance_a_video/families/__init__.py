@@ -1,0 +1,37 @@
+"""Which video transformers are known: one declarative row a class, a file a group of relatives.
+
+A row says where the video self-attention of a class is, how its tokens lie, where the frame count is read and on
+which noise schedule the class was trained. Nothing else in the package knows a model by name. Adding yours:
+docs/add-a-model.md.
+"""
+
+from . import cogvideox, hunyuan, ltx, wan  # noqa: F401  (each registers its rows)
+from .registry import (
+    Arguments,
+    Config,
+    Family,
+    FrameCount,
+    attention_modules,
+    chosen,
+    denoisers,
+    families,
+    family_of,
+    find,
+    register,
+    scaled_module,
+)
+
+__all__ = [
+    "Arguments",
+    "Config",
+    "Family",
+    "FrameCount",
+    "attention_modules",
+    "chosen",
+    "denoisers",
+    "families",
+    "family_of",
+    "find",
+    "register",
+    "scaled_module",
+]

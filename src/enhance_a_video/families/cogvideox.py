@@ -1,0 +1,19 @@
+"""CogVideoX and its relatives: text first, then video, one sequence."""
+
+from ..schedule import VariancePreserving
+from ..seam import Tokens
+from .registry import Family, FrameCount, register
+
+register(Family(
+    name="CogVideoX",
+    transformer="CogVideoXTransformer3DModel",
+    attention=r"^transformer_blocks\.\d+\.attn1$",
+    tokens=Tokens("text first"),
+    frames=FrameCount("hidden_states", dim=1, patch="patch_size_t"),
+    noise=VariancePreserving(),
+    checkpoints=(
+        "THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b", "THUDM/CogVideoX-5b-I2V",
+        "THUDM/CogVideoX1.5-5B", "THUDM/CogVideoX1.5-5B-I2V",
+    ),
+    notes="2B, 5B and 1.5 (temporal patches of 2); fuse_qkv_projections() is followed",
+))  # fmt: skip
