@@ -51,7 +51,14 @@ class OutputExistsError(EnhanceAVideoError, OSError):
 
 
 class VoteError(EnhanceAVideoError, ValueError):
-    """A vote, a voter or a file of votes that cannot be accepted."""
+    """A vote, a voter or a file of votes that cannot be accepted.
+
+    reason: "invalid", "unknown" (no such voter or pair) or "conflict" (with a vote that was kept before).
+    """
+
+    def __init__(self, message: str, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class PromptError(EnhanceAVideoError, ValueError):
