@@ -19,36 +19,64 @@ from ..errors import SettingsError
 from . import no_reference as _m
 from .clip import Clip
 
-__all__ = ["MEASURES", "Clip", "Measure", "measure"]
+__all__ = ["MEASURES", "OVERLAP", "Clip", "Measure", "chosen", "measure", "measure_pieces"]
+
+
+def _mean(series: np.ndarray) -> float:
+    return float(series.mean())
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One row: what is measured, in which unit, which way is better and where the definition comes from."""
+    """One row: what is measured, in which unit, which way is better and where the definition comes from.
+
+    series: clip -> one value for each run of `span` neighbouring frames, (T - span + 1, ...).
+    pool: the series of the whole clip -> its number.
+    min_frames: the shortest clip on which the number means something.
+    """
 
     name: str
     label: str
     better: Literal["higher", "lower", "neither"]
     unit: str
-    fn: Callable[[Clip], float]
+    series: Callable[[Clip], np.ndarray]
     source: str
+    span: int = 1
     min_frames: int = 1
+    pool: Callable[[np.ndarray], float] = _mean
 
 
 MEASURES: dict[str, Measure] = {
     row.name: row
     for row in (
         Measure("temporal_flicker", "Steadiness (VBench)", "higher", "0..1", _m.temporal_flicker,
-                "VBench temporal flickering, Huang et al. 2024", 2),
+                "VBench temporal flickering, Huang et al. 2024", 2, 2),
         Measure("warping_error", "Warping error", "lower", "1e-4", _m.warping_error,
-                "Lai et al. 2018; OpenCV DIS flow", 2),
-        Measure("motion", "Motion", "neither", "px/frame", _m.motion, "mean length of OpenCV DIS flow", 2),
+                "Lai et al. 2018; OpenCV DIS flow", 2, 2),
+        Measure("motion_smoothness", "Motion smoothness", "higher", "0..1", _m.motion_smoothness,
+                "middle frame from its neighbours by DIS flow; the idea is VBench's, the number is not", 3, 3),
+        Measure("tone_drift", "Drift of the mean colour", "lower", "dE*ab", _m.tone,
+                "CIE 1976 distance of the mean colours of the first and last third", 1, 2, _m.drift),
+        Measure("motion", "Motion", "neither", "px/frame", _m.motion, "mean length of OpenCV DIS flow", 2, 2),
+        Measure("dynamic_degree", "Fastest motion (top 5 %)", "neither", "% of side/frame", _m.dynamic_degree,
+                "what VBench's dynamic degree thresholds, with DIS flow in place of RAFT; not VBench's number", 2, 2),
         Measure("sharpness", "Sharpness", "neither", "1e-3", _m.sharpness,
                 "variance of the Laplacian, Pech-Pacheco et al. 2000"),
         Measure("contrast", "Contrast", "neither", "0..0.5", _m.contrast, "RMS contrast, Peli 1990"),
         Measure("saturation", "Saturation", "neither", "0..1", _m.saturation, "HSV saturation"),
     )
 }  # fmt: skip
+
+OVERLAP = max(row.span for row in MEASURES.values()) - 1  # frames that pieces of one clip have in common
+
+
+def chosen(names: Iterable[str] | None) -> list[Measure]:
+    """The rows of these names, all of them by default. Raises SettingsError for an unknown name."""
+    names = list(MEASURES) if names is None else list(names)
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        raise SettingsError(f"Unknown measure {', '.join(unknown)}. There are: {', '.join(MEASURES)}.")
+    return [MEASURES[name] for name in names]
 
 
 def measure(frames: np.ndarray | Clip, names: Iterable[str] | None = None) -> dict[str, float]:
@@ -59,15 +87,37 @@ def measure(frames: np.ndarray | Clip, names: Iterable[str] | None = None) -> di
         names: which rows of `MEASURES`; all of them by default.
 
     Returns:
-        One number per name.
+        One number per name. Without `names`, NaN for what so short a clip cannot show.
 
     Raises:
-        SettingsError: an unknown name; frames of another shape, dtype or range; NaN; one frame where two
-            are needed.
+        SettingsError: an unknown name; frames of another shape, dtype or range; NaN in them; a clip too short for
+            a measure that was asked for by name.
     """
-    names = list(MEASURES) if names is None else list(names)
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise SettingsError(f"Unknown measure {', '.join(unknown)}. There are: {', '.join(MEASURES)}.")
-    clip = Clip.of(frames)
-    return {name: float(MEASURES[name].fn(clip)) for name in names}
+    return measure_pieces([frames], names)
+
+
+def measure_pieces(pieces: Iterable[np.ndarray | Clip], names: Iterable[str] | None = None) -> dict[str, float]:
+    """Measures a clip that comes in pieces, so that a long one needs no more memory than a piece.
+
+    Args:
+        pieces: consecutive pieces as `measure` takes a whole clip; every piece but the first begins with the last
+            `OVERLAP` frames of the one before it, and every piece but the last is longer than that.
+
+    The numbers are those of `measure` on the whole clip. Errors as there.
+    """
+    rows, total = chosen(names), 0
+    parts: dict[str, list[np.ndarray]] = {row.name: [] for row in rows}
+    for piece in pieces:
+        clip = Clip.of(piece)
+        repeated = OVERLAP if total else 0
+        total += len(clip) - repeated
+        for row in rows:
+            if len(clip) >= row.span:  # what a later piece repeats was in the series of the one before it
+                parts[row.name].append(row.series(clip)[max(0, repeated - row.span + 1) :])
+    short = [row for row in rows if total < row.min_frames]
+    if short and names is not None:
+        raise SettingsError(
+            f"{short[0].label} compares frames and needs at least {short[0].min_frames}; the clip has {total}. "
+            "Generate more frames, or measure only per-frame properties such as sharpness."
+        )
+    return {row.name: float("nan") if row in short else row.pool(np.concatenate(parts[row.name])) for row in rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import cached_property
 
 import numpy as np
@@ -43,22 +42,27 @@ class Clip:
     @cached_property
     def forward_flow(self) -> np.ndarray:
         """Flow from each frame to the next, (T-1, H, W, 2), x then y, in pixels of the clip."""
-        return self._flow(forward=True)
+        return np.stack([self.flow(t, t + 1) for t in range(len(self) - 1)])
 
     @cached_property
     def backward_flow(self) -> np.ndarray:
         """Flow from each frame back to the one before, (T-1, H, W, 2)."""
-        return self._flow(forward=False)
+        return np.stack([self.flow(t + 1, t) for t in range(len(self) - 1)])
 
-    def needs(self, frames: int, what: str) -> None:
-        """Raises SettingsError when the clip is too short for a measure."""
-        if len(self) < frames:
-            raise SettingsError(
-                f"{what} compares neighbouring frames and needs at least {frames}; the clip has {len(self)}. "
-                "Generate more frames, or measure only per-frame properties such as sharpness."
-            )
+    def flow(self, first: int, second: int) -> np.ndarray:
+        """Optical flow (OpenCV DIS) from one frame to another, (H, W, 2), x then y, in pixels of the clip."""
+        import cv2
 
-    def _flow(self, *, forward: bool) -> np.ndarray:
+        height, width = self.frames.shape[1:3]
+        small = self._grey
+        estimate = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        flow = estimate.calc(small[first], small[second], None)  # type: ignore[call-overload]  # at working size
+        to_clip = np.array([width / small.shape[2], height / small.shape[1]], np.float32)
+        return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * to_clip
+
+    @cached_property
+    def _grey(self) -> np.ndarray:
+        """The luma at the flow's working size, uint8 (T, h, w)."""
         import cv2
 
         _, height, width = self.luma.shape
@@ -66,23 +70,8 @@ class Clip:
         short = min(height, width)
         scale = max(low / short, 1.0) if short < low else min(high / short, 1.0)
         size = (max(round(width * scale), 32), max(round(height * scale), 32))
-        grey = [
-            cv2.resize(np.rint(255 * y).astype(np.uint8), size, interpolation=_interpolation(scale)) for y in self.luma
-        ]
-        estimate = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        to_clip = np.array([width / size[0], height / size[1]], np.float32)
-        flows = []
-        for first, second in itertools.pairwise(grey):
-            start, end = (first, second) if forward else (second, first)
-            flow = estimate.calc(start, end, None)  # type: ignore[call-overload]  # (h, w, 2) at working size
-            flows.append(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * to_clip)
-        return np.stack(flows)  # (T-1, H, W, 2)
-
-
-def _interpolation(scale: float) -> int:
-    import cv2
-
-    return cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+        return np.stack([cv2.resize(np.rint(255 * y).astype(np.uint8), size, interpolation=how) for y in self.luma])
 
 
 def _checked(frames: np.ndarray) -> np.ndarray:
