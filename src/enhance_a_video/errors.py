@@ -53,7 +53,8 @@ class OutputExistsError(EnhanceAVideoError, OSError):
 class VoteError(EnhanceAVideoError, ValueError):
     """A vote, a voter or a file of votes that cannot be accepted.
 
-    reason: "invalid", "unknown" (no such voter or pair) or "conflict" (with a vote that was kept before).
+    reason: "invalid", "unknown" (no such voter or pair), "conflict" (with a vote that was kept before) or "failed" (the
+    file cannot be used).
     """
 
     def __init__(self, message: str, reason: str = "invalid") -> None:
