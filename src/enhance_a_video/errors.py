@@ -10,6 +10,7 @@ EnhanceAVideoError
 ├── OutputExistsError        (also OSError)       an output is there already and force was not given
 ├── VoteError                (also ValueError)    a vote, a voter or a file of votes that cannot be accepted
 ├── PromptError              (also ValueError)    a sentence the embedded world cannot be asked for
+├── ExternalToolError        (also RuntimeError)  a program that was called for a measure stopped
 └── MissingExtraError        (also ImportError)   an optional dependency is not installed
 
 EnhancementLostWarning       a processor was replaced after enhance(); said, never silent
@@ -64,6 +65,10 @@ class VoteError(EnhanceAVideoError, ValueError):
 
 class PromptError(EnhanceAVideoError, ValueError):
     """A sentence that the embedded world cannot be asked for."""
+
+
+class ExternalToolError(EnhanceAVideoError, RuntimeError):
+    """A program that was called for a measure, such as VBench, stopped."""
 
 
 class MissingExtraError(EnhanceAVideoError, ImportError):
