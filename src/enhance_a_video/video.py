@@ -87,6 +87,17 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
     return np.stack(frames), fps
 
 
+def read_comment(path: str | Path) -> str:
+    """The comment that `write_video` put into a file; "" where there is none. VideoFileError as in `read_video`."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return str(container.metadata.get("comment", ""))
+    except (OSError, ValueError) as error:
+        raise VideoFileError(f"{path} cannot be read as a video ({_reason(error)}).") from error
+
+
 def write_png(path: str | Path, image: np.ndarray, *, force: bool = False) -> Path:
     """Writes an image (H, W, 3) as PNG, atomically. Errors as in `write_video`."""
     with atomic(Path(path), force=force) as draft:
