@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -108,13 +107,7 @@ class Job:
 
     def _open(self) -> tuple[Any, dict[str, Any]]:
         """The pipeline and its defaults, without the chatter of the libraries."""
-        import diffusers
-        import transformers
-
-        for library in (diffusers, transformers):
-            library.logging.set_verbosity_error()
-            library.logging.disable_progress_bar()
-        warnings.simplefilter("ignore", FutureWarning)  # of libraries, about libraries
+        pipelines.quiet()
         with self.err.status(f"loading {escape(self.model)}"):
             pipe = pipelines.load(self.model, **self.load)
         return pipe, pipelines.defaults(pipe)

@@ -99,6 +99,17 @@ def load(
     return pipe
 
 
+def quiet() -> None:
+    """Silences the chatter of the libraries while they load; for commands, which have a progress bar of their own."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.logging.set_verbosity_error()
+        library.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about libraries
+
+
 _OFFLOADS: dict[str, Callable[[Any, torch.device], Any]] = {
     "none": lambda pipe, device: pipe.to(device),
     "model": lambda pipe, device: pipe.enable_model_cpu_offload(device=device),
