@@ -21,7 +21,7 @@ FLOORS = [
     {"pipelines"},
     {"comparison"},
     {"report"},
-    {"job"},
+    {"job", "batch"},
     {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

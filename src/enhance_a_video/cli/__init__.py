@@ -3,7 +3,7 @@
 torch and diffusers are imported inside the commands, so that --help answers at once.
 """
 
-from . import clips  # noqa: F401  (adds its commands)
+from . import batch, clips  # noqa: F401  (adds its commands)
 from .app import main
 
 __all__ = ["main"]

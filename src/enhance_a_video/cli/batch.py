@@ -1,0 +1,195 @@
+"""The command that makes many clips: batch."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from typer.core import TyperCommand
+
+from ..errors import SettingsError
+from .app import app, err
+from .options import (
+    Device,
+    Dtype,
+    End,
+    Extra,
+    Fps,
+    Frames,
+    Guidance,
+    Height,
+    Image,
+    Json,
+    Model,
+    Negative,
+    Offload,
+    Seed,
+    Start,
+    Steps,
+    Strength,
+    Temperature,
+    Tiling,
+    Width,
+    options_of,
+    panel_of,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from ..batch import Progress, Tally
+
+_ADDRESS = re.compile(r"auto|local|\w+://.+|[^/\\]+:\d+")
+
+
+class _WithRay(TyperCommand):
+    """--ray may stand alone: the next word is its address only where it looks like one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for number, word in enumerate(args):
+            following = args[number + 1] if number + 1 < len(args) else ""
+            bare = word == "--ray" and not _ADDRESS.fullmatch(following)
+            words.append("--ray=" if bare else word)
+        return super().parse_args(ctx, words)
+
+
+@app.command(cls=_WithRay)
+def batch(
+    prompts: Annotated[
+        Path, typer.Argument(metavar="PROMPTS", help=".txt: a prompt a line. .jsonl: an object a line, see below.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips and manifest.jsonl.")],
+    model: Model = "embedded",
+    enhance: Annotated[
+        bool,
+        typer.Option("--enhance/--no-enhance", rich_help_panel="Enhancement", help="--no-enhance: plain clips only."),
+    ] = True,
+    plain: Annotated[
+        bool, typer.Option("--plain", rich_help_panel="Enhancement", help="The plain model's clips as well.")
+    ] = False,
+    panel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[LABEL:]KEY=VALUE,...",
+            rich_help_panel="Enhancement",
+            help="Clips with other settings as well, e.g. 'paper: temperature=4,start=0,end=1'; repeatable.",
+        ),
+    ] = None,
+    strength: Strength = None,
+    temperature: Temperature = None,
+    start: Start = None,
+    end: End = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, rich_help_panel="Video", help="How many for each prompt, from --seed on.")
+    ] = 1,
+    negative: Negative = None,
+    seed: Seed = 0,
+    steps: Steps = None,
+    width: Width = None,
+    height: Height = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    guidance: Guidance = None,
+    image: Image = None,
+    extra: Extra = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    offload: Offload = "none",
+    vae_tiling: Tiling = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many clips at a time. Without it one for each CUDA device, or one."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDRESS]", help="Work on a Ray cluster; alone: the one that Ray finds, or a local one."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try clips again that failed in an earlier run.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Many prompts, seeds and settings into one folder. Stopped or killed, the same command goes on where it was.
+
+    enhance-a-video batch prompts.txt -o clips --seeds 4
+    enhance-a-video batch prompts.jsonl -o clips -m Wan-AI/Wan2.1-T2V-1.3B-Diffusers --plain
+    enhance-a-video batch prompts.jsonl -o clips -m ./my-model --ray head-node:6379 --workers 16
+
+    A line of prompts.jsonl: {"prompt": "a cat", "seeds": [0, 1], "negative": "blur", "steps": 30}
+    """
+    knobs = (strength, temperature, start, end)
+    if not enhance and any(knob is not None for knob in knobs):
+        raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
+    from .. import batch as batches
+    from .. import plan
+
+    panels = [("plain", None)] if plain or not enhance else []
+    panels += [("enhanced", settings_of(*knobs))] if enhance else []  # type: ignore[list-item]
+    panels += [panel_of(text) for text in panel or []]  # type: ignore[misc]
+    options = options_of(negative, steps, width, height, frames, fps, guidance, None, extra)
+    if image is not None:
+        options["image"] = image.absolute()
+    items = plan.expand(plan.read_prompts(prompts), range(seed, seed + seeds), panels, options)
+    load = {"dtype": dtype, "device": device, "offload": offload, "vae_tiling": vae_tiling}
+    try:
+        with _bar() as tell:
+            tally = batches.run(
+                out, items, model=model, load=load, workers=workers, ray=ray, retry_failed=retry_failed, tell=tell
+            )
+    except KeyboardInterrupt:
+        err.print("\nStopped. What is written stays; the same command goes on from there.")
+        raise SystemExit(130) from None
+    _say(tally, out, model, json)
+    if tally.failed or tally.failed_before:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Progress, str, bool], None]]:
+    """A bar over all clips with the time left; where no terminal shows one, a line for each clip."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[clips]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=err, transient=True, speed_estimate_period=3600) as bar:
+        task = bar.add_task("starting", total=None, clips="")
+
+        def tell(progress: Progress, line: str, wrong: bool) -> None:
+            finished = progress.made + progress.failed
+            count = f"{finished} of {progress.total} clips" + (f", {progress.failed} failed" * bool(progress.failed))
+            running = len(progress.workers)
+            text = f"{running} worker{'s' * (running != 1)}" if running else "loading the model"
+            bar.update(task, total=progress.total, completed=progress.clips, clips=count, description=text)
+            if line and (wrong or not err.is_terminal):
+                left = bar.tasks[0].time_remaining
+                ending = "" if left is None or err.is_terminal else f", {left / 60:.0f} min left"
+                err.print(f"{count}{ending}: {escape(line)}", highlight=False, soft_wrap=True)
+
+        yield tell
+
+
+def _say(tally: Tally, out: Path, model: str, json: bool) -> None:
+    from ..batch.folder import MANIFEST
+
+    if json:
+        facts = {"out": str(out), "manifest": str(out / MANIFEST), "model": model}
+        print(jsonlib.dumps({"command": "batch", **facts, **tally.to_dict()}))
+        return
+    screen = Console()
+    parts = [f"{tally.made} made", f"{tally.there} there before"]
+    parts += [f"{tally.adopted} found without a line and listed"] * bool(tally.adopted)
+    parts += [f"{tally.failed} failed"] * bool(tally.failed)
+    parts += [f"{tally.failed_before} failed in an earlier run"] * bool(tally.failed_before)
+    screen.print(f"{tally.items} clips: {', '.join(parts)}.", highlight=False)
+    if tally.failed or tally.failed_before:
+        screen.print("The manifest says why they failed. To try them again: --retry-failed", highlight=False)
+    screen.print(f"[bold green]Written:[/] {escape(str(out / MANIFEST))}", soft_wrap=True)
