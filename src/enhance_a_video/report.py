@@ -67,6 +67,7 @@ def render(
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         .from_string(template)
         .render(
+            style=style(),
             title=title,
             comparison=comparison,
             takes=list(zip(comparison.takes, sources, strict=True)),
@@ -81,6 +82,11 @@ def render(
             python=_python(others[0]),
         )
     )
+
+
+def style() -> str:
+    """The style sheet of every page."""
+    return resources.files("enhance_a_video").joinpath("page.css").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------- measures
@@ -126,16 +132,16 @@ def table(comparison: Comparison, label: str) -> list[dict[str, Any]]:
 def _line(row: Row, pair: Paired | None) -> dict[str, Any]:
     if pair is None:
         return {"row": row, "judgement": "nothing to measure"}
-    digits = _digits(pair.before)
-    low, high = (number(end, digits + 1, sign=True) for end in (pair.low, pair.high))
+    places = digits(pair.before)
+    low, high = (number(end, places + 1, sign=True) for end in (pair.low, pair.high))
     return {
         "row": row,
-        "before": number(pair.before, digits),
-        "after": number(pair.after, digits),
-        "difference": number(pair.difference, digits + 1, sign=True),
+        "before": number(pair.before, places),
+        "after": number(pair.after, places),
+        "difference": number(pair.difference, places + 1, sign=True),
         "low": low,
         "high": high,
-        "half": "" if math.isnan(pair.low) else "±" + number((pair.high - pair.low) / 2, digits + 1),
+        "half": "" if math.isnan(pair.low) else "±" + number((pair.high - pair.low) / 2, places + 1),
         "relative": "" if math.isnan(pair.relative) else number(100 * pair.relative, 1, sign=True) + " %",
         "judgement": judgement(row, pair),
         "picture": _whisker(pair),
@@ -149,7 +155,7 @@ def number(value: float, digits: int, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
-def _digits(value: float) -> int:
+def digits(value: float) -> int:
     """Decimals that show four significant digits."""
     return 3 if value == 0 else max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
 
@@ -167,7 +173,7 @@ def _whisker(pair: Paired) -> dict[str, float] | None:
 # ------------------------------------------------------------------------------------------------------- plots
 
 
-def _styled(plot: Callable[..., str]) -> Callable[..., str]:
+def styled(plot: Callable[..., str]) -> Callable[..., str]:
     """The plot in the page's style, whatever the user's matplotlib settings are, which stay as they were."""
 
     @wraps(plot)
@@ -180,7 +186,7 @@ def _styled(plot: Callable[..., str]) -> Callable[..., str]:
     return drawn
 
 
-@_styled
+@styled
 def gain_plot(summary: Summary | None) -> str:
     """Inline SVG: the gain applied and the cross-frame mass, by layer and denoising step."""
     if summary is None or not len(summary.progress):
@@ -194,10 +200,10 @@ def gain_plot(summary: Summary | None) -> str:
     figure, axes = _figure(2, 1, (4.6, 2.7))
     _heat(axes[0][0], shown, "Gain of the attention output", "YlOrRd", 1.0, top, summary.layers)
     _heat(axes[0][1], mass, "Cross-frame mass", "GnBu", None, None, summary.layers)
-    return _svg(figure)
+    return svg(figure)
 
 
-@_styled
+@styled
 def attention_plot(plain: Summary | None, enhanced: Summary | None) -> str:
     """Inline SVG: temporal attention (mean over layers) without, with, and the difference, at three moments."""
     if plain is None or enhanced is None or plain.attention_maps is None or enhanced.attention_maps is None:
@@ -216,7 +222,7 @@ def attention_plot(plain: Summary | None, enhanced: Summary | None) -> str:
         _map(axes[row][0], first, f"without, {when}", "magma", 0, top)
         _map(axes[row][1], second, f"with, {when}", "magma", 0, top)
         _map(axes[row][2], second - first, "difference", "RdBu_r", -change, change)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _steps(summary: Summary) -> list[slice]:
@@ -273,7 +279,8 @@ def _map(axes: Any, grid: np.ndarray, title: str, colours: str, low: float, high
     axes.figure.colorbar(picture, ax=axes, pad=0.03, fraction=0.046).outline.set_visible(False)
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """A figure as inline SVG, its text as text."""
     target = io.StringIO()
     figure.savefig(target, format="svg", metadata={"Date": None})
     text = target.getvalue()
