@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "enhance_a_video"
 FLOORS = [
     {"errors"},
     {"intensity", "policy", "stats", "metrics"},
+    {"parallel"},
     {"settings", "schedule", "record", "seam", "video", "toy"},
     {"families", "plan"},
     {"enhancement"},

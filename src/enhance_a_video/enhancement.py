@@ -21,9 +21,11 @@ from .errors import (
     EnhancementLostWarning,
     SettingsError,
     TokenLayoutError,
+    UnsupportedModelError,
 )
 from .families import attention_modules, chosen, denoisers, family_of, scaled_module
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
+from .parallel import Shards, gathered
 from .policy import DEFAULT_END, DEFAULT_START, Moment
 from .record import Recorder, Summary
 from .schedule import progress_of
@@ -180,6 +182,11 @@ class _Denoiser:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
         arguments = {**{self.parameters[i]: value for i, value in enumerate(args)}, **kwargs}
         self.notice_replaced()
+        if getattr(getattr(self.model, "_parallel_config", None), "tensor_parallel_config", None) is not None:
+            raise UnsupportedModelError(
+                f"{self.name}: tensor parallelism gives each device some of the heads, which would then scale "
+                "differently. That is not supported: use context parallelism, or remove the enhancement."
+            )
         family, config, latents = self.family, self.model.config, _latents(arguments)
         if latents.device != self.device:
             self.to(latents.device)
@@ -313,7 +320,9 @@ class _Layer:
         return None if now is None else now.rows
 
     @_timed
-    def look(self, query: Tensor, key: Tensor, scale: float | None) -> tuple[Tensor, Tensor | None] | None:
+    def look(
+        self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None
+    ) -> tuple[Tensor, Tensor | None] | None:
         """query, key (B, H, T*S, D) -> mass of the sites (B, n) and perhaps maps (B, T, T); None: leave it alone."""
         settings, now = self.denoiser.settings, self.denoiser.now
         if now is None or now.num_frames == 1:
@@ -322,15 +331,18 @@ class _Layer:
         query, key = query.detach(), key.detach()
         if self.tokens.place == "temporal":  # (B*S, H, T, D) -> (B, H, T, S, D)
             query, key = (x.unflatten(0, (now.batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
-        if query.shape[2] % T:
+        sites = settings.sites
+        if shards is not None:
+            (query, key), sites = gathered(query, key, T, sites, shards), None  # (B, H, T, n, D): all that is left
+        if query.ndim == 4 and query.shape[2] % T:
             raise TokenLayoutError(
                 f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
                 "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
             )
-        masses = site_mass(query, key, T, sites=settings.sites, scale=scale)  # (B, n)
+        masses = site_mass(query, key, T, sites=sites, scale=scale)  # (B, n)
         if not settings.attention_maps:
             return masses, None
-        return masses, temporal_attention_map(query, key, T, sites=settings.sites, scale=scale)  # (B, T, T)
+        return masses, temporal_attention_map(query, key, T, sites=sites, scale=scale)  # (B, T, T)
 
     @_timed
     def gain(self, seen: list[tuple[Tensor, Tensor | None] | None]) -> Tensor | None:

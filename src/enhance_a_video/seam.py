@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import TokenLayoutError, UnsupportedModelError
+from .parallel import Shards
 
 Rows = slice | Tensor | None
 """Which tokens of a layer's stream are the video: a slice, int64 indices (T*S,), or None for all of them."""
@@ -62,10 +63,11 @@ class Watch(Protocol):
     def rows(self) -> Rows:
         """Which tokens of the stream are the video in the present forward call."""
 
-    def look(self, query: Tensor, key: Tensor, scale: float | None) -> Any:
+    def look(self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None) -> Any:
         """Video-only query, key (B, H, T*S, D) and the kernel's own softmax scale -> anything; see gain().
 
-        For temporal layers (B*S, H, T, D)."""
+        For temporal layers (B*S, H, T, D). With shards, this rank's part of the T*S tokens.
+        """
 
     def gain(self, seen: list[Any]) -> Tensor | None:
         """What look() returned, once for each kernel call -> gain (B,) or (1,), or None = leave the output alone."""
@@ -76,6 +78,7 @@ class _Call:
 
     watch: Watch | None = None
     length: int = 0  # tokens of the stream
+    shards: Shards | None = None  # where the tokens lie on several devices
     kernel_calls: int = 0
     seen: list[Any]
     late: Tensor | None = None  # the gain, until the module that is to be scaled by it has run
@@ -104,7 +107,8 @@ def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
     if watch.tokens.call not in (None, number):
         return
     rows = watch.rows()
-    call.seen.append(watch.look(*_video(query, key, call.length, rows, watch), scale))
+    query, key = _video(query, key, call.length, rows, watch)
+    call.seen.append(watch.look(query, key, scale, call.shards))
 
 
 def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) -> tuple[Tensor, Tensor]:
@@ -206,14 +210,9 @@ def _enhanced(original: type) -> type:
     @functools.wraps(function)  # diffusers filters keyword arguments by this signature
     def watched(self, *args, **kwargs):
         watch = getattr(self, _WATCH)
-        if getattr(self, "_parallel_config", None) is not None:
-            raise TokenLayoutError(
-                f"{watch.name}: context parallelism cuts the frames across devices, which is not supported yet. "
-                "Remove the enhancement or run without enable_parallelism()."
-            )
         call = _running()
         call.watch, call.length, call.kernel_calls = watch, _stream(self, watch, args, kwargs).shape[-2], 0
-        call.seen, call.late = [], None
+        call.seen, call.late, call.shards = [], None, _shards(self, watch)
         try:
             output = inner(self, *args, **kwargs)
             seen = call.seen
@@ -237,6 +236,17 @@ def _stream(self: Any, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, An
     """The layer's stream among its arguments; a processor's first argument is its attention module."""
     at = watch.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
     return args[at] if at < len(args) else kwargs["hidden_states"]
+
+
+def _shards(self: Any, watch: Watch) -> Shards | None:
+    """Where the tokens lie on several devices; only sequences of nothing but video can be told apart there."""
+    shards = Shards.of(getattr(self, "_parallel_config", None))
+    if shards is not None and (watch.tokens.place != "video only" or watch.rows() is not None):
+        raise TokenLayoutError(
+            f"{watch.name}: context parallelism cuts a sequence that holds more than video ({watch.tokens.place}), "
+            "which is not supported. Remove the enhancement or run without enable_parallelism()."
+        )
+    return shards
 
 
 @functools.cache
