@@ -211,7 +211,7 @@ def _enhanced(original: type) -> type:
     def watched(self, *args, **kwargs):
         watch = getattr(self, _WATCH)
         call = _running()
-        call.watch, call.length, call.kernel_calls = watch, _stream(self, watch, args, kwargs).shape[-2], 0
+        call.watch, call.length, call.kernel_calls = watch, _length(_stream(self, watch, args, kwargs)), 0
         call.seen, call.late, call.shards = [], None, _shards(self, watch)
         try:
             output = inner(self, *args, **kwargs)
@@ -236,6 +236,11 @@ def _stream(self: Any, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, An
     """The layer's stream among its arguments; a processor's first argument is its attention module."""
     at = watch.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
     return args[at] if at < len(args) else kwargs["hidden_states"]
+
+
+def _length(stream: Tensor) -> int:
+    """Tokens of a stream (..., N, C), or (B, N, H, D) where it comes divided into heads already."""
+    return stream.shape[1] if stream.ndim == 4 else stream.shape[-2]
 
 
 def _shards(self: Any, watch: Watch) -> Shards | None:
