@@ -55,6 +55,7 @@ class Family:
     frames: FrameCount | Callable[[Config, Arguments], int]  # T
     noise: Noise | None  # what its timestep means; None when it cannot be said
     video: Callable[[Config, Arguments], Rows] | None = None  # which tokens of the stream are video; None = all
+    module: str = ""  # of the modules named so, only those of this class; "" = all
     scale_at: str | None = None  # the module to scale instead of the attention, a name beside it; "" = its parent
     timestep: str = "timestep"  # the argument that says how noisy the latents are; "" = none does, ask the scheduler
     checkpoints: tuple[str, ...] = ()  # published weights of this class, as on the model hub
@@ -138,7 +139,9 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
 def attention_modules(model: nn.Module, family: Family) -> dict[str, nn.Module]:
     """The video self-attention modules of a model, in its own order. Raises NoLayersError when there are none."""
     pattern = re.compile(family.attention)
-    matched = {n: m for n, m in model.named_modules() if pattern.search(n)}
+    matched = {
+        n: m for n, m in model.named_modules() if pattern.search(n) and family.module in ("", type(m).__name__)
+    }
     if not matched:
         found = [
             n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()
