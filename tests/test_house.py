@@ -22,7 +22,7 @@ FLOORS = [
     {"pipelines"},
     {"comparison"},
     {"report"},
-    {"job", "batch"},
+    {"job", "batch", "score"},
     {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

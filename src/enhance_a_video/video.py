@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,24 +68,68 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
     Raises:
         VideoFileError: no such file, or nothing in it that can be decoded.
     """
+    with _opened(path) as (container, stream):
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        fps = float(stream.average_rate or stream.guessed_rate or 0)
+        return np.stack(_some(frames, path)), fps
+
+
+def read_pieces(path: str | Path, overlap: int = 0, megapixels: float = 16.0) -> Iterator[np.ndarray]:
+    """Reads the first video stream of a file in pieces, in memory for one of them at a time.
+
+    Args:
+        overlap: frames that each piece after the first repeats from the end of the one before it.
+        megapixels: about how many pixels a piece holds at most, frames x height x width in millions (but at least
+            four frames that are new).
+
+    Yields:
+        uint8 (T, H, W, 3). Errors as in `read_video`, when the file opens or where it breaks off.
+    """
+    with _opened(path) as (container, stream):
+        piece: list[np.ndarray] = []
+        fresh, begun = 0, False  # frames of the piece that no earlier piece had; whether there was an earlier one
+        for frame in container.decode(stream):
+            piece.append(frame.to_ndarray(format="rgb24"))
+            fresh += 1
+            room = int(megapixels * 1e6 / (frame.height * frame.width))
+            if fresh >= 4 and len(piece) >= room:
+                yield np.stack(piece)
+                piece, fresh, begun = piece[len(piece) - overlap :], 0, True
+        if fresh or not begun:
+            yield np.stack(_some(piece, path))
+
+
+def count_frames(path: str | Path) -> int | None:
+    """How many frames a file says it has, without decoding them; None where it does not say. Errors as `read_video`."""
+    with _opened(path) as (_, stream):
+        if stream.frames:
+            return int(stream.frames)
+        rate = stream.average_rate
+        return round(stream.duration * stream.time_base * rate) if stream.duration and rate else None
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """A file and its first video stream; what goes wrong in reading them becomes a VideoFileError."""
     import av
 
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise VideoFileError(f"{path} has no video stream. Is it the right file?")
-            stream = container.streams.video[0]
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            yield container, container.streams.video[0]
     except FileNotFoundError as error:
         raise VideoFileError(f"There is no video at {path}.") from error
     except (OSError, ValueError) as error:
-        if isinstance(error, VideoFileError):
+        if isinstance(error, VideoFileError | SettingsError):
             raise
         raise VideoFileError(f"{path} cannot be read as a video ({_reason(error)}).") from error
+
+
+def _some(frames: list[np.ndarray], path: str | Path) -> list[np.ndarray]:
     if not frames:
         raise VideoFileError(f"{path} contains no complete frame: it is empty or was cut off.")
-    return np.stack(frames), fps
+    return frames
 
 
 def read_comment(path: str | Path) -> str:

@@ -58,7 +58,7 @@ MEASURES: dict[str, Measure] = {
         Measure("tone_drift", "Drift of the mean colour", "lower", "dE*ab", _m.tone,
                 "CIE 1976 distance of the mean colours of the first and last third", 1, 2, _m.drift),
         Measure("motion", "Motion", "neither", "px/frame", _m.motion, "mean length of OpenCV DIS flow", 2, 2),
-        Measure("dynamic_degree", "Fastest motion (top 5 %)", "neither", "% of side/frame", _m.dynamic_degree,
+        Measure("dynamic_degree", "Fastest motion (top 5 %)", "neither", "%/frame", _m.dynamic_degree,
                 "what VBench's dynamic degree thresholds, with DIS flow in place of RAFT; not VBench's number", 2, 2),
         Measure("sharpness", "Sharpness", "neither", "1e-3", _m.sharpness,
                 "variance of the Laplacian, Pech-Pacheco et al. 2000"),

@@ -1,0 +1,133 @@
+"""The command that measures files: score."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..errors import ExternalToolError, SettingsError
+from .app import app, err
+from .options import Json
+
+if TYPE_CHECKING:
+    from ..score import Score
+
+_ACROSS = 3  # files beside each other in one table, so that it fits a terminal of 80 columns
+_ARROW = {"higher": "↑", "lower": "↓", "neither": " "}
+
+
+@app.command()
+def score(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Videos in any format.")],
+    measures: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Only these, by the names that --json gives them.")
+    ] = None,
+    vbench: Annotated[
+        str | None,
+        typer.Option(metavar="DIMENSION,...", help="Also what VBench itself says, where you have it: docs/vbench.md."),
+    ] = None,
+    vbench_python: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The Python of the environment that VBench is installed in.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure any videos: how steady, how smooth, how sharp. No prompt and no reference needed.
+
+    Long files are read in pieces: every frame counts, memory stays small. What each measure sees, and what it is
+    blind to, is in docs/measures.md: a frozen clip is perfectly steady.
+
+    enhance-a-video score A.mp4 B.mp4
+    enhance-a-video score *.mp4 --json --measures temporal_flicker,warping_error
+    enhance-a-video score A.mp4 --vbench subject_consistency,motion_smoothness --vbench-python vbench-env/bin/python
+    """
+    from .. import score as room
+
+    names, dimensions = _words("--measures", measures), _words("--vbench", vbench)
+    if dimensions is not None:
+        room.check_vbench(dimensions, vbench_python)
+    elif vbench_python:
+        raise SettingsError("--vbench-python alone does nothing: say with --vbench what VBench is to measure.")
+    with _progress(len(files)) as step:
+        scores = room.score_files(files, names, progress=step)
+    failed = [one.error if one.path in one.error else f"{one.path}: {one.error}" for one in scores if one.error]
+    if dimensions is not None:
+        try:
+            with err.status("VBench") as status:
+                room.add_vbench(
+                    scores, dimensions, python=vbench_python, progress=lambda s: status.update(escape(s[-70:]))
+                )
+        except ExternalToolError as error:  # what we measured ourselves is not thrown away
+            failed.append(str(error))
+    if json:
+        print(jsonlib.dumps(room.to_dict(scores), allow_nan=False))
+    else:
+        _tell(scores, room.rows(scores))
+    for line in failed:
+        err.print(f"[bold red]Error:[/] {escape(line)}", highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _words(flag: str, text: str | None) -> list[str] | None:
+    """The words of a comma-separated list; None where it was not given."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise SettingsError(f"{flag} names nothing. Give names with commas between them.")
+    return list(dict.fromkeys(words))
+
+
+@contextmanager
+def _progress(files: int) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar over the frames of the file at work: call it with (path, frames done, frames in all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task, seen = bar.add_task("starting", total=None), []
+
+        def step(path: str, done: int, total: int | None) -> None:
+            if done == 0:
+                seen.append(path)
+                bar.reset(task, total=total)
+            name = f"{escape(Path(path).name)} ({len(seen)} of {files})"
+            bar.update(task, description=name, total=total, completed=done)
+
+        yield step
+
+
+def _tell(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:
+    """Tables of a few files each, a measure a row, with an arrow in the direction that is better."""
+    screen, measured = Console(), [one for one in scores if one.measures]
+    for at in range(0, len(measured), _ACROSS):
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("measure", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        for one in measured[at : at + _ACROSS]:
+            table.add_column(escape(Path(one.path).name), justify="right", overflow="fold")
+        table.add_column("unit", style="dim", no_wrap=True)
+        for name, row in rows.items():
+            values = [_number(one.measures.get(name)) for one in measured[at : at + _ACROSS]]
+            table.add_row(row["label"], _ARROW[row["better"]], *values, row["unit"])
+        screen.print(table)
+    if measured:
+        screen.print(
+            "[dim]↑ more is better, ↓ less is better; without an arrow neither is: these show what steadiness was "
+            "paid with. A frozen clip is perfectly steady, a blurred one nearly: docs/measures.md.[/]",
+            highlight=False,
+        )
+
+
+def _number(value: Any) -> str:
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4f}" if 0.9 < value < 1 else f"{value:.4g}"

@@ -1,0 +1,232 @@
+"""`score`: any files, in pieces, with the measures of the whole; and VBench called as a program of its own."""
+
+import json
+import sys
+import textwrap
+import tracemalloc
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from enhance_a_video import cli, score, video
+from enhance_a_video.errors import ExternalToolError, MissingExtraError, SettingsError, VideoFileError
+from enhance_a_video.metrics import MEASURES, OVERLAP, measure, measure_pieces
+from enhance_a_video.metrics.damage import DAMAGES
+from enhance_a_video.toy import world
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs a command in an empty folder; gives its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*words) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return int(left.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+def clip(number: int = 0) -> np.ndarray:
+    return world.render(world.sample_scene(np.random.default_rng(number)))[0]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A clean clip and the same one flickering, as mp4."""
+    clean = clip()
+    video.write_video(tmp_path / "clean.mp4", clean, 12)
+    video.write_video(tmp_path / "flicker.mp4", DAMAGES["flicker"](clean / 255.0, 1.0), 12)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------ in pieces
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+@pytest.mark.parametrize("room", [1, 5, 8, 32, 33, 1000])
+def test_pieces_of_a_file_are_its_frames(files, overlap, room):
+    whole, _ = video.read_video(files / "clean.mp4")
+    pieces = list(video.read_pieces(files / "clean.mp4", overlap, megapixels=room * 64 * 64 / 1e6))
+    assert (np.concatenate([pieces[0], *(piece[overlap:] for piece in pieces[1:])]) == whole).all()
+    for before, after in pairwise(pieces):
+        assert len(after) > overlap and (before[len(before) - overlap :] == after[:overlap]).all()
+    assert max(map(len, pieces)) <= max(room, 4 + overlap)
+    assert video.count_frames(files / "clean.mp4") == len(whole) == 33
+
+
+def test_memory_does_not_grow_with_length(tmp_path):
+    """What is traced are NumPy's buffers: those of the frames and all that is computed from them."""
+    peaks = []
+    for times in (1, 4):
+        video.write_video(tmp_path / f"{times}.mp4", np.tile(clip(), (times, 1, 1, 1)), 12)
+        tracemalloc.start()
+        measure_pieces(video.read_pieces(tmp_path / f"{times}.mp4", OVERLAP, megapixels=8 * 64 * 64 / 1e6))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_a_file_that_breaks_off_says_so(files):
+    data = (files / "clean.mp4").read_bytes()
+    (files / "cut.mp4").write_bytes(data[: len(data) // 2])
+    (files / "empty.mp4").touch()
+    for name, says in (("cut.mp4", "cut"), ("empty.mp4", "empty"), ("none.mp4", "no video at")):
+        with pytest.raises(VideoFileError, match=says):
+            list(video.read_pieces(files / name))
+        with pytest.raises(VideoFileError, match=says):
+            video.count_frames(files / name)
+            list(video.read_pieces(files / name))
+
+
+# -------------------------------------------------------------------------------------------------------- the command
+
+
+def test_json_is_the_files_and_what_the_measures_are(run, files):
+    code, out, err = run("score", "clean.mp4", "flicker.mp4", "--json")
+    assert code == 0, err
+    data = json.loads(out)
+    assert set(data) == {"files", "measures"}
+    assert [set(row) for row in data["files"]] == [{"path", "measures"}] * 2
+    assert [row["path"] for row in data["files"]] == ["clean.mp4", "flicker.mp4"]
+    assert list(data["measures"]) == list(MEASURES) == list(data["files"][0]["measures"])
+    assert data["measures"]["temporal_flicker"]["better"] == "higher"
+    assert all(set(row) == {"label", "better", "unit", "source"} for row in data["measures"].values())
+    for row in data["files"]:
+        assert row["measures"] == pytest.approx(measure(video.read_video(row["path"])[0]))
+    clean, flicker = (row["measures"] for row in data["files"])
+    assert clean["temporal_flicker"] > flicker["temporal_flicker"] + 0.01
+    assert clean["warping_error"] < flicker["warping_error"]
+
+
+def test_a_table_with_the_direction_that_is_better(run, files):
+    code, out, _ = run("score", "clean.mp4", "flicker.mp4", "--measures", "temporal_flicker, warping_error,motion")
+    assert code == 0
+    lines = {line.split("  ")[1].strip(): line for line in out.splitlines() if line.startswith("  ")}
+    assert "↑" in lines["Steadiness (VBench)"] and "↓" in lines["Warping error"]
+    assert not {"↑", "↓"} & set(lines["Motion"])
+    assert "clean.mp4" in out and "flicker.mp4" in out and "Sharpness" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_what_cannot_be_read_does_not_stop_the_others(run, files):
+    (files / "text.mp4").write_text("hello")
+    code, out, err = run("score", "text.mp4", "clean.mp4", "missing.mp4", "--json", "--measures", "motion")
+    assert code == 1
+    first, second, third = json.loads(out)["files"]
+    assert first["measures"] == third["measures"] == {} and second["measures"]["motion"] > 0
+    assert "text.mp4" in first["error"] and "missing.mp4" in third["error"] and "error" not in second
+    assert "text.mp4 cannot be read" in err and "missing.mp4" in err and "Traceback" not in err
+    code, out, err = run("score", "missing.mp4")
+    assert code == 1 and not out.strip() and "There is no video at missing.mp4" in err
+
+
+def test_short_files_have_what_they_can_show(run, tmp_path):
+    video.write_video(tmp_path / "two.mp4", clip()[:2], 12)
+    video.write_png(tmp_path / "one.png", clip()[0])
+    code, out, _ = run("score", "two.mp4", "one.png", "--json")
+    assert code == 0
+    two, one = (row["measures"] for row in json.loads(out)["files"])
+    assert {name for name, value in two.items() if value is None} == {"motion_smoothness"}
+    assert {name for name, value in one.items() if value is not None} == {"sharpness", "contrast", "saturation"}
+    assert "–" in run("score", "one.png")[1]
+    code, _, err = run("score", "two.mp4", "--measures", "motion_smoothness")
+    assert code == 1 and "two.mp4" in err and "at least 3" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["score"], 2, "FILE"),
+        (["score", "clean.mp4", "--measures", "beauty"], 2, "temporal_flicker"),
+        (["score", "clean.mp4", "--measures", " , "], 2, "names nothing"),
+        (["score", "clean.mp4", "--vbench", "color"], 2, "subject_consistency"),
+        (["score", "clean.mp4", "--vbench-python", "python"], 2, "--vbench"),
+        (["score", "clean.mp4", "--vbench", "temporal_flickering", "--vbench-python", "./nowhere"], 2, "./nowhere"),
+        (["score", "clean.mp4", "--vbench", "temporal_flickering", "--vbench-python", "/bin/false"], 2, "/bin/false"),
+    ],
+)
+def test_errors_say_what_to_do(run, files, words, code, says):
+    got, out, err = run(*words)
+    assert got == code and says in " ".join(err.split()) and "Traceback" not in err and not out
+
+
+# --------------------------------------------------------------------------------------------------------------- VBench
+
+# A stand-in for the package: constructor, evaluate() and the form of its results as in vbench 0.1.5, so that the
+# call and the way back are tested. What it "measures" is the size of the file. VBench itself: docs/vbench.md.
+STAND_IN = """
+    import json, os
+    class VBench(object):
+        def __init__(self, device, full_info_dir, output_path):
+            self.device, self.full_info_dir, self.output_path = device, full_info_dir, output_path
+            os.makedirs(self.output_path, exist_ok=True)
+        def evaluate(self, videos_path, name, prompt_list=[], dimension_list=None, local=False, read_frame=False,
+                     mode="vbench_standard", **kwargs):
+            assert mode == "custom_input" and set(prompt_list) == set(os.listdir(videos_path))
+            print("prompts:", sorted(prompt_list.values()))
+            if "temporal_style" in dimension_list:
+                raise RuntimeError("no weights for ViCLIP")
+            files = [os.path.join(videos_path, name) for name in sorted(os.listdir(videos_path), reverse=True)]
+            rows = [{"video_path": path, "video_results": os.path.getsize(path)} for path in files]
+            found = {dimension: [0.5, rows] for dimension in dimension_list}
+            with open(os.path.join(self.output_path, name + "_eval_results.json"), "w") as f:
+                json.dump(found, f)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path_factory, monkeypatch):
+    """Puts the stand-in (and a torch that loads at once) where this Python, started as a program, finds it."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "vbench").mkdir()
+    (folder / "vbench" / "__init__.py").write_text(textwrap.dedent(STAND_IN))
+    (folder / "torch.py").write_text("class cuda: is_available = staticmethod(lambda: False)\ndevice = str\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_without_vbench_the_way_to_it_is_said(run, files):
+    code, out, err = run("score", "clean.mp4", "--vbench", "subject_consistency")
+    assert code == 1 and "vbench-env/bin/pip install" in err and not out
+    with pytest.raises(MissingExtraError):
+        score.check_vbench(["subject_consistency"])
+    with pytest.raises(SettingsError):
+        score.check_vbench([])
+
+
+def test_vbench_is_called_and_its_numbers_come_back_to_their_files(run, files, stand_in):
+    (files / "sub").mkdir()
+    video.write_video(files / "sub" / "clean.mp4", clip(3), 12)  # the same name, another file
+    words = ["clean.mp4", "missing.mp4", "sub/clean.mp4", "--measures", "motion", "--vbench-python", sys.executable]
+    code, out, err = run("score", *words, "--json", "--vbench", "imaging_quality,subject_consistency")
+    assert code == 1 and "missing.mp4" in err
+    data = json.loads(out)
+    for row in (data["files"][0], data["files"][2]):
+        size = (files / row["path"]).stat().st_size
+        assert row["measures"]["vbench_subject_consistency"] == size
+        assert row["measures"]["vbench_imaging_quality"] == pytest.approx(size / 100)
+        assert row["measures"]["motion"] > 0
+    assert data["files"][1]["measures"] == {}
+    assert list(data["measures"]) == ["motion", "vbench_imaging_quality", "vbench_subject_consistency"]
+    assert data["measures"]["vbench_subject_consistency"]["better"] == "higher"
+
+
+def test_when_vbench_stops_our_own_measures_stay(run, files, stand_in):
+    code, out, err = run("score", "clean.mp4", "--measures", "motion", "--vbench", "temporal_style")
+    assert code == 1 and "Motion" in out and "no weights for ViCLIP" in err
+    with pytest.raises(ExternalToolError, match="exit code 1"):
+        score.add_vbench(score.score_files([files / "clean.mp4"], ["motion"]), ["temporal_style"])
+
+
+def test_prompts_for_vbench(run, files, stand_in):
+    """What we wrote into the file, else the file's name without the number that VBench's names end with."""
+    video.write_video(files / "x.mp4", clip(), 12, comment=json.dumps({"prompt": "a red ball", "seed": 1}))
+    video.write_video(files / "a blue star-3.mp4", clip(), 12, comment="not of ours")
+    lines: list[str] = []
+    scores = score.score_files([files / "x.mp4", files / "a blue star-3.mp4"], ["motion"])
+    score.add_vbench(scores, ["overall_consistency"], progress=lines.append)
+    assert "prompts: ['a blue star', 'a red ball']" in lines
