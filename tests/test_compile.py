@@ -5,7 +5,8 @@ import warnings
 
 import pytest
 import torch
-from tiny_models import TINY, T, run, wan
+from tiny_models import TINY, T, run
+from tiny_models.wan import wan
 from torch._dynamo.testing import CompileCounter
 
 from enhance_a_video import enhance

@@ -1,0 +1,111 @@
+"""What a tiny variant is, and how one is run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch import Tensor, nn
+
+diffusers.utils.logging.set_verbosity_error()
+
+T, H, W = 4, 4, 6  # frames, rows and columns of tokens
+TEXT = 7
+SHARED = ("indices_", "image_rotary_emb")  # arguments that have no batch dimension
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal; sample b of a batch does not depend on how many samples there are."""
+    return torch.stack(
+        [torch.randn(shape[1:], generator=torch.Generator().manual_seed(1000 * seed + b)) for b in range(shape[0])]
+    )
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Tiny:
+    """One variant of a class. `video` is always (B, channels, F * patch_t, height, width), F the frames of the row."""
+
+    transformer: str  # the class, by name: a diffusers without it skips its tests
+    build: Callable[[], nn.Module]
+    make_inputs: Callable[[int, int], dict[str, Any]]  # (batch, frames)
+    layers: int  # video self-attention layers
+    latents: Callable[[Tensor], Any] = _same  # video -> what the class takes
+    stream: str = "hidden_states"  # the argument that is the video
+    channels: int = 4
+    size: tuple[int, int] = (2 * H, 2 * W)
+    patch_t: int = 1
+    timestep: str = "timestep"
+    top: float = 1000.0  # the timestep of pure noise
+    frames: tuple[int, ...] = (T, 2, 1)  # numbers of frames to try
+    batches: bool = True  # whether it takes several samples
+    sharpen: Callable[[nn.Module], None] | None = None  # key = query projections, where it takes more than the usual
+
+    @property
+    def absent(self) -> str:
+        """Why the tests cannot run; empty when they can."""
+        known = hasattr(diffusers, self.transformer)
+        return "" if known else f"diffusers {diffusers.__version__} has no {self.transformer}"
+
+    def model(self) -> nn.Module:
+        if self.absent:
+            pytest.skip(self.absent)
+        torch.manual_seed(0)
+        model = self.build().eval().requires_grad_(False)
+        generator = torch.Generator().manual_seed(1)
+        for p in model.parameters():  # gates are initialised to zero, which would hide the attention
+            if p.numel() > 1 and not p.any():
+                p.data.normal_(0, 0.05, generator=generator)
+        return model
+
+    def inputs(
+        self, batch: int = 2, frames: int = T, timestep: float = 500.0, video: Tensor | None = None
+    ) -> dict[str, Any]:
+        """The forward arguments; timestep in thousandths of pure noise."""
+        inputs = self.make_inputs(batch, frames)
+        like = inputs[self.timestep]
+        inputs[self.timestep] = torch.full_like(like, timestep / 1000 * self.top, dtype=torch.float32)
+        if video is not None:
+            inputs[self.stream] = self.latents(video)
+        return inputs
+
+    def noise_video(self, batch: int, frames: int = T, seed: int = 0) -> Tensor:
+        return noise(batch, self.channels, frames * self.patch_t, *self.size, seed=seed)
+
+    def clip(self, letters: str, loud: float = 3.0) -> dict[str, Any]:
+        """The arguments for one video whose frames are told by letters: equal letters are equal frames."""
+        still = {letter: loud * noise(1, self.channels, 1, *self.size, seed=ord(letter)) for letter in letters}
+        video = torch.cat([still[letter].expand(-1, -1, self.patch_t, -1, -1) for letter in letters], 2)
+        return self.inputs(batch=1, frames=len(letters), video=video.contiguous())
+
+    @property
+    def name(self) -> str:
+        from . import TINY
+
+        return next(name for name, tiny in TINY.items() if tiny is self)
+
+
+def run(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """The model's prediction, (B, ...)."""
+    with torch.no_grad():
+        output = model(**inputs, return_dict=False)[0]
+    return torch.stack(output) if isinstance(output, list) else output
+
+
+def take(inputs: Mapping[str, Any], rows: slice) -> dict[str, Any]:
+    """Some samples of a batch of inputs."""
+    size = len(inputs["hidden_states"])
+
+    def part(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[rows] if value.ndim > 0 and len(value) == size else value
+        if isinstance(value, list) and len(value) == size:
+            return value[rows]
+        return tuple(part(v) for v in value) if isinstance(value, tuple) else value
+
+    return {k: v if k.startswith(SHARED) else part(v) for k, v in inputs.items()}
