@@ -1,10 +1,12 @@
 """What the method costs in one attention layer, beside the authors' formula and the layer's own attention.
 
     python benchmarks/overhead.py [--device cuda] [--quick] [--threads 1] [--layout head] [--out table.md]
+    python benchmarks/overhead.py --families          # the layer shapes of the published models, bf16
 
 Wan-1.3B shape: 12 heads of 128, 21 latent frames, 390 and 1560 sites a frame (240p and 480p), fp32 and bf16. The
 contenders take turns (A B C, A B C, ...) in one process and the median is printed. Extra memory is the peak that the
-allocator really hands out beyond the inputs. Attention is F.scaled_dot_product_attention on the same q, k and v.
+allocator really hands out beyond the inputs. Attention is F.scaled_dot_product_attention on the same q, k and v; with
+--families on one head's, times the heads, which are independent of each other.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,9 +23,33 @@ from torch import Tensor
 
 from enhance_a_video.intensity import DEFAULT_SITES, cross_frame_mass
 
-HEADS, HEAD_DIM, FRAMES = 12, 128, 21
-SITES = (390, 1560)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One attention layer: `frames` latent frames of `sites` tokens."""
+
+    name: str
+    heads: int
+    head_dim: int
+    frames: int
+    sites: int
+    temporal: bool = False  # attention over time only: one sequence of `frames` for each site
+
+
+WAN = (Shape("Wan 1.3B, 240p", 12, 128, 21, 390), Shape("Wan 1.3B, 480p", 12, 128, 21, 1560))
+FAMILIES = (  # from the models' published configurations and default sizes
+    Shape("Wan 2.1/2.2 1.3B, 81 x 480 x 832", 12, 128, 21, 1560),
+    Shape("Wan 2.1/2.2 14B, 81 x 480 x 832", 40, 128, 21, 1560),
+    Shape("HunyuanVideo, 61 x 544 x 960", 24, 128, 16, 2040),
+    Shape("CogVideoX 2B, 49 x 480 x 720", 30, 64, 13, 1350),
+    Shape("CogVideoX 5B, 49 x 480 x 720", 48, 64, 13, 1350),
+    Shape("LTX-Video 2B, 161 x 480 x 704", 32, 64, 21, 330),
+    Shape("Mochi, 85 x 480 x 848", 24, 128, 15, 1590),
+    Shape("Allegro, 88 x 720 x 1280", 24, 96, 22, 3600),
+    Shape("Latte, 16 x 512 x 512", 16, 72, 16, 1024, temporal=True),
+)
 
 
 def authors_formula(query: Tensor, key: Tensor, num_frames: int) -> Tensor:
@@ -40,10 +67,10 @@ def authors_formula(query: Tensor, key: Tensor, num_frames: int) -> Tensor:
     return (attention.masked_fill(itself, 0).sum((1, 2)) / (T * (T - 1))).mean()
 
 
-CONTENDERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "authors' formula": lambda q, k: authors_formula(q, k, FRAMES),
-    "ours, exact": lambda q, k: cross_frame_mass(q, k, FRAMES, sites=None),
-    f"ours, {DEFAULT_SITES} sites": lambda q, k: cross_frame_mass(q, k, FRAMES),
+CONTENDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "authors' formula": authors_formula,
+    "ours, exact": lambda q, k, frames: cross_frame_mass(q, k, frames, sites=None),
+    f"ours, {DEFAULT_SITES} sites": cross_frame_mass,
 }
 
 
@@ -74,22 +101,21 @@ def extra_bytes(run: Callable[[], object], device: str) -> int:
     return peak
 
 
-def measure(num_sites: int, dtype: torch.dtype, args: argparse.Namespace) -> list[dict]:
+def measure(shape: Shape, dtype: torch.dtype, args: argparse.Namespace) -> list[dict]:
     """One row for each contender on the same random q and k."""
     make = torch.Generator(args.device).manual_seed(0)
-    shape = (1, FRAMES * num_sites, HEADS, HEAD_DIM)
-    q, k, v = (torch.randn(shape, generator=make, device=args.device).to(dtype).transpose(1, 2) for _ in "qkv")
+    size = (1, shape.frames * shape.sites, shape.heads, shape.head_dim)
+    q, k, v = (torch.randn(size, generator=make, device=args.device).to(dtype).transpose(1, 2) for _ in "qkv")
     if args.layout == "head":
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for run in CONTENDERS.values():  # warm up
-        run(q, k)
+        run(q, k, shape.frames)
     for _ in range(args.repeats):
         for name, run in CONTENDERS.items():
-            times[name].append(seconds(lambda run=run: run(q, k), args.device))
-    memory = {name: extra_bytes(lambda run=run: run(q, k), args.device) for name, run in CONTENDERS.items()}
-    attend = [seconds(lambda: F.scaled_dot_product_attention(q, k, v), args.device) for _ in range(args.attention_runs)]
-    attention, authors = statistics.median(attend), "authors' formula"
+            times[name].append(seconds(lambda run=run: run(q, k, shape.frames), args.device))
+    memory = {n: extra_bytes(lambda run=run: run(q, k, shape.frames), args.device) for n, run in CONTENDERS.items()}
+    attention, authors = attention_seconds(q, k, v, shape, args), "authors' formula"
     return [
         {
             "contender": name,
@@ -102,6 +128,17 @@ def measure(num_sites: int, dtype: torch.dtype, args: argparse.Namespace) -> lis
         }
         for name in CONTENDERS
     ]
+
+
+def attention_seconds(q: Tensor, k: Tensor, v: Tensor, shape: Shape, args: argparse.Namespace) -> float:
+    """The layer's own attention; with --families that of one head, times the heads."""
+    times = 1
+    if shape.temporal:  # (1, H, T·S, D) -> (S, H, T, D)
+        q, k, v = (x.unflatten(2, (shape.frames, -1))[0].permute(2, 0, 1, 3).contiguous() for x in (q, k, v))
+    elif args.families:
+        (q, k, v), times = (x[:, :1] for x in (q, k, v)), shape.heads
+    runs = [seconds(lambda: F.scaled_dot_product_attention(q, k, v), args.device) for _ in range(args.attention_runs)]
+    return times * statistics.median(runs)
 
 
 def machine(device: str) -> str:
@@ -119,17 +156,18 @@ def machine(device: str) -> str:
 def report(args: argparse.Namespace) -> str:
     lines = [
         f"{machine(args.device)}, {args.device}, torch {torch.__version__}, {torch.get_num_threads()} thread(s); "
-        f"{HEADS} heads of {HEAD_DIM}, {FRAMES} frames, {args.layout}-major storage; "
+        f"{args.layout}-major storage; "
         f"median of {args.repeats} interleaved repeats, attention: median of {args.attention_runs}",
         "",
-        "| sites | dtype | attention | | time | of authors' | of attention | extra memory | of authors' |",
+        "| layer | dtype | attention | | time | of authors' | of attention | extra memory | of authors' |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for num_sites in SITES[:1] if args.quick else SITES:
-        for name, dtype in DTYPES.items():
-            for row in measure(num_sites, dtype, args):
+    shapes = FAMILIES if args.families else WAN[:1] if args.quick else WAN
+    for shape in shapes:
+        for name in ("bf16",) if args.families else DTYPES:
+            for row in measure(shape, DTYPES[name], args):
                 lines.append(
-                    f"| {num_sites} | {name} | {row['attention']:.3f} s | {row['contender']} "
+                    f"| {shape.name} | {name} | {row['attention']:.3f} s | {row['contender']} "
                     f"| {row['seconds'] * 1e3:.2f} ms | {row['to_authors']:.3f} | {row['to_attention']:.2%} "
                     f"| {row['bytes'] / 2**20:.1f} MiB | {row['bytes_to_authors']:.3f} |"
                 )
@@ -141,12 +179,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--quick", action="store_true", help="390 sites only, attention run once")
+    parser.add_argument("--families", action="store_true", help="the layer shapes of the published models, bf16")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--layout", default="token", choices=["token", "head"], help="how q and k lie in memory")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
-    args.attention_runs = 1 if args.quick else 20 if args.device == "cuda" else 2
+    args.attention_runs = 20 if args.device == "cuda" else 1 if args.quick or args.families else 2
     torch.set_num_threads(args.threads)
     with torch.inference_mode():
         table = report(args)

@@ -1,6 +1,7 @@
 """Context parallelism: two processes (gloo, CPU) that share one video compute what one process computes."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny_models import TINY, noise, run
 
-from enhance_a_video import enhance
+from enhance_a_video import enhance, video
 from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
 from enhance_a_video.intensity import site_mass
 from enhance_a_video.parallel import Shards, gathered
@@ -134,3 +135,21 @@ def test_tensor_parallelism_is_refused():
         model._parallel_config = type("Config", (), {"tensor_parallel_config": object()})()
         with pytest.raises(UnsupportedModelError, match="tensor parallelism"):
             run(model, TINY["wan"].inputs())
+
+
+def test_the_torchrun_recipe(tmp_path):
+    """examples/several_gpus.py by torchrun on the embedded model: 2 processes make the video that 1 makes."""
+    script = Path(__file__).parent.parent / "examples" / "several_gpus.py"
+    clips, tables = [], []
+    for ranks in (1, 2):
+        out = tmp_path / f"{ranks}.mp4"
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        done = subprocess.run(
+            [*torchrun, str(script), "--steps", "4", "--out", str(out)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        tables.append([line for line in done.stdout.splitlines() if line.startswith("blocks.")])
+        clips.append(video.read_video(out)[0].astype(float))
+    assert len(tables[0]) == 6 and tables[0] == tables[1]
+    assert clips[0].shape == (33, 64, 64, 3) and clips[0].std() > 10
+    assert abs(clips[0] - clips[1]).max() <= 8 and abs(clips[0] - clips[1]).mean() < 0.1  # after H.264
