@@ -14,7 +14,7 @@ SOURCE = ROOT / "src" / "enhance_a_video"
 # Each room may import from the rooms of the floors below it, and from none beside or above it.
 FLOORS = [
     {"errors"},
-    {"intensity", "policy", "stats", "metrics"},
+    {"intensity", "policy", "query_key", "stats", "metrics"},
     {"parallel"},
     {"settings", "schedule", "record", "seam", "video", "toy"},
     {"families", "plan"},

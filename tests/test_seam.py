@@ -22,7 +22,7 @@ class Spy:
 
     def __init__(self, place="video only", gain=None, rows=None, scaled_later=False, **tokens):
         self.name, self.tokens, self.scaled_later = "spied layer", Tokens(place, **tokens), scaled_later
-        self.answer, self.video, self.seen = gain, rows, []
+        self.query_key, self.answer, self.video, self.seen = None, gain, rows, []
 
     def rows(self):
         return self.video

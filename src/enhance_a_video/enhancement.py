@@ -23,7 +23,7 @@ from .errors import (
     TokenLayoutError,
     UnsupportedModelError,
 )
-from .families import attention_modules, chosen, denoisers, family_of, scaled_module
+from .families import Family, attention_modules, chosen, denoisers, family_of, scaled_module, unwrapped
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
 from .parallel import Shards, gathered
 from .policy import DEFAULT_END, DEFAULT_START, Moment
@@ -64,18 +64,21 @@ def enhance(
 
 
 def enhancement_of(target: Any) -> "Enhancement | None":
-    """The enhancement present on a pipeline or transformer, for when the handle was not kept."""
-    hooks = [_hook_on(model) for model in denoisers(target).values()]
+    """The enhancement present on a pipeline or model, for when the handle was not kept."""
+    models = [unwrapped(target)] if isinstance(target, nn.Module) else denoisers(target).values()
+    hooks = [_hook_on(model) for model in models]
     return next((hook.denoiser.enhancement for hook in hooks if hook is not None), None)
 
 
 class Enhancement:
     """The handle of enhance(): a context manager with summary(), remove() and settings."""
 
-    def __init__(self, target: Any, settings: Settings):
+    def __init__(self, target: Any, settings: Settings, family: Family | None = None):
+        """family: a row for this model alone, in place of the registered one."""
         self.settings = settings
         pipeline = None if isinstance(target, nn.Module) else target
-        self._denoisers = [_Denoiser(n, m, self, pipeline) for n, m in denoisers(target).items()]
+        models = denoisers(target) if family is None else {family.name: unwrapped(target)}
+        self._denoisers = [_Denoiser(n, m, family or family_of(m), self, pipeline) for n, m in models.items()]
         try:
             for denoiser in self._denoisers:
                 denoiser.attach()
@@ -142,8 +145,8 @@ class _InThread(threading.local):
 class _Denoiser:
     """One transformer: its watched layers, its record, and the hook that looks at each forward call."""
 
-    def __init__(self, name: str, model: Any, enhancement: Enhancement, pipeline: Any):
-        self.name, self.model, self.family, self.enhancement = name, model, family_of(model), enhancement
+    def __init__(self, name: str, model: Any, family: Family, enhancement: Enhancement, pipeline: Any):
+        self.name, self.model, self.family, self.enhancement = name, model, family, enhancement
         self.settings = enhancement.settings
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
         self.latest: _Now | None = None
@@ -162,7 +165,7 @@ class _Denoiser:
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = _with_tensors(self.settings.gain_policy, self.device)
         self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
-        self.parameters = _parameter_names(model)
+        self.parameters = _parameters(model)
         self.hook: Any = None
 
     def attach(self) -> None:
@@ -180,21 +183,22 @@ class _Denoiser:
 
     def before_forward(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
-        arguments = {**{self.parameters[i]: value for i, value in enumerate(args)}, **kwargs}
+        arguments = _by_name(self.parameters, args, kwargs)
         self.notice_replaced()
         if getattr(getattr(self.model, "_parallel_config", None), "tensor_parallel_config", None) is not None:
             raise UnsupportedModelError(
                 f"{self.name}: tensor parallelism gives each device some of the heads, which would then scale "
                 "differently. That is not supported: use context parallelism, or remove the enhancement."
             )
-        family, config, latents = self.family, self.model.config, _latents(arguments)
+        family, config, latents = self.family, getattr(self.model, "config", {}), _latents(arguments)
         if latents.device != self.device:
             self.to(latents.device)
         num_frames = family.frames(config, arguments)
         rows = family.video(config, arguments) if family.video is not None and num_frames > 1 else None
+        batch = latents.shape[0] if family.batch is None else family.batch(config, arguments)
         progress, active = self._place(arguments.get(family.timestep))
         row = self.recorder.begin(progress, active, num_frames)
-        self.latest = _Now(num_frames, latents.shape[0], rows, progress, active, row)
+        self.latest = _Now(num_frames, batch, rows, progress, active, row)
         if not torch.compiler.is_compiling():
             self.in_thread.now = self.latest
 
@@ -307,7 +311,8 @@ class _Layer:
     """The watch on one attention layer (see seam.Watch). What differs between layers is tensors: one compiled graph."""
 
     def __init__(self, name: str, index: int, depth: float, denoiser: _Denoiser):
-        self.name, self.denoiser, self.tokens = name, denoiser, denoiser.family.tokens
+        self.name, self.denoiser = name, denoiser
+        self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
         self.scaled_later = denoiser.family.scale_at is not None
         self.index = torch.tensor(index, device=denoiser.device)
         self.depth = torch.tensor(depth, device=denoiser.device)
@@ -367,18 +372,26 @@ class _Layer:
 
 
 def _latents(arguments: Mapping[str, Any]) -> Tensor:
-    """The first tensor among the arguments, looked for inside lists too: its device and its batch count."""
+    """The first tensor with dimensions among the arguments, inside lists too: its device and its batch count."""
     for value in arguments.values():
         while isinstance(value, (list, tuple)) and value:
             value = value[0]
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.ndim > 0:
             return value
     raise TokenLayoutError("the forward call got no tensor, so there is no video to enhance")
 
 
-def _parameter_names(model: nn.Module) -> list[str]:
-    """Names of the positional arguments of the class's forward, decorators looked through."""
-    return [n for n in inspect.signature(type(model).forward).parameters if n != "self"]
+def _parameters(model: nn.Module) -> dict[str, Any]:
+    """Names and defaults of the arguments of the class's forward, in its order, decorators looked through."""
+    parameters = inspect.signature(type(model).forward).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)][1:]
+    return {p.name: None if p.default is p.empty else p.default for p in named}
+
+
+def _by_name(parameters: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a forward call by name, in the order of its definition; those without a name by their place."""
+    names = [*parameters, *map(str, range(len(parameters), len(args)))]
+    return {**parameters, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _with_tensors(policy: Any, device: torch.device) -> Any:

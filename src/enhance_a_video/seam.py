@@ -4,26 +4,28 @@ How: a diffusers attention processor calls its kernel through a name of its own 
 or `F.scaled_dot_product_attention`). The processor's class is swapped for a subclass whose `__call__` runs the very
 same code object, but with the globals of a synthetic module in which that one name is observed. So nothing is copied
 that could go stale, nothing outside the enhanced processors changes, torch.compile sees plain Python, and undo is
-giving the class back. An attention module without a processor is treated the same, its `forward` being the function.
+giving the class back. An attention module without a processor is treated the same, its `forward` being the function;
+query_key.py says at which names, or where else, query and key are seen.
 docs/architecture.md compares this with the other ways, measured.
 """
 
 import copy
 import dis
 import functools
+import inspect
 import re
 import sys
 import threading
 import types
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .errors import TokenLayoutError, UnsupportedModelError
+from .errors import NoLayersError, TokenLayoutError, UnsupportedModelError
 from .parallel import Shards
+from .query_key import KNOWN_KERNELS, Kernel, Outputs, QueryKey, reading
 
 Rows = slice | Tensor | None
 """Which tokens of a layer's stream are the video: a slice, int64 indices (T*S,), or None for all of them."""
@@ -40,13 +42,14 @@ class Tokens:
                keys): "none" = that does not happen, "last", "first"
     skips      whether the layer may leave its kernel out (perturbed guidance); then there is nothing to scale
     call       which of the layer's kernel calls is the one, counted from 0; None = one for each sample of the batch
-    argument   which positional argument of the processor is the stream, and which part of a tuple it returns
+    argument   which positional argument of the processor is the stream, and which part of a tuple it returns; None =
+               the layer gets no stream (..., N, C) but a picture or other shape, which is scaled as a whole
     """
 
     place: Literal["video only", "text first", "video first", "temporal"]
     keys: Literal["none", "last", "first"] = "none"
     call: int | None = 0
-    argument: int = 0
+    argument: int | None = 0
     skips: bool = False
 
 
@@ -58,6 +61,7 @@ class Watch(Protocol):
 
     name: str
     tokens: Tokens
+    query_key: QueryKey  # where query and key are seen
     scaled_later: bool  # whether another module's output is scaled instead
 
     def rows(self) -> Rows:
@@ -80,6 +84,8 @@ class _Call:
     length: int = 0  # tokens of the stream
     shards: Shards | None = None  # where the tokens lie on several devices
     kernel_calls: int = 0
+    query: Tensor | None = None  # what the modules put out at which query and key are seen
+    key: Tensor | None = None
     seen: list[Any]
     late: Tensor | None = None  # the gain, until the module that is to be scaled by it has run
 
@@ -119,6 +125,8 @@ def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) ->
     if key.shape[1] < query.shape[1] and query.shape[1] % key.shape[1] == 0:  # grouped queries share a key head
         key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     whole = tokens.place in ("video only", "temporal")
+    if tokens.argument is None:
+        length = queries
     if key.shape != query.shape or length > queries or (whole and length != queries):
         raise TokenLayoutError(
             f"{watch.name}: expected self-attention over {length} video tokens ({tokens.place}), but the kernel "
@@ -133,56 +141,54 @@ def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) ->
     return query[:, :, first + start : first + stop], key[:, :, first + start : first + stop]  # (B, H, T*S, D)
 
 
-def _observed_dispatch(home: types.ModuleType) -> Callable[..., Any]:
-    def dispatch_attention_fn(query, key, value, *args, **kwargs):
-        # diffusers' dispatcher takes (B, L, H, D)
-        _look(query.transpose(1, 2), key.transpose(1, 2), _scale(args, kwargs))
-        return home.dispatch_attention_fn(query, key, value, *args, **kwargs)
+def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
+    """What stands in for the global that leads to the kernel: the kernel observed, or a copy of the module it is in."""
+    root, *path = kernel.name.split(".")
+    read = reading(_resolved(home, (root, *path)))
 
-    return dispatch_attention_fn
+    def observed(*args, **kwargs):
+        query, key, scale = read(args, kwargs)
+        _look(kernel.arrange(query), kernel.arrange(key), scale)
+        return _resolved(home, (root, *path))(*args, **kwargs)
 
-
-def _observed_functional(home: types.ModuleType) -> types.ModuleType:
-    def scaled_dot_product_attention(query, key, value, *args, **kwargs):
-        _look(query, key, _scale(args, kwargs))  # (B, H, L, D)
-        return home.F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
-
-    functional = types.ModuleType(_module_name("functional", home))
-    functional.__dict__.update({k: v for k, v in home.F.__dict__.items() if not k.startswith("__")})
-    functional.__dict__["scaled_dot_product_attention"] = scaled_dot_product_attention
-    sys.modules[functional.__name__] = functional
-    return functional
+    return _leading_to(observed, getattr(home, root), path, _module_name(kernel.name, home))
 
 
-def _scale(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
-    """Both kernels are (query, key, value, attn_mask, dropout_p, is_causal, scale, ...)."""
-    return kwargs["scale"] if "scale" in kwargs else (args[3] if len(args) > 3 else None)
+def _resolved(home: Any, path: tuple[str, ...]) -> Any:
+    """What the name means now: a later patch of the kernel by somebody else still acts."""
+    for part in path:
+        home = getattr(home, part)
+    return home
 
 
-# The names a layer may call its kernel by, and what stands in for each.
-_KERNELS: dict[str, Callable[[types.ModuleType], Any]] = {
-    "dispatch_attention_fn": _observed_dispatch,
-    "F": _observed_functional,
-}
+def _leading_to(observed: Any, original: Any, path: list[str], name: str) -> Any:
+    """A copy of a module, and of those inside it along the path, at whose end the observed function is."""
+    if not path:
+        return observed
+    inside = _leading_to(observed, getattr(original, path[0]), path[1:], f"{name}_{path[0]}")
+    twin = types.ModuleType(name)
+    twin.__dict__.update({k: v for k, v in vars(original).items() if not k.startswith("__")})
+    twin.__dict__[path[0]] = inside
+    sys.modules[name] = twin  # dynamo resolves globals by this name
+    return twin
 
 
 # ------------------------------------------------------------------------------------------ the enhanced layer
-def _kernels_called(function: Any) -> list[str]:
-    """Which of the kernel names the function loads from its globals; none for anything but a plain function."""
+def _kernels_called(function: Any, known: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    """Which of the kernels the function loads from its globals; none for anything but a plain function."""
     if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
-        return []
+        return ()
     loaded = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
-    if "scaled_dot_product_attention" not in function.__code__.co_names:
-        loaded.discard("F")
-    return [name for name in _KERNELS if name in loaded]
+    names = {*function.__code__.co_names}
+    return tuple(k for k in known if k.name.split(".")[0] in loaded and names.issuperset(k.name.split(".")))
 
 
-def _observed_copy_of(function: Any) -> types.FunctionType:
-    """The same code object in a namespace of its own, where the kernel is observed."""
+def _observed_copy_of(function: Any, kernels: tuple[Kernel, ...]) -> types.FunctionType:
+    """The same code object in a namespace of its own, where the kernels are observed."""
     home = sys.modules[function.__module__]
     namespace = types.ModuleType(_module_name("namespace", home, function.__qualname__))
     namespace.__dict__.update({k: v for k, v in function.__globals__.items() if k != "__name__"})
-    namespace.__dict__.update({name: _KERNELS[name](home) for name in _kernels_called(function)})
+    namespace.__dict__.update({kernel.name.split(".")[0]: _observed(kernel, home) for kernel in kernels})
     sys.modules[namespace.__name__] = namespace  # dynamo resolves globals by this name
     observed = types.FunctionType(
         function.__code__, namespace.__dict__, function.__name__, function.__defaults__, function.__closure__
@@ -201,23 +207,59 @@ def _function_of(original: Any) -> Any:
     return original.forward if issubclass(original, nn.Module) else original.__call__
 
 
+def _kernels_of(carrier: Any, watch: Watch) -> tuple[Kernel, ...]:
+    """Which kernels are observed in a layer: none where its query and key are seen elsewhere.
+
+    Raises UnsupportedModelError when they are to be seen at a kernel that the layer does not call.
+    """
+    how, original = watch.query_key, type(carrier)
+    if how is not None and not isinstance(how, Kernel):
+        return ()
+    called: tuple[Kernel, ...] = ()
+    method = "__call__"
+    if callable(carrier):
+        method = getattr(how, "method", None) or _function_of(original).__name__
+        called = _kernels_called(getattr(original, method, None), KNOWN_KERNELS if how is None else (how,))
+    if not called and how is not None:
+        raise UnsupportedModelError(
+            f"{watch.name}: {original.__name__} has no plain function {method} that loads {how.name} from its globals. "
+            "Name the method that does, or see query and key elsewhere (docs/add-a-model.md)."
+        )
+    if not called:
+        raise UnsupportedModelError(
+            f"{watch.name}: {original.__name__} calls neither dispatch_attention_fn nor "
+            f"F.scaled_dot_product_attention in its own {method}, so its query and key cannot be seen. Use a diffusers "
+            "processor for this layer, leave it out with layers=..., or say where to see them (docs/add-a-model.md)."
+        )
+    return called
+
+
 @functools.cache  # one subclass for one class: blocks stay alike, and torch.compile makes one graph for all
-def _enhanced(original: type) -> type:
-    """The subclass whose function is watched."""
+def _enhanced(original: type, kernels: tuple[Kernel, ...]) -> type:
+    """The subclass whose function is watched, and in which the kernels are observed."""
     function = _function_of(original)
-    inner = _observed_copy_of(function)
+    inner, functions = function, dict[str, Any]()
+    if kernels:
+        method = kernels[0].method or function.__name__
+        observed = _observed_copy_of(getattr(original, method), kernels)
+        static = isinstance(inspect.getattr_static(original, method), staticmethod)
+        functions[method] = staticmethod(observed) if static else observed
+        inner = observed if method == function.__name__ else function
+    names = tuple(inspect.signature(function).parameters)
 
     @functools.wraps(function)  # diffusers filters keyword arguments by this signature
     def watched(self, *args, **kwargs):
         watch = getattr(self, _WATCH)
         call = _running()
-        call.watch, call.length, call.kernel_calls = watch, _length(_stream(self, watch, args, kwargs)), 0
+        call.watch, call.length, call.kernel_calls = watch, _length(self, watch, names, args, kwargs), 0
         call.seen, call.late, call.shards = [], None, _shards(self, watch)
         try:
+            _look_before(self, watch, args, kwargs)
             output = inner(self, *args, **kwargs)
+            _look_after(watch)
             seen = call.seen
         finally:
-            call.watch, call.seen = None, []
+            call.watch, call.seen, call.query, call.key = None, [], None, None
         if not seen and not watch.tokens.skips:
             raise UnsupportedModelError(
                 f"{watch.name}: {original.__name__} returned without calling its attention kernel, so there was "
@@ -227,20 +269,54 @@ def _enhanced(original: type) -> type:
         if gain is None or watch.scaled_later:
             call.late = gain
             return output
-        return scaled(output, gain, watch.rows(), watch.tokens.argument)
+        return scaled(output, gain, watch.rows(), watch.tokens.argument or 0)
 
-    return _subclass(original, function.__name__, watched)
+    return _subclass(original, {**functions, function.__name__: watched})
 
 
-def _stream(self: Any, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The layer's stream among its arguments; a processor's first argument is its attention module."""
+def _length(self: Any, watch: Watch, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Tokens of the layer's stream, 0 if it gets none; a processor's first argument is its attention module."""
+    if watch.tokens.argument is None:
+        return 0
     at = watch.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
-    return args[at] if at < len(args) else kwargs["hidden_states"]
+    if at < len(args):
+        return args[at].shape[-2]
+    name = names[at + 1] if at + 1 < len(names) else ""  # after self
+    return kwargs[name if name in kwargs else "hidden_states"].shape[-2]
 
 
-def _length(stream: Tensor) -> int:
-    """Tokens of a stream (..., N, C), or (B, N, H, D) where it comes divided into heads already."""
-    return stream.shape[1] if stream.ndim == 4 else stream.shape[-2]
+def _look_before(self: Any, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Where a function finds query and key."""
+    how = watch.query_key
+    if how is None or isinstance(how, (Kernel, Outputs)):
+        return
+    with torch.no_grad():
+        query, key = how(self, args, kwargs)
+    _look(query, key, None)
+
+
+def _look_after(watch: Watch) -> None:
+    """Where query and key are what two modules of the layer put out."""
+    call, how = _running(), watch.query_key
+    if isinstance(how, Outputs) and call.query is not None and call.key is not None:
+        _look(how.arrange(call.query), how.arrange(call.key), how.scale)
+
+
+_NOTES = "_notes_for_enhance_a_video"
+
+
+@functools.cache
+def _noting(original: Any, name: str) -> type:
+    """The subclass of a module whose output is the running layer's query or key."""
+    function = original.forward
+
+    @functools.wraps(function)
+    def forward(self, *args, **kwargs):
+        output = function(self, *args, **kwargs)
+        setattr(_running(), name, output)
+        return output
+
+    return _subclass(original, {"forward": forward, _NOTES: name})
 
 
 def _shards(self: Any, watch: Watch) -> Shards | None:
@@ -265,25 +341,23 @@ def _scaling(original: Any) -> type:
         call = _running()
         gain, call.late = call.late, None
         watch = getattr(self, _WATCH)
-        return output if gain is None else scaled(output, gain, watch.rows(), watch.tokens.argument)
+        return output if gain is None else scaled(output, gain, watch.rows(), watch.tokens.argument or 0)
 
-    return _subclass(original, "forward", forward)
+    return _subclass(original, {"forward": forward})
 
 
-def _subclass(original: type, name: str, function: Any) -> type:
-    """`original` with one function replaced, under its own name; copies and pickles of its instances are plain."""
+def _subclass(original: type, functions: dict[str, Any]) -> type:
+    """`original` with functions replaced, under its own name; copies and pickles of its instances are plain."""
 
     def __reduce_ex__(self, protocol):  # an enhancement belongs to its handle
-        return _plain, (original, {k: v for k, v in self.__dict__.items() if k != _WATCH})
+        return _plain, (original,), {k: v for k, v in self.__dict__.items() if k != _WATCH}
 
     same = {k: getattr(original, k) for k in ("__module__", "__qualname__", "__doc__")}
-    return type(original.__name__, (original,), {**same, name: function, "__reduce_ex__": __reduce_ex__})
+    return type(original.__name__, (original,), {**same, **functions, "__reduce_ex__": __reduce_ex__})
 
 
-def _plain(original: type, attributes: dict[str, Any]) -> Any:
-    plain: Any = object.__new__(original)
-    plain.__dict__.update(attributes)
-    return plain
+def _plain(original: type) -> Any:
+    return object.__new__(original)
 
 
 def scaled(output: Any, gain: Tensor, rows: Rows = None, part: int = 0) -> Any:
@@ -319,6 +393,7 @@ class Seam:
         self.shared: Any = None  # the processor we stand in for, where it serves several modules
         self.refused: Any = None  # a later processor that could not be followed
         self.scaling: Any = None  # the own class of scale_at
+        self.noting: list[tuple[Any, type]] = []  # modules whose outputs are query and key, with their own classes
 
     @property
     def intact(self) -> bool:
@@ -333,13 +408,9 @@ class Seam:
         """
         carrier = carrier_of(self.module)
         original = type(carrier)
-        if not callable(carrier) or not _kernels_called(_function_of(original)):
-            raise UnsupportedModelError(
-                f"{self.watch.name}: {original.__name__} calls neither dispatch_attention_fn nor "
-                f"F.scaled_dot_product_attention in its own {_function_of(original).__name__}, so its query and key "
-                "cannot be seen. Use a diffusers processor for this layer, or leave it out with layers=..."
-            )
-        enhanced, self.original = _enhanced(original), original  # type: ignore[arg-type]
+        enhanced = _enhanced(original, _kernels_of(carrier, self.watch))  # type: ignore[arg-type]
+        self.original = original
+        outputs = self._outputs()
         if shared:
             self.shared, carrier = carrier, copy.copy(carrier)
             self.module.processor = carrier
@@ -350,6 +421,25 @@ class Seam:
             self.scaling = type(self.scale_at)
             setattr(self.scale_at, _WATCH, self.watch)
             self.scale_at.__class__ = _scaling(self.scaling)
+        for name, module in outputs.items():
+            self.noting.append((module, type(module)))
+            module.__class__ = _noting(type(module), name)
+
+    def _outputs(self) -> dict[str, Any]:
+        """The modules whose outputs are query and key. Raises NoLayersError when one is not there."""
+        how = self.watch.query_key
+        if not isinstance(how, Outputs):
+            return {}
+        try:
+            found = {"query": self.module.get_submodule(how.query), "key": self.module.get_submodule(how.key)}
+        except AttributeError as error:
+            raise NoLayersError(f"{self.watch.name}: {error}; query and key were to be its outputs") from None
+        if found["query"] is found["key"] or any(hasattr(m, _NOTES) for m in found.values()):
+            raise UnsupportedModelError(
+                f"{self.watch.name}: {how.query} or {how.key} serves several purposes or layers, so its outputs cannot "
+                "be told apart. Give query_key a function instead (docs/add-a-model.md)."
+            )
+        return found
 
     def follow(self, shared: bool = False) -> bool:
         """After a replacement: let the old processor go and watch the new one. False when it cannot be watched."""
@@ -368,6 +458,8 @@ class Seam:
         _give_back(carrier, self.original)
         if self.scale_at is not None:
             _give_back(self.scale_at, self.scaling)
+        while self.noting:
+            _give_back(*self.noting.pop())
         if self.shared is not None:
             self.shared.__dict__.update(carrier.__dict__)
             if self.module.processor is carrier:

@@ -19,6 +19,7 @@ from .registry import (
     find,
     register,
     scaled_module,
+    unwrapped,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "find",
     "register",
     "scaled_module",
+    "unwrapped",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
+from ..query_key import QueryKey
 from ..schedule import Noise
 from ..seam import Rows, Tokens
 from ..settings import Layers
@@ -43,7 +44,7 @@ class FrameCount:
 
 @dataclass(frozen=True)
 class Family:
-    """One transformer class. The kernel kind needs no field: it is read off the processor's own code (seam.py).
+    """One transformer class. Which of the usual kernels it calls needs no field: that is read off its code (seam.py).
 
     Functions get the transformer's config and the arguments of its forward call.
     """
@@ -60,6 +61,8 @@ class Family:
     timestep: str = "timestep"  # the argument that says how noisy the latents are; "" = none does, ask the scheduler
     checkpoints: tuple[str, ...] = ()  # published weights of this class, as on the model hub
     notes: str = ""
+    query_key: QueryKey = None  # where query and key are seen; None = at torch's or diffusers' kernel
+    batch: Callable[[Config, Arguments], int] | None = None  # samples; None = as many as the first tensor argument has
     refused: str = ""  # why the class cannot be enhanced; the other fields then mean nothing
 
 
@@ -108,13 +111,18 @@ def _supported(*models: object) -> str:
     )
 
 
+def unwrapped(model: Any) -> Any:
+    """The model inside the wrapper of torch.compile, or itself."""
+    return getattr(model, "_orig_mod", model)
+
+
 def denoisers(target: Any) -> dict[str, nn.Module]:
     """The supported transformers of a pipeline, or the transformer itself, by name.
 
     Raises UnsupportedModelError when there is none, or when one of several denoisers of a pipeline is not supported.
     """
     if isinstance(target, nn.Module):
-        model = getattr(target, "_orig_mod", target)  # torch.compile wraps
+        model = unwrapped(target)
         family_of(model)
         return {type(model).__name__: model}
     components = getattr(target, "components", None)
@@ -123,7 +131,7 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
             f"{type(target).__name__} is neither a pipeline with components nor a torch module: "
             "give a diffusers video pipeline or its transformer"
         )
-    modules = {n: getattr(m, "_orig_mod", m) for n, m in components.items() if isinstance(m, nn.Module)}
+    modules = {n: unwrapped(m) for n, m in components.items() if isinstance(m, nn.Module)}
     for name, module in modules.items():
         if re.match(r"transformer|unet", name):
             family_of(module)
