@@ -5,7 +5,7 @@ import dataclasses
 import diffusers
 import pytest
 import torch
-from tiny_models import TINY, H, T, W, run
+from tiny_models import TINY, run
 from torch import nn
 
 from enhance_a_video import enhance, families
@@ -26,7 +26,7 @@ def test_every_variant_matches_its_layers_and_counts_its_frames(name):
     model = tiny.model()
     layers = families.attention_modules(model, family_of(model))
     assert len(layers) == tiny.layers
-    for frames in (T, 2):
+    for frames in tiny.frames:
         with enhance(model, start=0.0, end=1.0) as handle:
             run(model, tiny.inputs(frames=frames))
         assert list(handle.summary().num_frames) == [frames]
@@ -108,11 +108,12 @@ def test_frame_count_reads_tensors_numbers_and_patches():
     assert FrameCount("n", patch="p")({"p": 2}, {"n": 8}) == 4
 
 
-def test_ltx_without_num_frames_is_told_what_is_missing():
-    model, inputs = TINY["ltx"].model(), TINY["ltx"].inputs()
-    inputs["video_coords"] = torch.zeros(2, 3, T * 4 * H * W)
-    del inputs["num_frames"]
-    with enhance(model), pytest.raises(TokenLayoutError, match="did not give 'num_frames'"):
+@pytest.mark.parametrize("name, given", [("ltx", "num_frames"), ("ltx2", "num_frames, height and width nor")])
+def test_a_call_that_does_not_say_the_frames_is_told_what_is_missing(name, given):
+    model, inputs = TINY[name].model(), TINY[name].inputs()
+    for argument in ("num_frames", "height", "width"):
+        del inputs[argument]
+    with enhance(model), pytest.raises(TokenLayoutError, match=f"give '{given}'|gave neither {given}"):
         run(model, inputs)
 
 
@@ -121,7 +122,9 @@ def test_a_row_of_ones_own(monkeypatch):
         pass
 
     monkeypatch.setattr(families.registry, "_FAMILIES", dict(families.registry._FAMILIES))
-    row = dataclasses.replace(families.families()[0], name="mine", transformer="MyVideoModel", attention=r"\.1\.attn1$")
+    row = dataclasses.replace(
+        families.find(TINY["wan"].model()), name="mine", transformer="MyVideoModel", attention=r"\.1\.attn1$"
+    )
     families.register(row)
     torch.manual_seed(0)
     config = {k: v for k, v in TINY["wan"].model().config.items() if not k.startswith("_")}

@@ -14,7 +14,7 @@ from diffusers import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enhance_a_video.schedule import Flow, VariancePreserving, progress_of
+from enhance_a_video.schedule import Flow, LinearQuadratic, VariancePreserving, progress_of
 
 
 def flow_scheduler(kind, shift):
@@ -136,3 +136,17 @@ def test_without_a_timestep_the_scheduler_counts():
         assert float(progress_of(None, None, scheduler)[0]) == pytest.approx(n / 5)
         scheduler.step(torch.zeros(1, 2), t, torch.zeros(1, 2))
     assert progress_of(None, None) == (None, "unknown")
+
+
+@pytest.mark.parametrize("steps", [6, 10, 64])
+def test_mochis_steps_are_even_in_progress(steps):
+    """Its pipeline asks for these sigmas and inverts them: the timestep counts up from 0 to the clean video."""
+    from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+
+    scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    scheduler.set_timesteps(sigmas=linear_quadratic_schedule(steps, 0.025))
+    found = [progress_of(t, LinearQuadratic(0.025), scheduler) for t in scheduler.timesteps]
+    assert {source for _, source in found} == {"scheduler"}
+    assert [float(p) for p, _ in found] == pytest.approx([k / steps for k in range(steps)], abs=1e-4)
+    bare = [float(progress_of(t, LinearQuadratic(0.025))[0]) for t in scheduler.timesteps]
+    assert bare == pytest.approx([float(p) for p, _ in found])

@@ -5,7 +5,7 @@ means the same for any scheduler and step count; with N uniform steps of a model
 of steps done. `top` is what the model's timestep argument is at pure noise, where it is not the scheduler's own count.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,36 @@ class VariancePreserving:
         return 1.0 - timestep / (self.top or top)
 
 
-Noise = Flow | VariancePreserving
+@dataclass(frozen=True)
+class LinearQuadratic:
+    """Mochi's flow: half of the steps raise v = 1 - sigma evenly to the threshold q, half on to 1 by a parabola.
+
+    With y from 0 to 1 through the second half, v = q + q*y + (1 - 2q)*y^2. The timestep is v itself: it counts up.
+    """
+
+    threshold: float
+    top: float | None = None
+
+    def progress(self, timestep: Tensor, top: float = 1000.0) -> Tensor:
+        v, q = timestep / (self.top or top), self.threshold
+        root = (q * q + 4 * (1 - 2 * q) * (v - q).clamp(min=0)).sqrt()
+        return torch.where(v < q, v / (2 * q), 0.5 + (root - q) / (4 * (1 - 2 * q)))
+
+
+@dataclass(frozen=True)
+class Karras:
+    """EDM (Karras et al. 2022, eq. 5, rho = 7): u is even steps of sigma^(1/7); the timestep is ln(sigma) / 4."""
+
+    highest: float  # sigma of pure noise
+    lowest: float
+    top: float | None = None
+
+    def progress(self, timestep: Tensor, top: float = 1000.0) -> Tensor:
+        low, high = self.lowest ** (1 / 7), self.highest ** (1 / 7)
+        return (high - (timestep * (4 / 7)).exp()) / (high - low)
+
+
+Noise = Flow | VariancePreserving | LinearQuadratic | Karras
 
 
 def progress_of(timestep: Any, noise: Noise | None, scheduler: Any = None) -> tuple[Tensor | None, str]:
@@ -67,8 +96,8 @@ def progress_of(timestep: Any, noise: Noise | None, scheduler: Any = None) -> tu
 
 def _static_noise(scheduler: Any, noise: Noise | None) -> Noise | None:
     """What the scheduler says about its own timesteps; None when its shift changes from call to call."""
-    if isinstance(noise, VariancePreserving):
-        return VariancePreserving()
+    if isinstance(noise, (VariancePreserving, LinearQuadratic)):
+        return replace(noise, top=None)
     config = scheduler.config
     if config.get("use_dynamic_shifting", False):
         return None

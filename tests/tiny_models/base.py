@@ -12,7 +12,7 @@ from torch import Tensor, nn
 diffusers.utils.logging.set_verbosity_error()
 
 T, H, W = 4, 4, 6  # frames, rows and columns of tokens
-TEXT = 7
+TEXT = H * W  # as many as in a frame: text that is taken for video is a frame beside it
 SHARED = ("indices_", "image_rotary_emb")  # arguments that have no batch dimension
 
 
@@ -42,6 +42,7 @@ class Tiny:
     patch_t: int = 1
     timestep: str = "timestep"
     top: float = 1000.0  # the timestep of pure noise
+    counts_up: bool = False  # whether that is 0 and the clean video at the top
     frames: tuple[int, ...] = (T, 2, 1)  # numbers of frames to try
     batches: bool = True  # whether it takes several samples
     sharpen: Callable[[nn.Module], None] | None = None  # key = query projections, where it takes more than the usual
@@ -68,8 +69,8 @@ class Tiny:
     ) -> dict[str, Any]:
         """The forward arguments; timestep in thousandths of pure noise."""
         inputs = self.make_inputs(batch, frames)
-        like = inputs[self.timestep]
-        inputs[self.timestep] = torch.full_like(like, timestep / 1000 * self.top, dtype=torch.float32)
+        share = 1 - timestep / 1000 if self.counts_up else timestep / 1000
+        inputs[self.timestep] = torch.full_like(inputs[self.timestep], share * self.top, dtype=torch.float32)
         if video is not None:
             inputs[self.stream] = self.latents(video)
         return inputs
@@ -83,6 +84,22 @@ class Tiny:
         video = torch.cat([still[letter].expand(-1, -1, self.patch_t, -1, -1) for letter in letters], 2)
         return self.inputs(batch=1, frames=len(letters), video=video.contiguous())
 
+    def sharpened(self) -> nn.Module:
+        """The model with key = query projections: a token looks at tokens like itself."""
+        from enhance_a_video import families
+
+        model = self.model()
+        if self.sharpen is not None:
+            self.sharpen(model)
+            return model
+        for module in families.attention_modules(model, families.family_of(model)).values():
+            if getattr(module, "norm_q", None) is None:  # nothing else makes the logits large
+                module.to_q.weight.mul_(2)
+            else:
+                module.norm_k.load_state_dict(module.norm_q.state_dict())
+            module.to_k.load_state_dict(module.to_q.state_dict())
+        return model
+
     @property
     def name(self) -> str:
         from . import TINY
@@ -93,7 +110,8 @@ class Tiny:
 def run(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
     """The model's prediction, (B, ...)."""
     with torch.no_grad():
-        output = model(**inputs, return_dict=False)[0]
+        output = model(**inputs, return_dict=False)
+    output = output[0] if isinstance(output, tuple) else output
     return torch.stack(output) if isinstance(output, list) else output
 
 

@@ -1,6 +1,5 @@
 """Classes without relatives: Mochi, Allegro, Latte, EasyAnimate."""
 
-# ruff: noqa: C408
 from typing import Any
 
 import diffusers
@@ -89,7 +88,7 @@ def _easyanimate_inputs(batch: int, frames: int) -> dict[str, Any]:
 
 
 TINY = {
-    "mochi": Tiny("MochiTransformer3DModel", _mochi, _mochi_inputs, 2),
+    "mochi": Tiny("MochiTransformer3DModel", _mochi, _mochi_inputs, 2, counts_up=True),
     "allegro": Tiny("AllegroTransformer3DModel", _allegro, _allegro_inputs, 2),
     "latte": Tiny("LatteTransformer3DModel", _latte, _latte_inputs, 2, size=(8, 8), frames=(T, 1)),
     "easyanimate": Tiny("EasyAnimateTransformer3DModel", _easyanimate, _easyanimate_inputs, 2),

@@ -13,7 +13,18 @@ register(Family(
     noise=VariancePreserving(),
     checkpoints=(
         "THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b", "THUDM/CogVideoX-5b-I2V",
-        "THUDM/CogVideoX1.5-5B", "THUDM/CogVideoX1.5-5B-I2V",
+        "THUDM/CogVideoX1.5-5B", "THUDM/CogVideoX1.5-5B-I2V", "alibaba-pai/CogVideoX-Fun-V1.1-5b-Pose",
     ),
-    notes="2B, 5B and 1.5 (temporal patches of 2); fuse_qkv_projections() is followed",
+    notes="2B, 5B, 1.5 (temporal patches of 2), Fun; fuse_qkv_projections() is followed",
+))  # fmt: skip
+
+register(Family(
+    name="ConsisID",
+    transformer="ConsisIDTransformer3DModel",
+    attention=r"^transformer_blocks\.\d+\.attn1$",
+    tokens=Tokens("text first"),
+    frames=FrameCount("hidden_states", dim=1),
+    noise=VariancePreserving(),
+    checkpoints=("BestWishYsh/ConsisID-preview",),
+    notes="the face is brought in by layers of its own (perceiver_cross_attention), which are left alone",
 ))  # fmt: skip

@@ -1,0 +1,115 @@
+"""Planted videos whose answer is known, on every variant: a wrong axis, a wrong slice or a wrong T gives another one.
+
+Keys are query projections, so that a token looks at tokens like itself. Between equal frames attention is then about
+even (rotary embedding tells them apart a little), from a frame to unrelated ones there is next to none.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tiny_models import TINY, T, run
+
+from enhance_a_video import enhance, enhancement, families
+from enhance_a_video.errors import EnhanceAVideoError
+
+TWINS = "ABAC"  # frames 0 and 2 are equal
+
+
+def observed(model, tiny, letters):
+    """(mass, temporal attention map) of the first layer, which sees the video almost as it is."""
+    with enhance(model, observe_only=True, attention_maps=True, sites=None, start=0.0, end=1.0) as handle:
+        run(model, tiny.clip(letters))
+    summary = handle.summary()
+    assert list(summary.num_frames) == [len(letters)]
+    return summary.mass[0, 0], summary.attention_maps[0, 0]
+
+
+def check_twins(model, tiny):
+    _, attention = observed(model, tiny, TWINS)
+    others = ~np.eye(T, dtype=bool)
+    others[[0, 2], [2, 0]] = False
+    assert min(attention[0, 2], attention[2, 0]) > 2 * attention[others].max(), attention.round(2)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_variant_sees_the_planted_frames(name):
+    tiny = TINY[name]
+    model = tiny.sharpened()
+    check_twins(model, tiny)
+    still, unrelated = (observed(model, tiny, letters)[0] for letters in ("AAAA", "ABCD"))
+    assert still > 0.5 and unrelated < 0.35  # 0.75 would be uniform
+
+
+# ------------------------------------------------------------------------- the check can fail: rows with a mistake
+def sites_first(measure):
+    """The measure on tokens taken as if all frames of the first site came first."""
+
+    def wrong(query, key, num_frames, **kwargs):
+        def mistaken(x):
+            x = x.flatten(2, 3) if x.ndim == 5 else x
+            return x.unflatten(2, (-1, num_frames)).transpose(2, 3)  # (B, H, T, S, D)
+
+        return measure(mistaken(query), mistaken(key), num_frames, **kwargs)
+
+    return wrong
+
+
+def sites_of(model, tiny, monkeypatch):
+    """Sites in a frame, as seen by the measure."""
+    seen = []
+    with monkeypatch.context() as patch:
+        measure = enhancement.site_mass
+        patch.setattr(enhancement, "site_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
+        observed(model, tiny, TWINS)
+    return seen[0].shape[3] if seen[0].ndim == 5 else seen[0].shape[2] // T
+
+
+def shifted(rows, sites):
+    """The rows, a frame too early or, where nothing lies in front of them, too late."""
+    if not isinstance(rows, slice):
+        return rows - sites if rows.min() >= sites else rows + sites
+    start = rows.start or 0
+    by = -sites if start < 0 or start >= sites else sites
+    return slice(start + by, by if rows.stop is None else rows.stop + by)
+
+
+def mistaken_row(mistake, family, sites):
+    if mistake == "twice the frames":
+        return dataclasses.replace(family, frames=lambda *call: 2 * family.frames(*call))
+    if mistake == "half the frames":
+        return dataclasses.replace(family, frames=lambda *call: family.frames(*call) // 2)
+    if mistake == "text and video exchanged":
+        place = {"text first": "video first", "video first": "text first"}[family.tokens.place]
+        return dataclasses.replace(family, tokens=dataclasses.replace(family.tokens, place=place))
+    return dataclasses.replace(family, video=lambda *call: shifted(family.video(*call), sites))
+
+
+def mistakes():
+    """(variant, mistake that can be made with its class)"""
+    rows = {family.transformer: family for family in families.families()}
+    for name, tiny in TINY.items():
+        row = rows[tiny.transformer]
+        yield from ((name, mistake) for mistake in ("sites first", "twice the frames", "half the frames"))
+        if row.tokens.place in ("text first", "video first"):
+            yield name, "text and video exchanged"
+        if row.video is not None:
+            yield name, "a frame beside"
+
+
+@pytest.mark.parametrize("name, mistake", mistakes())
+def test_a_mistake_is_noticed(name, mistake, monkeypatch):
+    tiny = TINY[name]
+    model = tiny.sharpened()
+    family = families.family_of(model)
+    rows = family.video and family.video(model.config, tiny.clip(TWINS))
+    if mistake == "a frame beside" and rows is None:
+        pytest.skip("every token of the stream is video")
+    if mistake == "sites first":
+        for measure in ("site_mass", "temporal_attention_map"):
+            monkeypatch.setattr(enhancement, measure, sites_first(getattr(enhancement, measure)))
+    else:
+        sites = sites_of(model, tiny, monkeypatch)
+        monkeypatch.setitem(families.registry._FAMILIES, family.transformer, mistaken_row(mistake, family, sites))
+    with pytest.raises((AssertionError, EnhanceAVideoError)):
+        check_twins(model, tiny)
