@@ -144,7 +144,10 @@ class Job:
         labels, clips = [take.label for take in takes], [take.frames for take in takes]
         *singles, both, strip, page = files
         for path, take in zip(singles, takes, strict=True):
-            comment = jsonlib.dumps({"prompt": comparison.prompt, "seed": take.seed, "panel": take.label})
+            settings = take.settings.to_dict() if take.settings else None
+            comment = jsonlib.dumps(
+                {"prompt": comparison.prompt, "seed": take.seed, "panel": take.label, "settings": settings}
+            )
             video.write_video(path, video.enlarged(take.frames), fps, force=self.force, comment=comment)
         video.write_video(both, video.side_by_side(clips, labels), fps, force=self.force)
         video.write_png(strip, video.film_strip(clips, labels), force=self.force)
