@@ -117,10 +117,12 @@ def run(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
 
 def take(inputs: Mapping[str, Any], rows: slice) -> dict[str, Any]:
     """Some samples of a batch of inputs."""
-    size = len(inputs["hidden_states"])
+    size = len(inputs["hidden_states" if "hidden_states" in inputs else "sample"])
 
     def part(value: Any) -> Any:
         if isinstance(value, Tensor):
+            if value.ndim > 1 and len(value) > size and len(value) % size == 0:  # so many rows of a sample
+                return value.unflatten(0, (size, -1))[rows].flatten(0, 1)
             return value[rows] if value.ndim > 0 and len(value) == size else value
         if isinstance(value, list) and len(value) == size:
             return value[rows]
