@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,7 @@ class RayCrew:
         self.ray = ray
         self.ours = not ray.is_initialized()
         if self.ours:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that we start reports to nobody
             try:
                 ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError, RuntimeError) as error:

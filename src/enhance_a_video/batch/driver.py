@@ -104,7 +104,7 @@ def run(
         todo = [item for item in items if status[item.key] in open_ones]
         progress = Progress(len(todo))
         if todo:
-            _Run(folder, todo, _crew(model, load, workers, ray), progress, tell or _silent).all()
+            Run(folder, todo, _crew(model, load, workers, ray), progress, tell or _silent).all()
     return Tally(
         items=len(items),
         there=counts["done"] - adopted,
@@ -131,7 +131,7 @@ def _silent(progress: Progress, line: str, wrong: bool) -> None:
     pass
 
 
-class _Run:
+class Run:
     """One pass over the queue. A slot is starting, idle, busy with an item, or closed."""
 
     def __init__(self, folder: Folder, todo: Sequence[Item], crew: Crew, progress: Progress, tell: Tell):
@@ -192,12 +192,16 @@ class _Run:
     def _unable(self, slot: int, error: tuple[str, str]) -> None:
         name, text = error
         self.starting.discard(slot)
+        self.progress.begun.pop(slot, None)
+        self.progress.workers.pop(slot, None)
         self.crew.stop(slot)
+        if slot in self.busy:
+            self.queue.appendleft(self.busy.pop(slot))
         kind = getattr(errors, name, None)
         if kind is None:
             kind, text = errors.EnhanceAVideoError, f"The model could not be loaded: {name}: {text}"
         self.trouble = self.trouble or kind(text)
-        self.tell(self.progress, f"worker {slot} could not load the model: {text}", True)
+        self.tell(self.progress, f"worker {slot} cannot go on: {text}", True)
 
     def _step(self, slot: int, steps: tuple[int, int]) -> None:
         self.progress.begun[slot] = steps[0] / max(steps[1], 1)

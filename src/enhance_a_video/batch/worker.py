@@ -21,7 +21,7 @@ from ..settings import Settings
 
 # (kind, payload):
 #   ready   {"host", "pid", "device"}
-#   unable  (name of the error's class, text)     the pipeline could not be loaded
+#   unable  (name of the error's class, text)     the pipeline cannot be loaded, or no clip be written on this machine
 #   step    (steps done, steps in all)
 #   done    (bytes of the mp4, record)
 #   failed  (name of the error's class, text, whether the worker is to be replaced)
@@ -63,11 +63,13 @@ class Worker:
         return "ready", {"host": platform.node(), "pid": os.getpid(), "device": device}
 
     def make(self, task: Task, progress: Callable[[int, int], None] | None = None) -> Message:
-        """Makes a clip: done or failed."""
-        from ..errors import EnhanceAVideoError
+        """Makes a clip: done or failed; unable where the fault is not the clip's."""
+        from ..errors import EnhanceAVideoError, VideoFileError
 
         try:
             return "done", self._make(task, progress)
+        except VideoFileError as error:  # a full disk: every further clip would fail here as well
+            return "unable", (type(error).__name__, str(error))
         except EnhanceAVideoError as error:
             return "failed", (type(error).__name__, str(error), False)
         except Exception as error:  # an error on a CUDA device may have spoilt the process for every later clip

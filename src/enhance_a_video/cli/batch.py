@@ -6,6 +6,7 @@ import json as jsonlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -171,7 +172,7 @@ def _bar() -> Iterator[Callable[[Progress, str, bool], None]]:
             bar.update(task, total=progress.total, completed=progress.clips, clips=count, description=text)
             if line and (wrong or not err.is_terminal):
                 left = bar.tasks[0].time_remaining
-                ending = "" if left is None or err.is_terminal else f", {left / 60:.0f} min left"
+                ending = "" if left is None or err.is_terminal else f", {timedelta(seconds=round(left))} left"
                 err.print(f"{count}{ending}: {escape(line)}", highlight=False, soft_wrap=True)
 
         yield tell
