@@ -6,9 +6,10 @@ A grid of 4 frames of 4 x 6 tokens, fp32, on the CPU, a forward call in millisec
 class that the installed diffusers lacks skips its tests, by name.
 """
 
-from . import cogvideox, hunyuan, ltx, single, wan
+from . import cached, cogvideox, cosmos, helios, hunyuan, kandinsky, ltx, sana, single, unet, wan
 from .base import TEXT, H, T, Tiny, W, noise, run, take
 
-TINY: dict[str, Tiny] = {**wan.TINY, **cogvideox.TINY, **hunyuan.TINY, **ltx.TINY, **single.TINY}
+_GROUPS = (wan, cogvideox, hunyuan, ltx, single, cosmos, kandinsky, sana, helios, cached, unet)
+TINY: dict[str, Tiny] = {name: tiny for group in _GROUPS for name, tiny in group.TINY.items()}
 
 __all__ = ["TEXT", "TINY", "H", "T", "Tiny", "W", "noise", "run", "take"]

@@ -5,7 +5,25 @@ which noise schedule the class was trained. Nothing else in the package knows a 
 docs/add-a-model.md.
 """
 
-from . import cogvideox, hunyuan, ltx, wan  # noqa: F401  (each registers its rows)
+from . import (  # noqa: F401  (each registers its rows)
+    allegro,
+    anyflow,
+    cogvideox,
+    cosmos,
+    easyanimate,
+    helios,
+    hunyuan,
+    kandinsky,
+    latte,
+    ltx,
+    minimax,
+    mochi,
+    motif,
+    sana,
+    unet,
+    wan,
+    wan_animate_2,
+)
 from .registry import (
     Arguments,
     Config,
