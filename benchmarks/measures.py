@@ -1,6 +1,6 @@
 """What do the measures see? Known damage planted in clean clips, and how each measure moves.
 
-    python benchmarks/measures.py                 # the tables of docs/measures.md, a few minutes on a core
+    python benchmarks/measures.py                 # the tables of docs/measures.md, some minutes on a core
 
 Two kinds of clean clips, both drawn and so without any defect: the embedded world's (64x64, the camera stands still,
 things move before a fixed picture) and textures under a moving camera with a thing that moves against them (96x96).
@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from enhance_a_video.metrics import MEASURES, measure
 from enhance_a_video.metrics.damage import DAMAGES
 from enhance_a_video.toy import world
 from enhance_a_video.toy.train_transformer import held_out_scene
+
+ERR = Console(stderr=True)
 
 
 def world_clip(number: int) -> np.ndarray:
@@ -50,11 +53,11 @@ def camera_clip(number: int, frames: int = 25, side: int = 96) -> np.ndarray:
 
 
 def table(clip_of: Callable[[int], np.ndarray], clips: int, amounts: list[float], what: str) -> str:
-    clean = [measure(clip_of(n)) for n in track(range(clips), description=what)]
+    clean = [measure(clip_of(n)) for n in track(range(clips), description=what, console=ERR)]
     names = list(MEASURES)
     lines = ["| damage | amount | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     lines.append("| none | | " + " | ".join(_number(np.mean([row[name] for row in clean])) for name in names) + " |")
-    for damage, apply in track(DAMAGES.items(), description=what):
+    for damage, apply in track(DAMAGES.items(), description=what, console=ERR):
         for amount in amounts:
             rows = [measure(apply(clip_of(n), amount)) for n in range(clips)]
             cells = [_cell([b[n] for b in clean], [a[n] for a in rows]) for n in names]

@@ -51,7 +51,7 @@ def motion_smoothness(clip: Clip) -> np.ndarray:
     1 - mean absolute difference between the frame and its prediction. The idea and the scale are those of VBench's
     motion smoothness (Huang et al. 2024), which keeps every second frame and lets the network AMT-S draw the others.
     Here every inner frame is predicted, by optical flow and without weights: DIS flow between the two neighbours in
-    both directions, flow at the middle as in Super SloMo (Jiang et al. 2018, eq. 4 at t = 1/2), both neighbours pulled
+    both directions, flow at the middle from both as in Super SloMo (Jiang et al. 2018, t = 1/2), both neighbours pulled
     there and averaged where they lie inside the picture. It is not VBench's number and does not compare with it.
     """
     values = []

@@ -24,8 +24,8 @@ from ..errors import ExternalToolError, MissingExtraError, SettingsError, VideoF
 _WORKER = Path(__file__).with_name("vbench_worker.py")
 _HOW = (
     "Make it an environment of its own:  python -m venv vbench-env  &&  "
-    "vbench-env/bin/pip install 'torch<2.6' torchvision vbench  and name it:  --vbench-python vbench-env/bin/python "
-    "(docs/vbench.md)."
+    "vbench-env/bin/pip install torch==2.5.1 torchvision==0.20.1 vbench  and name it:  "
+    "--vbench-python vbench-env/bin/python  (docs/vbench.md)."
 )
 
 
