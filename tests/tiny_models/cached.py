@@ -78,7 +78,7 @@ def animate_2_inputs(batch: int, frames: int) -> dict[str, Any]:
         "seq_len": (frames + 1) * H * W,
         "reference_grid_sizes": torch.tensor([[frames, H, W]] * batch),
         "origin_len": 4 * (frames - 1) + 1,
-        "origin_area": [16 * H, 16 * W],
+        "origin_area": (16 * H, 16 * W),
     }
 
 
@@ -86,7 +86,7 @@ def after_the_reference(video: Tensor) -> list[Tensor]:
     return list(torch.cat([noise(len(video), 4, 1, 2 * H, 2 * W, seed=7), video], 2))
 
 
-# No batch here: a cache is made for one number of samples. test_packed.py gives each sample its own.
+# No batch here: a cache is made for one number of samples. test_rows.py gives each sample its own.
 TINY = {
     "anyflow_far": Tiny(
         "AnyFlowFARTransformer3DModel", _far, far_inputs, 2, lambda video: video.transpose(1, 2), batches=False,

@@ -116,7 +116,7 @@ TINY = {
     "minimax_h3": Tiny("MiniMaxH3Transformer3DModel", _minimax, _minimax_inputs, 2, _rows),
     "minimax_h3_reference": Tiny(
         "MiniMaxH3Transformer3DModel", _minimax, lambda b, t: _minimax_inputs(b, t, REFERENCE), 2, _after_the_reference,
-        frames=(4, 2),  # a single frame beside a reference is refused: test_packed.py
+        frames=(4, 2),  # a single frame beside a reference is refused: test_rows.py
     ),
     "motif_video": Tiny("MotifVideoTransformer3DModel", _motif, _motif_inputs, 5, channels=9),
 }  # fmt: skip

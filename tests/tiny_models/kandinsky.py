@@ -119,7 +119,7 @@ TINY = {
     ),
     "kandinsky_5_nabla": Tiny(
         "Kandinsky5Transformer3DModel", _nabla, _nabla_inputs, 1, channels_last, size=(2 * BLOCK, 4 * BLOCK),
-        batches=False,  # it rounds query and key to bfloat16: test_packed.py compares with that much tolerance
+        batches=False,  # it rounds query and key to bfloat16: test_rows.py compares with that much tolerance
         sharpen=same_keys,
     ),
     "kandinsky_6": Tiny(

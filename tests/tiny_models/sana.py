@@ -65,9 +65,9 @@ def _refiner(**changes: Any) -> nn.Module:
 
 @functools.cache
 def rotary(batch: int, frames: tuple[int, ...], **changes: Any) -> tuple[Tensor, Tensor]:
-    return _refiner(**changes).build_rotary_emb_for_absolute_positions(
-        batch, list(frames), H, W, torch.device("cpu"), 24.0
-    )
+    with torch.device("meta"):  # it takes no weights
+        model = _refiner(**changes)
+    return model.build_rotary_emb_for_absolute_positions(batch, list(frames), H, W, torch.device("cpu"), 24.0)
 
 
 def _refiner_inputs(batch: int, frames: int, first: int = 0, **changes: Any) -> dict[str, Any]:
