@@ -22,11 +22,6 @@ ALWAYS = {"start": 0.0, "end": 1.0}
 SITES = H * W
 
 
-def TINY[name].model():
-    """The tiny model, or a skip where this diffusers lacks its class."""
-    return TINY[name].model()
-
-
 # ------------------------------------------------------------------------- only the video's tokens are scaled
 @pytest.mark.parametrize("name, layer, part, video", [
     ("cosmos_3", "layers.1.self_attn", 1, slice(0, T * SITES)),
