@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint train-toy study clean
+.PHONY: demo test lint models-page train-toy study clean
 
 demo: $(READY)  ## the main job: one prompt without and with the method, side by side, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -14,6 +14,9 @@ test: $(READY)  ## all tests
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples && $(BIN)/mypy
+
+models-page: $(READY)  ## docs/models.md from the rows
+	$(BIN)/python -m enhance_a_video.families > docs/models.md
 
 train-toy: $(READY)  ## train the embedded model again (hours)
 	$(BIN)/python -m enhance_a_video.toy.train --out runs/toy

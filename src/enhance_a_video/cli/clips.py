@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -168,20 +168,23 @@ def compare(
 @app.command()
 def models(json: Json = False) -> None:
     """The supported video transformers and published weights that use them."""
-    from ..families import families
+    from ..families.page import described_all
 
-    rows: list[dict[str, Any]] = [
-        {"name": f.name, "transformer": f.transformer, "checkpoints": list(f.checkpoints), "notes": f.notes}
-        for f in families()
-    ]
+    rows = described_all()
     if json:
         print(jsonlib.dumps({"command": "models", "models": rows}))
         return
     screen = Console()
     screen.print("[bold]embedded[/]  [dim]the default: a small Wan, inside this package[/]", highlight=False)
     for row in rows:
-        screen.print(f"[bold]{row['name']}[/]  [dim]{row['transformer']}[/]", highlight=False)
-        screen.print(f"  {escape(row['notes'])}", highlight=False)
-        for name in row["checkpoints"]:
-            screen.print(f"    --model {name}", highlight=False, soft_wrap=True)
-    screen.print("\nAny folder or fine-tune with one of these transformers works as well. Yours: docs/add-a-model.md")
+        screen.print(f"[bold]{row['name']}[/]  [dim]{row['transformer']}: {row['attention']}[/]", highlight=False)
+        for text in (row["notes"], f"cannot be enhanced: {row['refused']}" if row["refused"] else ""):
+            if text:
+                screen.print(f"  {escape(text)}", highlight=False)
+        for name in () if row["refused"] else row["checkpoints"]:
+            screen.print(f"    {name}", highlight=False, soft_wrap=True)
+    screen.print(
+        "\nA whole pipeline is given with --model, from the hub or a folder; adapters and single transformers go into "
+        "theirs in Python. Any fine-tune of these classes works as well. Yours: docs/add-a-model.md. What was tested, "
+        "and on what: docs/models.md"
+    )

@@ -13,4 +13,5 @@ register(Family(
     noise=VariancePreserving(),
     checkpoints=("rhymes-ai/Allegro",),
     notes="",
+    tested=("allegro",),
 ))  # fmt: skip

@@ -15,7 +15,8 @@ def _chunk_frames(config: Config, arguments: Arguments) -> int:
             "from looking at later chunks, so there is no attention between all frames to measure. Generate with the "
             "cache, or remove the enhancement."
         )
-    return 1 if arguments["kv_cache_flag"]["is_cache_step"] else _all_frames(config, arguments)
+    filling = (arguments.get("kv_cache_flag") or {}).get("is_cache_step")
+    return 1 if filling else _all_frames(config, arguments)
 
 
 register(Family(
@@ -28,4 +29,5 @@ register(Family(
     checkpoints=("nvidia/AnyFlow-FAR-Wan2.1-1.3B-Diffusers",),
     notes="the chunk being generated (3 latent frames in the released models); cached chunks are neither counted nor "
     "scaled, and the pass that fills the cache is left alone. The window counts within each chunk",
+    tested=("anyflow_far",),
 ))  # fmt: skip

@@ -16,6 +16,7 @@ register(Family(
         "THUDM/CogVideoX1.5-5B", "THUDM/CogVideoX1.5-5B-I2V", "alibaba-pai/CogVideoX-Fun-V1.1-5b-Pose",
     ),
     notes="2B, 5B, 1.5 (temporal patches of 2), Fun; fuse_qkv_projections() is followed",
+    tested=("cogvideox_2b", "cogvideox_5b", "cogvideox_15"),
 ))  # fmt: skip
 
 register(Family(
@@ -27,4 +28,5 @@ register(Family(
     noise=VariancePreserving(),
     checkpoints=("BestWishYsh/ConsisID-preview",),
     notes="the face is brought in by layers of its own (perceiver_cross_attention), which are left alone",
+    tested=("consisid",),
 ))  # fmt: skip

@@ -38,6 +38,7 @@ register(Family(
     ),
     notes="each generation gives its timestep in a unit of its own: the window counts the scheduler's steps, and on a "
     "bare transformer only start=0.0, end=1.0 is possible",
+    tested=("cosmos", "cosmos_25"),
 ))  # fmt: skip
 
 register(Family(
@@ -50,6 +51,7 @@ register(Family(
     video=_packed_rows,
     timestep="vision_timesteps",
     checkpoints=("nvidia/Cosmos3-Nano", "nvidia/Cosmos3-Super"),
-    notes="one vision item a call; sound and action tokens are neither seen nor scaled; waits for the device once a "
-    "generation (where the video lies)",
+    notes="one vision item a call; sound and action tokens are neither seen nor scaled; waits for the device at the "
+    "first call of a generation (where the video lies)",
+    tested=("cosmos_3", "cosmos_3_sound_first"),
 ))  # fmt: skip

@@ -15,4 +15,5 @@ register(Family(
         "alibaba-pai/EasyAnimateV5.1-12b-zh-InP-diffusers",
     ),
     notes="the published shift is not known here: a bare transformer needs start=0.0, end=1.0, a pipeline nothing",
+    tested=("easyanimate",),
 ))  # fmt: skip

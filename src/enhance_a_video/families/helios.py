@@ -26,4 +26,5 @@ register(Family(
     checkpoints=("BestWishYsh/Helios-Base", "BestWishYsh/Helios-Mid", "BestWishYsh/Helios-Distilled"),
     notes="the chunk being generated; history is neither counted nor scaled. The window counts within each chunk, and "
     "with the pyramid pipeline within each of its stages",
+    tested=("helios", "helios_first_chunk"),
 ))  # fmt: skip

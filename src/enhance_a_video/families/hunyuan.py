@@ -16,6 +16,7 @@ register(Family(
         "Skywork/SkyReels-V1-Hunyuan-I2V",
     ),
     notes="single blocks project outside the attention module: the gain acts before that, as in the authors' code",
+    tested=("hunyuan", "hunyuan_token_replace", "hunyuan_latent_concat"),
 ))  # fmt: skip
 
 
@@ -37,6 +38,7 @@ register(Family(
     checkpoints=("lllyasviel/FramePackI2V_HY", "lllyasviel/FramePack_F1_I2V_HY_20250503"),
     notes="only the frames that are being made are seen and scaled, not the history in front of them; shift 7 is the "
     "bound that the pipeline's dynamic shift reaches at usual sizes",
+    tested=("hunyuan_framepack",),
 ))  # fmt: skip
 
 register(Family(
@@ -50,4 +52,5 @@ register(Family(
         "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v", "hunyuanvideo-community/HunyuanVideo-1.5-480p_i2v",
     ),
     notes="shift 5 is that of 480p; 720p has 9 (text-to-video) and 7 (image-to-video)",
+    tested=("hunyuan15",),
 ))  # fmt: skip

@@ -46,6 +46,7 @@ register(Family(
         "kandinskylab/Kandinsky-5.0-T2V-Pro-sft-5s-Diffusers", "kandinskylab/Kandinsky-5.0-I2V-Pro-sft-5s-Diffusers",
     ),
     notes="dense and NABLA; NABLA's sparsity is not in the temporal attention that is measured",
+    tested=("kandinsky_5", "kandinsky_5_nabla"),
 ))  # fmt: skip
 
 register(Family(
@@ -59,6 +60,7 @@ register(Family(
     checkpoints=("kandinskylab/Kandinsky-6.0-Pro-distill-5s-Diffusers",),
     notes="video layers only, audio is left alone; the reference frame that image-to-video appends is neither counted "
     "nor scaled; 5.0 is the shift of its distilled scheduler",
+    tested=("kandinsky_6", "kandinsky_6_reference"),
 ))  # fmt: skip
 
 register(Family(
@@ -71,4 +73,5 @@ register(Family(
     checkpoints=("kandinskylab/Kandinsky-6.0-VSR-distilled2steps-5s-Diffusers",),
     notes="each tile of the picture has a gain of its own; NABLA's sparsity is not in the temporal attention that is "
     "measured",
+    tested=("kandinsky_6_sr",),
 ))  # fmt: skip

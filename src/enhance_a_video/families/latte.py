@@ -13,4 +13,5 @@ register(Family(
     noise=VariancePreserving(),
     checkpoints=("maxin-cn/Latte-1",),
     notes="its temporal blocks; the spatial ones see one frame at a time and are left alone",
+    tested=("latte",),
 ))  # fmt: skip

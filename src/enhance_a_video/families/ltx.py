@@ -77,6 +77,7 @@ register(Family(
     checkpoints=("Lightricks/LTX-Video", "Lightricks/LTX-Video-0.9.5", "Lightricks/LTX-Video-0.9.8-13B-distilled"),
     notes="shift e^2.05 is the published one at 4096 tokens; condition tokens (LTXConditionPipeline, "
     "LTXI2VLongMultiPromptPipeline) are told from the video by their coordinates, read once for each tensor of them",
+    tested=("ltx", "ltx_conditions", "ltx_guides"),
 ))  # fmt: skip
 
 
@@ -119,4 +120,5 @@ register(Family(
     ),
     notes="self-attention of the video alone: sound and what crosses between the two are left as they are, and so are "
     "keyframe and reference tokens behind the video; layers that spatio-temporal guidance skips are not scaled",
+    tested=("ltx2", "ltx2_keyframes", "ltx2_keyframes_by_place", "ltx23"),
 ))  # fmt: skip

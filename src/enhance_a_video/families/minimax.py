@@ -44,5 +44,6 @@ register(Family(
     checkpoints=("MiniMaxAI/MiniMax-H3",),
     notes="the generated video; keyframes, references, audio and text are neither counted nor scaled. The window "
     "counts the scheduler's steps, and on a bare transformer only start=0.0, end=1.0 is possible; waits for the device "
-    "twice a generation (where the video lies)",
+    "at the first call of a generation (where the video lies)",
+    tested=("minimax_h3", "minimax_h3_reference"),
 ))  # fmt: skip

@@ -15,4 +15,5 @@ register(Family(
     checkpoints=("genmo/mochi-1-preview",),
     notes="the block normalises what its attention returns, which would undo any gain: the gain acts behind norm2; "
     "timesteps count up to the clean video",
+    tested=("mochi",),
 ))  # fmt: skip

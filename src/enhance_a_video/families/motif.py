@@ -13,4 +13,5 @@ register(Family(
     checkpoints=("Motif-Technologies/Motif-Video-2B",),
     notes="dual, single and decoder blocks; in the decoder the stream that becomes the output. Single blocks project "
     "outside the attention module: the gain acts before that",
+    tested=("motif_video",),
 ))  # fmt: skip

@@ -61,6 +61,7 @@ class Family:
     timestep: str = "timestep"  # the argument that says how noisy the latents are; "" = none does, ask the scheduler
     checkpoints: tuple[str, ...] = ()  # published weights of this class, as on the model hub
     notes: str = ""
+    tested: tuple[str, ...] = ()  # the variants that the tests run: tiny models of the real class (docs/models.md)
     query_key: QueryKey = None  # where query and key are seen; None = at torch's or diffusers' kernel
     batch: Callable[[Config, Arguments], int] | None = None  # samples; None = as many as the first tensor argument has
     refused: str = ""  # why the class cannot be enhanced; the other fields then mean nothing

@@ -54,6 +54,7 @@ register(Family(
     scale_at="",  # the block's attention: gated and projected after the kernel, the camera branch included
     checkpoints=("Efficient-Large-Model/SANA-WM_bidirectional-diffusers",),
     notes="its softmax layers only (every 4th); the others are a linear recurrence without an attention map",
+    tested=("sana_wm", "sana_wm_cameras"),
 ))  # fmt: skip
 
 register(Family(
@@ -66,4 +67,5 @@ register(Family(
     checkpoints=("Efficient-Large-Model/SANA-WM_bidirectional-diffusers",),
     notes="the frames of the block being refined (few); cached frames before it are neither counted nor scaled; waits "
     "for the device once a call, because its frame count is nowhere but in the rotary embedding",
+    tested=("sana_wm_refiner", "sana_wm_refiner_cached"),
 ))  # fmt: skip

@@ -15,6 +15,7 @@ register(Family(
     noise=VariancePreserving(),
     checkpoints=("ali-vilab/text-to-video-ms-1.7b", "cerspense/zeroscope_v2_576w", "cerspense/zeroscope_v2_XL"),
     notes="both attentions of a temporal block are self-attention over frames",
+    tested=("unet3d",),
 ))  # fmt: skip
 
 register(Family(
@@ -26,6 +27,7 @@ register(Family(
     noise=VariancePreserving(),
     checkpoints=("ali-vilab/i2vgen-xl",),
     notes="the temporal encoder of the image condition is left alone: it sees no video",
+    tested=("i2vgen",),
 ))  # fmt: skip
 
 register(Family(
@@ -40,6 +42,7 @@ register(Family(
         "guoyww/animatediff-motion-adapter-sdxl-beta", "wangfuyun/AnimateLCM",
     ),
     notes="both attentions of a motion module; FreeNoise's windows are shorter than the video and are refused",
+    tested=("animatediff",),
 ))  # fmt: skip
 
 register(Family(
@@ -51,4 +54,5 @@ register(Family(
     noise=Karras(highest=700.0, lowest=0.002),
     checkpoints=("stabilityai/stable-video-diffusion-img2vid", "stabilityai/stable-video-diffusion-img2vid-xt"),
     notes="attn1 of the temporal blocks; attn2 sees the image condition",
+    tested=("svd",),
 ))  # fmt: skip

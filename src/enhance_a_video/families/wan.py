@@ -67,6 +67,7 @@ register(Family(
         "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "Wan-AI/Wan2.2-I2V-A14B-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
     ),
     notes="2.1, 2.2 (two transformers), image-to-video; TI2V's per-token timesteps",
+    tested=("wan", "wan_i2v", "wan22_ti2v"),
 ))  # fmt: skip
 
 register(Family(
@@ -80,6 +81,7 @@ register(Family(
     checkpoints=("Wan-AI/Wan2.1-VACE-1.3B-diffusers", "Wan-AI/Wan2.1-VACE-14B-diffusers"),
     notes="reference images, which the pipeline puts in front as frames, are neither counted nor scaled: they are told "
     "by their all-zero mask, read once for each condition",
+    tested=("wan_vace", "wan_vace_references"),
 ))  # fmt: skip
 
 register(Family(
@@ -92,6 +94,7 @@ register(Family(
     noise=Flow(shift=5.0),
     checkpoints=("Wan-AI/Wan2.2-Animate-14B-Diffusers",),
     notes="the first latent frame is the reference image: neither counted nor scaled",
+    tested=("wan_animate",),
 ))  # fmt: skip
 
 register(Family(
@@ -107,6 +110,7 @@ register(Family(
     ),
     notes="diffusion forcing as well: a timestep for each frame, of which the noisiest counts, and block-causal "
     "attention, whose mask the intensity leaves out; image-to-video uses shift 5",
+    tested=("skyreels_v2", "skyreels_v2_forcing"),
 ))  # fmt: skip
 
 register(Family(
@@ -118,6 +122,7 @@ register(Family(
     noise=Flow(shift=5.0),
     checkpoints=("nvidia/ChronoEdit-14B-Diffusers",),
     notes="edits an image as a short video, of two latent frames unless it reasons in time: there is little to enhance",
+    tested=("chronoedit",),
 ))  # fmt: skip
 
 register(Family(
@@ -129,4 +134,5 @@ register(Family(
     noise=Flow(shift=5.0),
     checkpoints=("nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers",),
     notes="few-step flow maps: with 4 steps the default window is the first 2",
+    tested=("anyflow",),
 ))  # fmt: skip

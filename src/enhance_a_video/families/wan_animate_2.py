@@ -42,4 +42,5 @@ register(Family(
     checkpoints=("Wan-AI/Wan2.2-Animate-2-14B-Diffusers",),
     notes="the first frame, the reference image's place, is neither counted nor scaled; the pass over the driving "
     "video is left alone. The window counts within each segment",
+    tested=("wan_animate_2",),
 ))  # fmt: skip

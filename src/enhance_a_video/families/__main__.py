@@ -1,0 +1,5 @@
+"""Prints docs/models.md."""
+
+from .page import page
+
+print(page(), end="")
