@@ -19,7 +19,7 @@ FLOORS = [
     {"settings", "schedule", "record", "seam", "video", "toy"},
     {"families", "plan"},
     {"enhancement"},
-    {"pipelines"},
+    {"attention", "pipelines"},
     {"comparison"},
     {"report"},
     {"job", "batch", "score"},
@@ -69,6 +69,7 @@ def test_the_front_door():
         "Temperature",
         "cross_frame_intensity",
         "enhance",
+        "enhance_attention",
         "errors",
     ]
     for name in enhance_a_video.__all__:

@@ -5,6 +5,7 @@ handle = enhance(pipe)
 """
 
 from . import errors
+from .attention import enhance_attention
 from .enhancement import Enhancement, enhance
 from .intensity import cross_frame_intensity
 from .policy import Strength, Temperature
@@ -19,5 +20,6 @@ __all__ = [
     "Temperature",
     "cross_frame_intensity",
     "enhance",
+    "enhance_attention",
     "errors",
 ]

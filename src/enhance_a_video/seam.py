@@ -88,6 +88,7 @@ class _Call:
     key: Tensor | None = None
     seen: list[Any]
     late: Tensor | None = None  # the gain, until the module that is to be scaled by it has run
+    done: bool = False  # whether that was one inside the layer
 
 
 class _CallInThread(_Call, threading.local):
@@ -252,18 +253,22 @@ def _enhanced(original: type, kernels: tuple[Kernel, ...]) -> type:
         watch = getattr(self, _WATCH)
         call = _running()
         call.watch, call.length, call.kernel_calls = watch, _length(self, watch, names, args, kwargs), 0
-        call.seen, call.late, call.shards = [], None, _shards(self, watch)
+        call.seen, call.late, call.done, call.shards = [], None, False, _shards(self, watch)
         try:
             _look_before(self, watch, args, kwargs)
             output = inner(self, *args, **kwargs)
-            _look_after(watch)
             seen = call.seen
         finally:
             call.watch, call.seen, call.query, call.key = None, [], None, None
+        if call.done:
+            return output
         if not seen and not watch.tokens.skips:
+            how, missed = watch.query_key, "calling its attention kernel"
+            if isinstance(how, Outputs):
+                missed = f"running {how.query} and {how.key}"
             raise UnsupportedModelError(
-                f"{watch.name}: {original.__name__} returned without calling its attention kernel, so there was "
-                "nothing to see. Leave this layer out with layers=..."
+                f"{watch.name}: {original.__name__} returned without {missed}, so there was nothing to see. Leave this "
+                "layer out with layers=..."
             )
         gain = watch.gain(seen) if seen else None
         if gain is None or watch.scaled_later:
@@ -295,13 +300,6 @@ def _look_before(self: Any, watch: Watch, args: tuple[Any, ...], kwargs: dict[st
     _look(query, key, None)
 
 
-def _look_after(watch: Watch) -> None:
-    """Where query and key are what two modules of the layer put out."""
-    call, how = _running(), watch.query_key
-    if isinstance(how, Outputs) and call.query is not None and call.key is not None:
-        _look(how.arrange(call.query), how.arrange(call.key), how.scale)
-
-
 _NOTES = "_notes_for_enhance_a_video"
 
 
@@ -313,7 +311,12 @@ def _noting(original: Any, name: str) -> type:
     @functools.wraps(function)
     def forward(self, *args, **kwargs):
         output = function(self, *args, **kwargs)
-        setattr(_running(), name, output)
+        call, watch = _running(), getattr(self, _WATCH)
+        how: Any = watch.query_key
+        if call.watch is watch:
+            setattr(call, name, output)
+            if call.query is not None and call.key is not None:
+                _look(how.arrange(call.query), how.arrange(call.key), how.scale)
         return output
 
     return _subclass(original, {"forward": forward, _NOTES: name})
@@ -338,12 +341,26 @@ def _scaling(original: Any) -> type:
     @functools.wraps(function)
     def forward(self, *args, **kwargs):
         output = function(self, *args, **kwargs)
-        call = _running()
-        gain, call.late = call.late, None
         watch = getattr(self, _WATCH)
+        gain = _late_gain(watch)
         return output if gain is None else scaled(output, gain, watch.rows(), watch.tokens.argument or 0)
 
     return _subclass(original, {"forward": forward})
+
+
+def _late_gain(watch: Watch) -> Tensor | None:
+    """The gain for a module that is scaled in place of the layer, after it or inside it."""
+    call = _running()
+    if call.watch is not watch:  # after it
+        gain, call.late = call.late, None
+        return gain
+    if not call.seen and not watch.tokens.skips:
+        raise UnsupportedModelError(
+            f"{watch.name}: the module that is to be scaled ran before query and key were seen, so it is not what "
+            "follows the attention. Name another one."
+        )
+    call.done = True
+    return watch.gain(call.seen) if call.seen else None
 
 
 def _subclass(original: type, functions: dict[str, Any]) -> type:
@@ -404,7 +421,7 @@ class Seam:
     def attach(self, shared: bool = False) -> None:
         """Watch the module's present processor. One that serves several modules is left alone: a copy stands in.
 
-        Raises UnsupportedModelError when the processor calls no kernel that is known here.
+        Raises UnsupportedModelError when query and key cannot be seen, NoLayersError when a module for it is not there.
         """
         carrier = carrier_of(self.module)
         original = type(carrier)
@@ -422,8 +439,10 @@ class Seam:
             setattr(self.scale_at, _WATCH, self.watch)
             self.scale_at.__class__ = _scaling(self.scaling)
         for name, module in outputs.items():
-            self.noting.append((module, type(module)))
-            module.__class__ = _noting(type(module), name)
+            own: Any = type(module)
+            self.noting.append((module, own))
+            setattr(module, _WATCH, self.watch)
+            module.__class__ = _noting(own, name)
 
     def _outputs(self) -> dict[str, Any]:
         """The modules whose outputs are query and key. Raises NoLayersError when one is not there."""

@@ -46,7 +46,8 @@ class FrameCount:
 class Family:
     """One transformer class. Which of the usual kernels it calls needs no field: that is read off its code (seam.py).
 
-    Functions get the transformer's config and the arguments of its forward call.
+    Functions get the transformer's config and the arguments of its forward call. Raises SettingsError for an invalid
+    regular expression.
     """
 
     name: str  # what people call it
@@ -57,7 +58,7 @@ class Family:
     noise: Noise | None  # what its timestep means; None when it cannot be said
     video: Callable[[Config, Arguments], Rows] | None = None  # which tokens of the stream are video; None = all
     module: str = ""  # of the modules named so, only those of this class; "" = all
-    scale_at: str | None = None  # the module to scale instead of the attention, a name beside it; "" = its parent
+    scale_at: str | None = None  # the module to scale instead: a name beside the attention, ".name" in it, "" around it
     timestep: str = "timestep"  # the argument that says how noisy the latents are; "" = none does, ask the scheduler
     checkpoints: tuple[str, ...] = ()  # published weights of this class, as on the model hub
     notes: str = ""
@@ -66,18 +67,20 @@ class Family:
     batch: Callable[[Config, Arguments], int] | None = None  # samples; None = as many as the first tensor argument has
     refused: str = ""  # why the class cannot be enhanced; the other fields then mean nothing
 
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.attention)
+        except re.error as error:
+            raise SettingsError(f"{self.transformer}: attention={self.attention!r}: {error}") from None
+
 
 _FAMILIES: dict[str, Family] = {}
 
 
 def register(family: Family) -> Family:
-    """Add a row. Raises SettingsError for a class that has one already or an invalid regular expression."""
+    """Add a row. Raises SettingsError for a class that has one already."""
     if family.transformer in _FAMILIES:
         raise SettingsError(f"{family.transformer} is registered already: {_FAMILIES[family.transformer]}")
-    try:
-        re.compile(family.attention)
-    except re.error as error:
-        raise SettingsError(f"{family.transformer}: attention={family.attention!r}: {error}") from None
     _FAMILIES[family.transformer] = family
     return family
 
@@ -148,9 +151,7 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
 def attention_modules(model: nn.Module, family: Family) -> dict[str, nn.Module]:
     """The video self-attention modules of a model, in its own order. Raises NoLayersError when there are none."""
     pattern = re.compile(family.attention)
-    matched = {
-        n: m for n, m in model.named_modules() if pattern.search(n) and family.module in ("", type(m).__name__)
-    }
+    matched = {n: m for n, m in model.named_modules() if pattern.search(n) and family.module in ("", type(m).__name__)}
     if not matched:
         found = [
             n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()
@@ -170,8 +171,10 @@ def scaled_module(model: nn.Module, family: Family, attention: str) -> nn.Module
     """
     if family.scale_at is None:
         return None
-    parent = attention.rpartition(".")[0]
-    name = ".".join(part for part in (parent, family.scale_at) if part)
+    if family.scale_at.startswith("."):
+        name = attention + family.scale_at
+    else:
+        name = ".".join(part for part in (attention.rpartition(".")[0], family.scale_at) if part)
     try:
         return model.get_submodule(name)
     except AttributeError:

@@ -1,0 +1,36 @@
+"""In the manner of HunyuanVideo's own repository: a block of two streams is its own attention, projected inside it."""
+
+import torch
+from torch import Tensor, nn
+
+from . import kernels
+
+
+class DoubleBlock(nn.Module):
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.video_qkv, self.text_qkv = nn.Linear(dim, 3 * dim), nn.Linear(dim, 3 * dim)
+        self.video_proj, self.text_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, video: Tensor, text: Tensor, early: bool = False) -> tuple[Tensor, Tensor]:
+        """early: project first, which no model does"""
+        if early:
+            self.video_proj(video)
+        both = torch.cat([self.video_qkv(video), self.text_qkv(text)], 1)  # (B, L + N, 3*dim)
+        q, k, v = both.unflatten(2, (3, self.heads, -1)).unbind(2)
+        out = kernels.flash_attention(q, k, v).flatten(2)
+        return video + self.video_proj(out[:, : video.shape[1]]), text + self.text_proj(out[:, video.shape[1] :])
+
+
+class JointModel(nn.Module):
+    """forward(video (B, T*S, dim), text (B, N, dim), frames) -> (video, text)"""
+
+    def __init__(self, dim: int = 16, heads: int = 2, layers: int = 2):
+        super().__init__()
+        self.double_blocks = nn.ModuleList(DoubleBlock(dim, heads) for _ in range(layers))
+
+    def forward(self, video: Tensor, text: Tensor, frames: int, early: bool = False) -> tuple[Tensor, Tensor]:
+        for block in self.double_blocks:
+            video, text = block(video, text, early)
+        return video, text
