@@ -1,10 +1,11 @@
 # Everything here runs from nothing: each target makes its own virtual environment first.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint models-page train-toy study clean
+.PHONY: demo test lint models-page train-toy study study-small clean
 
 demo: $(READY)  ## the main job: one prompt without and with the method, side by side, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -21,8 +22,11 @@ models-page: $(READY)  ## docs/models.md from the rows
 train-toy: $(READY)  ## train the embedded model again (hours)
 	$(BIN)/python -m enhance_a_video.toy.train --out runs/toy
 
-study: $(READY)  ## the paired comparison of docs/results.md
-	$(BIN)/python benchmarks/paired.py --clips 200 --dtype bfloat16
+study: $(READY)  ## 200 prompts under the settings of docs/results.md; resumable
+	$(BIN)/enhance-a-video study studies/sweep.yaml --out runs/study --workers $(WORKERS)
+
+study-small: $(READY)  ## a scaled-down one, in under ten minutes on two cores
+	$(BIN)/enhance-a-video study studies/small.yaml --out runs/study-small --workers $(WORKERS)
 
 # CPU torch is what was tested; a torch that is already in reach of pip is taken at the pinned version.
 $(READY): pyproject.toml constraints.txt

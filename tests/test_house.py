@@ -22,6 +22,7 @@ FLOORS = [
     {"attention", "pipelines"},
     {"comparison"},
     {"report"},
+    {"study"},
     {"job", "batch", "score"},
     {"cli"},
 ]

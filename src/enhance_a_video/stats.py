@@ -45,7 +45,13 @@ class Paired:
         return {key: None if value != value else value for key, value in data.items()}
 
 
-def paired(before: Sequence[float], after: Sequence[float], *, level: float = 0.95, method: str = "t") -> Paired:
+def paired(
+    before: Sequence[float] | np.ndarray,
+    after: Sequence[float] | np.ndarray,
+    *,
+    level: float = 0.95,
+    method: str = "t",
+) -> Paired:
     """The mean difference of paired values and its interval.
 
     Args:

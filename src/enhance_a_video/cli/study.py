@@ -1,0 +1,187 @@
+"""The command `study`: an experiment from one file, planned, run, resumed and reported."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import SettingsError
+from .app import app, err
+from .options import Json
+
+if TYPE_CHECKING:
+    from ..study import Outcome, Plan, Results, Study
+
+
+@app.command()
+def study(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="The study, YAML.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the results; by default the study's name.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; several have one CPU thread each, and a GPU each in turn.")
+    ] = 1,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what it takes: clips, hours, clips needed for each measure.")
+    ] = False,
+    pilot: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many prompts, then the plan. They count later.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="Only write the pages, from what is stored.")] = False,
+    json: Json = False,
+) -> None:
+    """Does it help? Prompts x seeds x settings, in pairs, with intervals, corrected, worst cases shown.
+
+    Results go into a folder: study.sqlite (every number), report.html, report.md. Killed or stopped, the same command
+    goes on where it was.
+
+    enhance-a-video study study.yaml --pilot 10        the first 10 prompts; then how many are needed
+    enhance-a-video study study.yaml --workers 2       all of them, and the report
+    """
+    if sum((plan, report, pilot is not None)) > 1:
+        raise SettingsError("--plan, --pilot and --report are three things to do: give one of them.")
+    from .. import study as room
+
+    asked = room.read_study(file)
+    folder = out or Path(asked.name)
+    room.refuse_foreign(folder)
+    say = err if json else Console()
+    outcome = None
+    if not (plan or report):
+        with _bar("clips") as progress:
+            outcome = room.run(asked, folder, workers=workers, first=pilot, command=_command(ctx), progress=progress)
+    if plan or pilot is not None:
+        planned = room.make_plan(asked, folder, workers=workers)
+        data: dict[str, Any] = {"plan": planned.to_dict()}
+        _tell_plan(say, planned, file)
+    else:
+        with _bar("videos of the report") as progress:
+            results = room.analyse(asked, folder)
+            pages = room.write_pages(results, folder, progress=progress)
+        data = {"results": results.to_dict(), "files": [str(path) for path in pages]}
+        _tell(say, results, pages)
+    if json:
+        failed = outcome.failures if outcome else {}
+        print(jsonlib.dumps({"command": "study", "out": str(folder), "failures": failed, **data}, allow_nan=False))
+    _end(asked, outcome)
+
+
+def _command(ctx: typer.Context) -> str:
+    words = [str(word) for word in ctx.find_root().obj or []]
+    return shlex.join(["enhance-a-video", *words])
+
+
+def _end(asked: Study, outcome: Outcome | None) -> None:
+    if outcome and outcome.failures:
+        first = next(iter(outcome.failures.values()))
+        err.print(
+            f"[bold red]{len(outcome.failures)} of {outcome.planned} clips of {escape(asked.name)} could not be "
+            f"made.[/] The same command tries them again. The first: {escape(first)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar on stderr, with the time left; appears when there is something to do."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, speed_estimate_period=600) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+
+        def step(done: int, total: int, failed: int) -> None:
+            text = f"{what}, [red]{failed} failed[/]" if failed else what
+            bar.update(task, description=text, completed=done, total=total, visible=done < total)
+
+        yield step
+
+
+# -------------------------------------------------------------------------------------------------------- printing
+
+
+def _tell_plan(say: Console, plan: Plan, file: Path) -> None:
+    from ..study import view
+
+    asked = plan.study
+    parts = [f"{len(asked.prompts)} prompts", f"{len(asked.settings)} settings"]
+    parts += [f"{name} {', '.join(map(str, values))}" for name, values in asked.factors.items()]
+    say.print(f"[bold]{escape(asked.name)}[/]  [dim]{asked.digest}[/]", highlight=False)
+    say.print(f"{plan.clips:,} clips: {escape('; '.join(parts))}. {plan.done:,} stored, {plan.left:,} to make.")
+    if plan.other_weights:
+        say.print(f"{plan.other_weights:,} stored clips were made by other weights of the model and do not count.")
+    if plan.seconds is None or plan.hours is None:
+        again = f"enhance-a-video study {file} --pilot {max(4, min(10, len(asked.prompts)))}"
+        say.print(f"How long it takes and how many it needs is unknown before a pilot: {again}", soft_wrap=True)
+        return
+    each = f"{plan.workers} worker{'s' if plan.workers > 1 else ''}"
+    say.print(f"About {_hours(plan.hours)} with {each}, at {plan.seconds:.1f} s a clip.")
+    if not plan.needs:
+        say.print("Too few pairs are stored to say how many are needed: make a larger --pilot.")
+        return
+    say.print(
+        f"\nNeeded for a chance of {asked.power.power:.0%} to find the effect, in {view.plural(plan.unit)} "
+        f"(planned: {plan.units}):",
+        highlight=False,
+    )
+    say.print(_needs_table(view.needs(plan)))
+
+
+def _needs_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("measure", max_width=28)
+    for name in ("effect", "sd", "alone", "corrected", "planned find"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        style = {True: "green", False: "yellow", None: "dim"}[row["enough"]]
+        values = [row[key] for key in ("effect", "spread", "alone")]
+        table.add_row(row["label"], *values, f"[{style}]{row['all']}[/]", row["finds"])
+    return table
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
+
+
+def _tell(say: Console, results: Results, pages: list[Path]) -> None:
+    from ..study import view
+
+    say.print(f"[bold]{escape(results.study.name)}[/]: {escape(view.headline(results))}", highlight=False)
+    for text in view.warnings(results):
+        say.print(f"[yellow]{escape(text)}[/]", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("setting", max_width=24)
+    for name in ("pooled, sd", "95 % interval", "p", "", "better", "worse"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for label in results.study.others:
+        row = view.pooled_line(results, label)
+        style = {"better": "green", "worse": "red"}.get(row["verdict"], "dim")
+        values = (row["value"], row["span"], row["adjusted"], f"[{style}]{row['verdict']}[/]")
+        table.add_row(escape(label), *values, str(row["better"]), str(row["worse"]))
+    say.print(table)
+    for label in results.study.others:
+        say.print(f"[bold]{escape(label)}[/]: {escape(view.verdict(results, label))}", highlight=False)
+    say.print("\n[bold green]Written:[/]")
+    for path in pages:
+        say.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)

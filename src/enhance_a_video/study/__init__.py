@@ -1,0 +1,26 @@
+"""An experiment that anyone can run again: prompts x seeds x settings, all paired by prompt and noise.
+
+study = read_study("study.yaml")
+run(study, "out", workers=2)                     # resumable: what is stored is not made again
+write_pages(analyse(study, "out"), "out")        # report.html and report.md
+"""
+
+from .analysis import Results, analyse
+from .definition import Study, parse_study, read_study
+from .pages import refuse_foreign, write_pages
+from .planning import Plan, make_plan
+from .run import Outcome, run
+
+__all__ = [
+    "Outcome",
+    "Plan",
+    "Results",
+    "Study",
+    "analyse",
+    "make_plan",
+    "parse_study",
+    "read_study",
+    "refuse_foreign",
+    "run",
+    "write_pages",
+]

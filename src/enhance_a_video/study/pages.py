@@ -1,0 +1,245 @@
+"""The report of a study: one HTML file that needs nothing else, and the same tables as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputExistsError
+from ..report import number, style
+from ..video import write_text
+from . import view
+from .analysis import Results
+from .planning import Plan, make_plan
+from .run import Progress, ensure_videos
+from .store import FILE
+
+HTML, MARKDOWN = "report.html", "report.md"
+KINDS = {"worst": "Worst", "random": "Random", "best": "Best"}
+
+
+def write_pages(results: Results, folder: str | Path, *, progress: Progress | None = None) -> list[Path]:
+    """Writes report.html and report.md beside the results; earlier ones of the same study are replaced.
+
+    Args:
+        progress: called while videos that were not kept are generated again.
+    """
+    folder = Path(folder)
+    plan = make_plan(results.study, folder)
+    videos = _videos(results, folder, progress)
+    pages = [folder / HTML, folder / MARKDOWN]
+    write_text(pages[0], html(results, plan, videos), force=True)
+    write_text(pages[1], markdown(results, plan), force=True)
+    return pages
+
+
+def refuse_foreign(folder: str | Path) -> None:
+    """Pages without a database beside them are somebody else's.
+
+    Raises:
+        OutputExistsError: naming them.
+    """
+    folder = Path(folder)
+    there = [str(folder / name) for name in (HTML, MARKDOWN) if (folder / name).exists()]
+    if there and not (folder / FILE).exists():
+        raise OutputExistsError(f"Already there, and not of a study: {', '.join(there)}. Choose another --out.")
+
+
+# ------------------------------------------------------------------------------------------------------------ HTML
+
+
+def html(results: Results, plan: Plan, videos: dict[str, bytes]) -> str:
+    """The page. videos: clip's key -> mp4."""
+    from jinja2 import Environment
+
+    study = results.study
+    template = resources.files("enhance_a_video.study").joinpath("page.html").read_text(encoding="utf-8")
+    factors = view.grouped(results.parts)
+    return (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(template)
+        .render(
+            style=style(),
+            view=view,
+            results=results,
+            study=study,
+            plan=plan,
+            kinds=KINDS,
+            number=number,
+            shown=_shown(results),
+            settings=[view.pooled_line(results, label) for label in study.others],
+            tables=_tables(results),
+            forest=view.forest(results),
+            factors=[(name, parts, view.by_factor(parts, study.others)) for name, parts in factors.items()],
+            needs=view.needs(plan),
+            knobs=_knobs(results),
+            runs=results.runs,
+            videos=json.dumps({key: base64.b64encode(data).decode() for key, data in videos.items()}),
+        )
+    )
+
+
+def _tables(results: Results) -> list[tuple[str, str, list[tuple[str, list[dict[str, Any]]]]]]:
+    """(setting, verdict, groups of rows): against the truth, from the frames alone."""
+    found = []
+    for label in results.study.others:
+        effects = list(results.effects[label].values())
+        groups = [
+            ("Against the truth: what the prompt asked for", [view.line(e) for e in effects if e.row.truth]),
+            ("From the frames alone: knows nothing of the prompt", [view.line(e) for e in effects if not e.row.truth]),
+        ]
+        found.append((label, view.verdict(results, label), [(name, rows) for name, rows in groups if rows]))
+    return found
+
+
+def _shown(results: Results) -> tuple[str, ...]:
+    return results.study.videos.show or results.study.others
+
+
+def _videos(results: Results, folder: Path, progress: Progress | None) -> dict[str, bytes]:
+    """clip's key -> mp4 of every clip that the page shows, each once."""
+    study = results.study
+    plain = {trial.pair: trial for trial in study.trials() if trial.item.label == study.baseline}
+    wanted = {}
+    for label in _shown(results):
+        for cases in results.cases[label].values():
+            for case in cases:
+                wanted[case.clip] = case.trial
+                wanted[case.baseline] = plain[case.trial.pair]
+    paths = ensure_videos(study, folder, wanted, progress)
+    return {f"{key}-{weights}": path.read_bytes() for (key, weights), path in paths.items()}
+
+
+def _knobs(results: Results) -> list[tuple[str, str]]:
+    """Each setting's knobs as text."""
+    hidden = {"attention_maps", "observe_only", "per_sample", "sites"}
+    found = []
+    for label, settings in results.study.settings.items():
+        knobs = {} if settings is None else {k: v for k, v in settings.to_dict().items() if v is not None}
+        text = ", ".join(f"{name} {value}" for name, value in knobs.items() if name not in hidden)
+        found.append((label, text or "the plain model"))
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------- Markdown
+
+
+def markdown(results: Results, plan: Plan) -> str:
+    """The same tables for a repository or a paper's supplement; the videos are in the HTML."""
+    study = results.study
+    parts = [f"# {study.name}", view.headline(results)]
+    parts += [f"> **{text}**" for text in view.warnings(results)]
+    lines = [view.pooled_line(results, label) for label in study.others]
+    parts += [
+        "## Pooled score",
+        _table(
+            ["setting", "pooled, sd", "95 % interval", "p corrected", "", "win/tie/loss", "better", "worse",
+             "mean gain", "s a clip"],
+            [[r["label"], r["value"], r["span"], r["adjusted"], r["verdict"], r["score"], r["better"], r["worse"],
+              r["gain"], r["seconds"]] for r in lines],
+        ),
+    ]  # fmt: skip
+    if results.rivals:
+        parts += ["### Setting against setting: pooled score of the row minus that of the column", _rivals(results)]
+    for label, verdict, groups in _tables(results):
+        rows = [
+            [f"{r['label']}, {r['unit']}", r["direction"], r["before"], r["after"], r["difference"], r["span"],
+             r["relative"], r["relative_span"], r["score"], r["p"], r["adjusted"], _bold(r["verdict"])]
+            for _, group in groups for r in group
+        ]  # fmt: skip
+        head = ["measure", "", study.baseline, label, "change", "95 % interval", "relative", "95 % interval",
+                "win/tie/loss", "p", "p corrected", ""]  # fmt: skip
+        parts += [f"## {label}, against {study.baseline}", verdict, _table(head, rows)]
+    for factor, group in view.grouped(results.parts).items():
+        parts.append(f"## By {factor} (not corrected: for looking)")
+        for label in study.others:
+            parts.append(_part_table(results, label, group))
+    parts += ["## Was the study large enough?", needs_text(plan), needs_table(plan)]
+    for label in _shown(results):
+        parts += [f"## Cases: {label} (videos: {HTML})", _case_table(results, label)]
+    parts += ["## How it was done", *view.method(results), _provenance(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def needs_text(plan: Plan) -> str:
+    power = plan.study.power
+    return (
+        f"From the spread of the paired differences so far: how many {view.plural(plan.unit)} a change by the named "
+        f"effect needs to be found with a chance of {power.power:.0%}, when it is the only test and when it is one of "
+        f"all tests of this study; and what the {plan.units} planned ones can find."
+    )
+
+
+def needs_table(plan: Plan) -> str:
+    head = ["measure", "effect", "sd of differences", "needed, alone", "needed, corrected", "planned ones find", ""]
+    rows = [
+        [r["label"], r["effect"], r["spread"], r["alone"], r["all"], r["finds"],
+         {None: "", True: "enough", False: "too few"}[r["enough"]]]
+        for r in view.needs(plan)
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+def _rivals(results: Results) -> str:
+    labels = results.study.others
+    rows = [[a, *("" if a == b else view.rival(results.rivals.get((a, b))) for b in labels)] for a in labels]
+    return _table(["", *labels], rows)
+
+
+def _part_table(results: Results, label: str, group: Sequence[Any]) -> str:
+    rows = [["Pooled score, sd", *(_pooled_cell(part.pooled[label]) for part in group)]]
+    for row in results.study.measures:
+        if any(row.name in part.effects[label] for part in group):
+            rows.append(
+                [view.capital(row.label), *(view.part_cell(part.effects[label].get(row.name)) for part in group)]
+            )
+    return _table([label, *(part.value for part in group)], rows)
+
+
+def _pooled_cell(effect: Any) -> str:
+    half = (effect.change.high - effect.change.low) / 2
+    return f"{number(effect.change.difference, 3, sign=True)} ± {number(half, 3)}"
+
+
+def _case_table(results: Results, label: str) -> str:
+    rows = []
+    for kind, cases in results.cases[label].items():
+        for case in cases:
+            reasons = "; ".join(f"{name} {number(z, 1, sign=True)} sd" for name, *_, z in case.reasons)
+            where = ", ".join(f"{k} {v}" for k, v in case.trial.condition.items())
+            prompt = case.trial.item.prompt.replace("|", "\\|")
+            rows.append([kind, number(case.score, 2, sign=True), prompt, case.trial.item.seed, where, reasons])
+    return _table(["", "score, sd", "prompt", "seed", "", "what moved it"], rows)
+
+
+def _provenance(results: Results) -> str:
+    study = results.study
+    rows = [
+        [run["started"], run["digest"], run["workers"], run["about"]["machine"]["cpu"],
+         ", ".join(f"{k} {v}" for k, v in run["about"]["versions"].items()), f"`{run['command']}`"]
+        for run in results.runs
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            f"Hash of the study: `{study.digest}`. Models and weights: "
+            + ", ".join(f"{model} (`{weights}`)" for model, weights in results.weights.items())
+            + ". Settings: "
+            + "; ".join(f"{label}: {text}" for label, text in _knobs(results))
+            + ".",
+            _table(["started (UTC)", "hash", "workers", "machine", "versions", "command"], rows),
+            f"```yaml\n{study.text.strip()}\n```",
+        ]
+    )
+
+
+def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(map(str, head)) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def _bold(word: str) -> str:
+    return f"**{word}**" if word in ("better", "worse", "more", "less") else word

@@ -1,0 +1,411 @@
+"""Making the clips of a study: what is stored is not made again, what fails is recorded and the rest goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import pipelines, video
+from ..comparison import brief, generate_with
+from ..errors import EnhanceAVideoError, SettingsError
+from ..metrics import measure
+from ..plan import Item
+from ..toy import checker, model_folder, world
+from .definition import Study, Trial
+from .store import Store, only_one
+
+Progress = Callable[[int, int, int], None]  # (clips stored, clips in all, of these failed now)
+PREVIEW = (128, 256)  # shortest side of the small videos in pixels: at least, at most
+_HOPELESS = 3  # so many failures with nothing made before, or worker processes that died, end the run
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to make one clip."""
+
+    key: str
+    weights: str
+    model: str
+    load: Mapping[str, Any]
+    item: Item
+    measures: tuple[str, ...]
+    video: Path | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came out: a clip's row and measures, or what went wrong."""
+
+    task: Task
+    clip: Mapping[str, Any] | None = None
+    measures: Mapping[str, float] | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did."""
+
+    planned: int
+    made: int
+    stored: int  # of the planned ones, earlier runs included
+    failures: dict[str, str]  # clip's key -> error
+
+
+def run(
+    study: Study,
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    first: int | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Makes what is missing of a study.
+
+    Args:
+        folder: of the results, continued where it has some.
+        workers: processes; more than one have one thread each (and a GPU each, where there are several).
+        first: only the first so many prompts: a pilot.
+        command: for the record.
+
+    Raises:
+        SettingsError: fewer than one worker; a model that cannot be loaded.
+        EnhanceAVideoError: the folder is in use; the first clips all fail alike; workers keep dying.
+    """
+    if workers < 1:
+        raise SettingsError(f"workers={workers}: give at least 1.")
+    folder = Path(folder)
+    with Store(folder) as store, only_one(folder):
+        wanted = targets(study, {model: weights_of(model, study.load) for model in study.models}, first)
+        tasks = [_task(study, folder, *where, trial) for where, trial in missing(study, store, wanted).items()]
+        stored, made = len(wanted) - len(tasks), 0
+        failures: dict[str, str] = {}
+        if progress:
+            progress(stored, len(wanted), 0)
+        if not tasks:
+            return Outcome(len(wanted), 0, stored, failures)
+        record = store.begin_run(study.digest, study.text, command, workers, about(study))
+        with closing(_results(tasks, workers)) as results:
+            for result in results:
+                if result.clip is None:
+                    failures[result.task.key] = result.error
+                    store.add_failure(result.task.key, result.task.weights, result.error, record)
+                    if not made and len(failures) == _HOPELESS:
+                        raise EnhanceAVideoError(f"The first {_HOPELESS} clips failed, the last with: {result.error}")
+                else:
+                    store.add(result.clip, result.measures or {}, record)
+                    made += 1
+                if progress:
+                    progress(stored + made, len(wanted), len(failures))
+        store.end_run(record)
+    return Outcome(len(wanted), made, stored + made, failures)
+
+
+def targets(study: Study, weights: Mapping[str, str], first: int | None = None) -> dict[tuple[str, str], Trial]:
+    """(key, weights) -> trial for every clip of the study. `weights`: model -> `weights_of`."""
+    return {(trial.item.key, weights[trial.model]): trial for trial in study.trials(first)}
+
+
+def missing(study: Study, store: Store, wanted: Mapping[tuple[str, str], Trial]) -> dict[tuple[str, str], Trial]:
+    """The clips that are not stored with all measures of the study."""
+    names = {row.name for row in study.measures}
+    clips = store.clips()
+    return {where: trial for where, trial in wanted.items() if where not in clips or names - set(clips[where].measures)}
+
+
+def video_path(folder: Path, key: str, weights: str) -> Path:
+    """Where the small video of a clip is kept."""
+    return folder / "clips" / f"{key}-{weights[:6]}.mp4"
+
+
+def ensure_videos(
+    study: Study, folder: Path, wanted: Mapping[tuple[str, str], Trial], progress: Progress | None = None
+) -> dict[tuple[str, str], Path]:
+    """The small videos of these clips; those that were not kept are generated again, from the same noise."""
+    paths = {where: video_path(folder, *where) for where in wanted}
+    again = [(where, trial) for where, trial in wanted.items() if not paths[where].exists()]
+    for number, (where, trial) in enumerate(again):
+        task = _task(study, folder, *where, trial)
+        result = make(replace(task, measures=(), video=paths[where]))
+        if result.clip is None:
+            raise EnhanceAVideoError(f"A clip of the report could not be generated again: {result.error}")
+        if progress:
+            progress(number + 1, len(again), 0)
+    return paths
+
+
+def weights_of(model: str, load: Mapping[str, Any]) -> str:
+    """16 hex digits that change when the model's weights, its defaults or the precision change.
+
+    A folder by its files (of a large one samples are read), a hub id by its revision in the local cache.
+    """
+    told = hashlib.sha256(f"{load.get('dtype', 'auto')} {load.get('vae_tiling', False)}".encode())
+    folder = _folder(model)
+    if folder.is_dir():
+        for path in sorted(
+            path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".md", ".jsonl")
+        ):
+            told.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
+            told.update(_sampled(path))
+    else:
+        told.update(f"{model} {_revision(model)}".encode())
+    return told.hexdigest()[:16]
+
+
+def weights_are_here(model: str) -> bool:
+    """Whether `weights_of` can tell this model's."""
+    return _folder(model).is_dir() or bool(_revision(model))
+
+
+def _folder(model: str) -> Path:
+    return model_folder() if model == pipelines.EMBEDDED else Path(model).expanduser()
+
+
+def _sampled(path: Path, whole: int = 64 << 20, samples: int = 64, block: int = 64 << 10) -> bytes:
+    """Digest of a file; of one above `whole` bytes, of evenly spaced blocks."""
+    size, told = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file:
+        if size <= whole:
+            told.update(file.read())
+        else:
+            for at in np.linspace(0, size - block, samples).astype(int):
+                file.seek(int(at))
+                told.update(file.read(block))
+    return told.digest()
+
+
+def _revision(model: str) -> str:
+    """The commit of a hub id that loading would take; '' where it cannot be known (loading then says why)."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        DiffusionPipeline.load_config(model)  # brings the cache up to date, where the hub can be reached
+        cached = try_to_load_from_cache(model, "model_index.json")
+    except (OSError, ValueError):
+        return ""
+    return Path(cached).parent.name if isinstance(cached, str) else ""
+
+
+def about(study: Study) -> dict[str, Any]:
+    """What runs here, for the record: versions and the machine."""
+    import torch
+
+    names = ("enhance-a-video", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "av")
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cpu": _cpu(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "gpus": gpus,
+        },
+        "load": dict(study.load),
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _task(study: Study, folder: Path, key: str, weights: str, trial: Trial) -> Task:
+    names = tuple(row.name for row in study.measures)
+    path = video_path(folder, key, weights) if study.videos.keep else None
+    return Task(key, weights, trial.model, study.load, trial.item, names, path)
+
+
+# ---------------------------------------------------------------------------------------------------- one clip
+
+_loaded: dict[str, Any] = {}  # one pipeline a process: the latest
+
+
+def make(task: Task) -> Made:
+    """Generates, measures, keeps. What goes wrong with this clip is returned; what is wrong with the model raises."""
+    pipe = _pipe(task.model, task.load)
+    started = time.perf_counter()
+    try:
+        frames, summary = generate_with(pipe, task.item.prompt, task.item.settings, **task.item.call())
+        measures = _measure(frames, task)
+        if task.video is not None:
+            video.write_video(task.video, preview(frames), pipelines.defaults(pipe)["fps"], force=True, crf=24)
+    except Exception as error:
+        return Made(task, error=f"{type(error).__name__}: {error}")
+    did = brief(summary) or {}
+    options = {name: str(v) if isinstance(v, Path) else v for name, v in task.item.options.items()}
+    clip = {
+        "key": task.key, "weights": task.weights, "model": task.model, "prompt": task.item.prompt,
+        "seed": task.item.seed, "setting": task.item.label, "options": _json(options),
+        "settings": None if task.item.settings is None else _json(task.item.settings.to_dict()),
+        "frames": len(frames), "height": frames.shape[1], "width": frames.shape[2],
+        "latent_frames": int(summary.num_frames.max()) if summary and len(summary.num_frames) else None,
+        "seconds": time.perf_counter() - started, "mean_gain": did.get("mean_gain"),
+    }  # fmt: skip
+    return Made(task, clip, measures)
+
+
+def preview(frames: np.ndarray) -> np.ndarray:
+    """A clip (T, H, W, 3) at a size for a page: a tiny one enlarged pixel by pixel, a large one reduced."""
+    import cv2
+
+    low, high = PREVIEW
+    frames = video.enlarged(frames, low)
+    height, width = frames.shape[1:3]
+    scale = high / min(height, width)
+    if scale >= 1:
+        return frames
+    size = (round(width * scale), round(height * scale))
+    return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+
+
+def _pipe(model: str, load: Mapping[str, Any]) -> Any:
+    if model not in _loaded:
+        pipelines.quiet()
+        _loaded.clear()
+        _loaded[model] = pipelines.load(model, **load)
+    return _loaded[model]
+
+
+def _measure(frames: np.ndarray, task: Task) -> dict[str, float]:
+    truth = [m.name for m in checker.TRUTH_MEASURES if m.name in task.measures]
+    found = measure(frames, [name for name in task.measures if name not in truth])
+    if truth:
+        checked = checker.check(frames, world.parse_caption(task.item.prompt))
+        found |= {name: checked[name] for name in truth}
+    return found
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+# --------------------------------------------------------------------------------------------------- processes
+
+
+def _results(tasks: Sequence[Task], workers: int) -> Generator[Made, None, None]:
+    if workers == 1:
+        yield from map(make, tasks)
+        return
+    team = _Team(min(workers, len(tasks)))
+    try:
+        yield from team.run(tasks)
+    finally:
+        team.stop()
+
+
+class _Team:
+    """Worker processes, each with one task at a time. One that dies costs its clip and is replaced."""
+
+    def __init__(self, size: int):
+        self.context = multiprocessing.get_context("spawn")
+        self.members: dict[Connection, Any] = {}
+        self.died = 0
+        for number in range(size):
+            self._hire(number)
+
+    def _hire(self, number: int) -> Connection:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_serve, args=(theirs, number), daemon=True)
+        process.start()
+        theirs.close()  # so that our end hears when the process is gone
+        self.members[ours] = (process, number)
+        return ours
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Made]:
+        left = iter(tasks)
+        busy: dict[Connection, Task] = {}
+        for member in list(self.members):
+            self._give(member, left, busy)
+        while busy:
+            for member in (found for found in wait(list(busy)) if isinstance(found, Connection)):
+                task = busy.pop(member)
+                try:
+                    answer = member.recv()
+                except EOFError:
+                    answer, successor = self._replaced(member, task)
+                else:
+                    successor = member
+                if isinstance(answer, BaseException):
+                    raise answer
+                self._give(successor, left, busy)
+                yield answer
+
+    def _give(self, member: Connection, left: Iterator[Task], busy: dict[Connection, Task]) -> None:
+        task = next(left, None)
+        if task is not None:
+            member.send(task)
+            busy[member] = task
+
+    def _replaced(self, member: Connection, task: Task) -> tuple[Made | EnhanceAVideoError, Connection]:
+        process, number = self.members.pop(member)
+        process.join()
+        self.died += 1
+        text = f"a worker process died (exit code {process.exitcode}; -9 is often a lack of memory)"
+        if self.died == _HOPELESS:
+            return EnhanceAVideoError(
+                f"{_HOPELESS} worker processes died, the last with exit code {process.exitcode} (-9 is often a lack of "
+                "memory). What was made is stored: run the same command with fewer workers."
+            ), member
+        return Made(task, error=text), self._hire(number)
+
+    def stop(self) -> None:
+        for process, _ in self.members.values():
+            process.terminate()
+        for process, _ in self.members.values():
+            process.join()
+
+
+def _serve(tasks: Connection, number: int) -> None:
+    """A worker process: makes what it is given, until nothing comes or the parent is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.dup2(2, 1)  # what a library prints must not get between the parent's JSON
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    import cv2
+    import torch
+    import tqdm
+
+    tqdm.tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    while True:
+        try:
+            task = tasks.recv()
+        except EOFError:
+            return
+        device = device_for(number, str(task.load.get("device", "auto")), torch.cuda.device_count())
+        try:
+            tasks.send(make(replace(task, load={**task.load, "device": device})))
+        except EnhanceAVideoError as error:  # the model cannot be loaded: no clip of it can
+            tasks.send(error)
+
+
+def _end_with_the_parent() -> None:
+    """A worker whose parent was killed would go on with its clip for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def device_for(worker: int, wanted: str, gpus: int) -> str:
+    """Workers take turns with several GPUs; everything else is as asked."""
+    return f"cuda:{worker % gpus}" if gpus > 1 and wanted in ("auto", "cuda") else wanted

@@ -1,0 +1,197 @@
+"""The results of a study in one SQLite file: a row per clip and measure, and who made it when, with what.
+
+Each clip is one transaction, written after its video: a process killed at any moment leaves whole clips only.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..errors import EnhanceAVideoError, OutputExistsError
+
+FILE = "study.sqlite"
+_FORMAT = 1  # PRAGMA user_version
+_APPLICATION = 0x45415653  # PRAGMA application_id, "EAVS"
+
+_SCHEMA = """
+CREATE TABLE runs (          -- one start of the command
+  id INTEGER PRIMARY KEY, digest TEXT NOT NULL, study TEXT NOT NULL, command TEXT NOT NULL,
+  started TEXT NOT NULL, ended TEXT, workers INTEGER NOT NULL, about TEXT NOT NULL);
+CREATE TABLE clips (         -- one generated video
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,
+  prompt TEXT NOT NULL, seed INTEGER NOT NULL, setting TEXT NOT NULL, settings TEXT, options TEXT NOT NULL,
+  frames INTEGER NOT NULL, height INTEGER NOT NULL, width INTEGER NOT NULL, latent_frames INTEGER,
+  seconds REAL NOT NULL, mean_gain REAL, made TEXT NOT NULL, run INTEGER NOT NULL REFERENCES runs,
+  UNIQUE (key, weights));
+CREATE TABLE measures (      -- one number: NULL where there was nothing to measure in the clip
+  clip INTEGER NOT NULL REFERENCES clips ON DELETE CASCADE, measure TEXT NOT NULL, value REAL,
+  PRIMARY KEY (clip, measure)) WITHOUT ROWID;
+CREATE TABLE failures (      -- a clip that could not be made; the next run tries again
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL, weights TEXT NOT NULL, error TEXT NOT NULL, at TEXT NOT NULL,
+  run INTEGER NOT NULL REFERENCES runs);
+CREATE VIEW results AS
+  SELECT c.model, c.prompt, c.seed, c.setting, c.options, m.measure, m.value, c.seconds, c.key
+  FROM measures m JOIN clips c ON c.id = m.clip;
+"""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stored clip. Measures are NaN where there was nothing to measure."""
+
+    key: str
+    weights: str
+    seconds: float
+    latent_frames: int | None
+    mean_gain: float | None
+    measures: Mapping[str, float]
+    run: int
+
+
+class Store:
+    """The database of one study's folder.
+
+    Raises:
+        OutputExistsError: the file is there and is no study's database.
+        EnhanceAVideoError: it cannot be opened, or a newer version wrote it.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / FILE
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self.db.execute("PRAGMA foreign_keys = ON")
+            self._prepare()
+        except EnhanceAVideoError:
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise EnhanceAVideoError(f"The results in {self.path} cannot be opened: {error}.") from error
+
+    def _prepare(self) -> None:
+        try:
+            tables = self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise OutputExistsError(f"{self.path} is no SQLite database ({error}). Choose another --out.") from error
+        (application,) = self.db.execute("PRAGMA application_id").fetchone()
+        (version,) = self.db.execute("PRAGMA user_version").fetchone()
+        if not tables:
+            self.db.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_FORMAT}; COMMIT;"
+            )
+        elif application != _APPLICATION:
+            raise OutputExistsError(f"{self.path} is the database of something else. Choose another --out.")
+        elif version > _FORMAT:
+            raise EnhanceAVideoError(f"{self.path} was written by a newer version of this package: upgrade.")
+
+    def close(self) -> None:
+        self.db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self.db
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def begin_run(self, digest: str, study: str, command: str, workers: int, about: Mapping[str, Any]) -> int:
+        with self.transaction() as db:
+            row = db.execute(
+                "INSERT INTO runs (digest, study, command, started, workers, about) VALUES (?, ?, ?, ?, ?, ?)",
+                (digest, study, command, now(), workers, json.dumps(about)),
+            )
+            return int(row.lastrowid or 0)
+
+    def end_run(self, run: int) -> None:
+        with self.transaction() as db:
+            db.execute("UPDATE runs SET ended = ? WHERE id = ?", (now(), run))
+
+    def add(self, clip: Mapping[str, Any], measures: Mapping[str, float], run: int) -> None:
+        """One clip with its measures; in place of an earlier one that had not all of them."""
+        row = {**clip, "run": run, "made": now()}
+        with self.transaction() as db:
+            db.execute("DELETE FROM clips WHERE key = :key AND weights = :weights", row)
+            columns = ", ".join(row)
+            values = ", ".join(f":{name}" for name in row)
+            found = db.execute(f"INSERT INTO clips ({columns}) VALUES ({values})", row)
+            db.executemany(
+                "INSERT INTO measures VALUES (?, ?, ?)",
+                [(found.lastrowid, name, value if math.isfinite(value) else None) for name, value in measures.items()],
+            )
+            db.execute("DELETE FROM failures WHERE key = :key AND weights = :weights", row)
+
+    def add_failure(self, key: str, weights: str, error: str, run: int) -> None:
+        with self.transaction() as db:
+            db.execute("DELETE FROM failures WHERE key = ? AND weights = ?", (key, weights))
+            db.execute(
+                "INSERT INTO failures (key, weights, error, at, run) VALUES (?, ?, ?, ?, ?)",
+                (key, weights, error, now(), run),
+            )
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def clips(self) -> dict[tuple[str, str], Clip]:
+        """(key, weights) -> clip, all that are stored."""
+        measures: dict[int, dict[str, float]] = {}
+        for clip, name, value in self.db.execute("SELECT clip, measure, value FROM measures"):
+            measures.setdefault(clip, {})[name] = math.nan if value is None else value
+        rows = self.db.execute("SELECT id, key, weights, seconds, latent_frames, mean_gain, run FROM clips")
+        return {
+            (key, weights): Clip(key, weights, seconds, latent, gain, measures.get(number, {}), run)
+            for number, key, weights, seconds, latent, gain, run in rows
+        }
+
+    def failures(self) -> dict[tuple[str, str], str]:
+        """(key, weights) -> what went wrong."""
+        return {
+            (key, weights): text for key, weights, text in self.db.execute("SELECT key, weights, error FROM failures")
+        }
+
+    def runs(self, ids: Iterable[int] | None = None) -> list[dict[str, Any]]:
+        """The starts of the command, oldest first: those of `ids`, or all."""
+        wanted = None if ids is None else set(ids)
+        names = ("id", "digest", "study", "command", "started", "ended", "workers", "about")
+        rows = self.db.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY id")
+        found = [dict(zip(names, row, strict=True)) for row in rows]
+        return [{**row, "about": json.loads(row["about"])} for row in found if wanted is None or row["id"] in wanted]
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder: a second run of the same study at the same time is refused. Let go however this one ends.
+
+    Raises:
+        EnhanceAVideoError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise EnhanceAVideoError(
+            f"Another process is running this study in {folder}. Wait for it, or choose another --out."
+        ) from error
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

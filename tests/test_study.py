@@ -1,0 +1,271 @@
+"""A study end to end on the tiny folder: run, killed, resumed, with workers that die, reported."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from enhance_a_video import cli, video
+from enhance_a_video.errors import EnhanceAVideoError
+from enhance_a_video.study import analyse, parse_study, read_study, run, write_pages
+from enhance_a_video.study.run import device_for, preview, targets, weights_of
+from enhance_a_video.study.store import Store, only_one
+
+WORDS = ["a red ball moves left", "a blue square moves right", "the green ball", "a square over the sky"]
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    """Runs `study` in an empty folder; gives its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*words) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["study", *map(str, words)])
+        printed = capsys.readouterr()
+        return int(left.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+def data_of(tiny_folder, **more) -> dict:
+    settings = {"plain": None, "default": {}, "paper": {"temperature": 4, "start": 0, "end": 1}}
+    data = {"name": "tiny", "model": str(tiny_folder), "prompts": WORDS, "settings": settings, "options": {"steps": 2}}
+    return data | more
+
+
+def write(path: Path, data: dict) -> Path:
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def rows(folder, sql: str) -> list:
+    with sqlite3.connect(Path(folder) / "study.sqlite") as db:
+        return db.execute(sql).fetchall()
+
+
+def test_a_study_from_its_file_to_its_report(command, tiny_folder, tmp_path):
+    file = write(tmp_path / "s.yaml", data_of(tiny_folder, options={"steps": [1, 2]}, videos={"count": 2}))
+    code, out, err = command(file, "--plan")
+    assert code == 0, err
+    assert "24 clips" in out and "unknown before a pilot" in out and not (tmp_path / "tiny").exists()
+
+    code, out, err = command(file, "--pilot", 1, "--json")
+    assert code == 0, err
+    plan = json.loads(out)["plan"]
+    assert (plan["clips"], plan["done"], plan["left"]) == (24, 6, 18) and plan["hours"] > 0
+    assert not (tmp_path / "tiny" / "report.html").exists()
+
+    before = rows("tiny", "SELECT id, key, made FROM clips")
+    code, out, err = command(file, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["results"]["done"] == told["results"]["planned"] == 24 and not told["failures"]
+    assert set(told["results"]["settings"]) == {"default", "paper"}
+    assert rows("tiny", "SELECT id, key, made FROM clips")[: len(before)] == before  # the pilot's count
+    names = {row.name for row in read_study(file).measures}
+    assert rows("tiny", "SELECT count(*), count(DISTINCT clip) FROM measures") == [(24 * len(names), 24)]
+    assert {name for (name,) in rows("tiny", "SELECT DISTINCT measure FROM results")} == names
+    (first,) = rows("tiny", "SELECT digest, command, about FROM runs WHERE id = 1")
+    assert first[0] == read_study(file).digest and first[1].endswith("--pilot 1 --json")
+    assert json.loads(first[2])["versions"]["torch"] and json.loads(first[2])["machine"]["cpu"]
+
+    page, text = (Path(path).read_text() for path in told["files"])
+    assert 'src="http' not in page and 'href="http' not in page  # nothing from elsewhere
+    for part in ("Does it help?", "By steps", "Worst 2", "Random 2", "Best 2", "Holm", read_study(file).digest):
+        assert part in page, part
+    embedded = json.loads(page.split('id="clips">')[1].split("</script>")[0])
+    shown = {key for part in page.split('data-clip="')[1:] for key in [part.split('"')[0]]}
+    assert shown == set(embedded) and len(shown) >= 4
+    assert "## paper, against plain" in text
+
+    made = rows("tiny", "SELECT max(id) FROM clips")
+    code, out, err = command(file, "--report")
+    assert code == 0 and rows("tiny", "SELECT max(id) FROM clips") == made
+
+
+def test_killed_without_warning_it_goes_on_and_nothing_is_made_twice(tiny_folder, tmp_path):
+    file = write(tmp_path / "s.yaml", data_of(tiny_folder, options={"steps": 8}))
+    words = [sys.executable, "-m", "enhance_a_video.cli", "study", file, "--out", tmp_path / "out"]
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while running.poll() is None and stored(tmp_path / "out") < 2:
+            time.sleep(0.02)
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    before = rows(tmp_path / "out", "SELECT id, key, made FROM clips")
+    assert 2 <= len(before) < 12, "killed too late to show anything"
+    outcome = run(read_study(file), tmp_path / "out")
+    assert (outcome.planned, outcome.stored, outcome.made) == (12, 12, 12 - len(before))
+    assert rows(tmp_path / "out", "SELECT id, key, made FROM clips")[: len(before)] == before
+    assert rows(tmp_path / "out", "SELECT count(*) FROM runs WHERE ended IS NULL") == [(1,)]
+    assert run(read_study(file), tmp_path / "out").made == 0
+
+
+def stored(folder: Path) -> int:
+    try:
+        return rows(folder, "SELECT count(*) FROM clips")[0][0]
+    except sqlite3.Error:
+        return 0
+
+
+def test_workers_make_the_same_clips_and_one_that_dies_costs_only_its_clip(tiny_folder, tmp_path):
+    study = parse_study(data_of(tiny_folder, prompts=WORDS[:3], options={"steps": 4}))
+    killed = []
+
+    def kill_one(done: int, total: int, failed: int) -> None:
+        if done >= 2 and not killed:
+            workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+            killed.append(workers[0].pid)
+            workers[0].kill()
+
+    outcome = run(study, tmp_path / "two", workers=2, progress=kill_one)
+    assert killed and len(outcome.failures) == 1 and outcome.made == 8
+    assert "exit code -9" in next(iter(outcome.failures.values()))
+    assert rows(tmp_path / "two", "SELECT count(*) FROM failures") == [(1,)]
+    assert not [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    alone = run(study, tmp_path / "two")  # the missing one, in this process
+    assert alone.made == 1 and alone.stored == 9
+    assert rows(tmp_path / "two", "SELECT count(*) FROM failures") == [(0,)]
+    run(study, tmp_path / "one")
+    sql = "SELECT c.key, m.measure, m.value FROM measures m JOIN clips c ON c.id = m.clip ORDER BY 1, 2"
+    two, one = rows(tmp_path / "two", sql), rows(tmp_path / "one", sql)
+    assert [row[:2] for row in two] == [row[:2] for row in one]
+    assert [row[2] for row in two] == pytest.approx([row[2] for row in one], rel=1e-3, nan_ok=True)
+
+
+def test_a_clip_that_fails_is_recorded_and_the_rest_goes_on(command, tiny_folder, tmp_path):
+    lines = [{"prompt": WORDS[0]}, {"prompt": WORDS[1], "height": 33}, {"prompt": WORDS[2]}]  # 33: the pipeline refuses
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    file = write(tmp_path / "s.yaml", data_of(tiny_folder, prompts="p.jsonl", options={"steps": 1}))
+    code, out, err = command(file, "--json")
+    assert code == 1 and "3 of 9 clips" in err and "Traceback" not in err
+    assert len(json.loads(out)["failures"]) == 3 and json.loads(out)["results"]["done"] == 6
+    assert "could not be made" in Path("tiny/report.html").read_text()
+    assert rows("tiny", "SELECT count(*) FROM failures WHERE error LIKE '%SettingsError%'") == [(3,)]
+    assert command(file)[0] == 1  # tried again, and said again
+
+
+def test_when_nothing_works_it_stops_early(command, tiny_folder, tmp_path):
+    file = write(tmp_path / "s.yaml", data_of(tiny_folder, options={"height": 33}))
+    code, out, err = command(file)
+    assert code == 1 and "first 3 clips failed" in " ".join(err.split()) and not out
+    assert rows("tiny", "SELECT count(*) FROM failures") == [(3,)]
+
+
+def test_videos_that_were_not_kept_are_made_again(tiny_folder, tmp_path):
+    study = parse_study(data_of(tiny_folder, prompts=WORDS[:2], videos={"keep": False, "count": 1, "show": ["paper"]}))
+    run(study, tmp_path / "out")
+    assert not (tmp_path / "out" / "clips").exists()
+    pages = write_pages(analyse(study, tmp_path / "out"), tmp_path / "out")
+    kept = sorted((tmp_path / "out" / "clips").glob("*.mp4"))
+    assert 2 <= len(kept) <= 6 and pages[0].stat().st_size > sum(path.stat().st_size for path in kept)
+    frames, fps = video.read_video(kept[0])
+    assert frames.shape == (9, 128, 128, 3) and fps == 8
+
+
+def test_a_measure_asked_for_later_makes_its_clips_again(tiny_folder, tmp_path):
+    few = parse_study(data_of(tiny_folder, prompts=WORDS[:1], measures=["motion"]))
+    run(few, tmp_path)
+    more = parse_study(data_of(tiny_folder, prompts=WORDS[:1], measures=["motion", "contrast"]))
+    assert run(more, tmp_path).made == 3 and run(few, tmp_path).made == 0
+    assert rows(tmp_path, "SELECT count(*) FROM measures") == [(6,)]
+
+
+def test_other_weights_are_another_model(tiny_folder, tmp_path):
+    import shutil
+
+    load = {"dtype": "float32"}
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    assert weights_of(str(copy), load) == weights_of(str(tiny_folder), load)
+    assert weights_of(str(copy), {"dtype": "bfloat16"}) != weights_of(str(copy), load)
+    file = copy / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    before = weights_of(str(copy), load)
+    file.write_bytes(data)
+    assert weights_of(str(copy), load) != before
+
+
+def test_a_hub_model_is_known_by_its_revision(tmp_path, monkeypatch):
+    """The real cache layout, as a download leaves it."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("diffusers.configuration_utils.HF_HUB_CACHE", str(tmp_path), raising=False)
+    found = []
+    for revision in ("a" * 40, "b" * 40):
+        folder = tmp_path / "models--owner--name"
+        (folder / "refs").mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / "main").write_text(revision)
+        (folder / "snapshots" / revision).mkdir(parents=True)
+        (folder / "snapshots" / revision / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+        found.append(weights_of("owner/name", {}))
+    assert found[0] != found[1]
+
+
+def test_one_at_a_time(tiny_folder, tmp_path):
+    study = parse_study(data_of(tiny_folder))
+    with only_one(tmp_path), pytest.raises(EnhanceAVideoError, match="Another process"):
+        run(study, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["none.yaml"], 2, "cannot be read"),
+        (["s.yaml", "--plan", "--report"], 2, "one of them"),
+        (["s.yaml", "--report"], 2, "Nothing to compare"),
+        (["s.yaml", "--workers", "0"], 2, "workers"),
+        (["foreign.yaml"], 2, "not of a study"),
+        (["taken.yaml", "--report"], 2, "no SQLite database"),
+        (["gone.yaml"], 2, "no folder"),
+    ],
+)
+def test_errors_are_one_message_and_an_exit_code(command, tiny_folder, tmp_path, words, code, says):
+    for name in ("s", "foreign", "taken"):
+        write(tmp_path / f"{name}.yaml", data_of(tiny_folder, name=name))
+    write(tmp_path / "gone.yaml", data_of(tiny_folder, name="gone", model="./nowhere"))
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "report.html").write_text("mine")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "study.sqlite").write_text("not a database, but long enough to be looked at" * 9)
+    got, out, err = command(*words)
+    assert got == code and says in " ".join(err.split()) and "Traceback" not in err and not out
+    assert (tmp_path / "foreign" / "report.html").read_text() == "mine"
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path):
+    with sqlite3.connect(tmp_path / "study.sqlite") as db:
+        db.execute("CREATE TABLE mine (x)")
+    with pytest.raises(EnhanceAVideoError, match="something else"):
+        Store(tmp_path)
+    assert rows(tmp_path, "SELECT name FROM sqlite_master") == [("mine",)]
+
+
+def test_workers_take_turns_with_several_gpus():
+    assert [device_for(n, "auto", 2) for n in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert device_for(1, "cuda:0", 2) == "cuda:0"
+    assert device_for(1, "auto", 1) == device_for(1, "auto", 0) == "auto"
+
+
+def test_previews_are_small_and_watchable():
+    import numpy as np
+
+    assert preview(np.zeros((2, 32, 48, 3), np.uint8)).shape == (2, 128, 192, 3)
+    assert preview(np.zeros((2, 480, 832, 3), np.uint8)).shape == (2, 256, 444, 3)
+
+
+def test_the_same_prompt_and_noise_in_the_plan_of_every_setting(tiny_folder):
+    study = parse_study(data_of(tiny_folder, model=[str(tiny_folder), "embedded"]))
+    wanted = targets(study, {str(tiny_folder): "a", "embedded": "b"})
+    assert len(wanted) == 2 * 4 * 3 and {weights for _, weights in wanted} == {"a", "b"}
