@@ -23,7 +23,7 @@ FLOORS = [
     {"comparison"},
     {"report"},
     {"study"},
-    {"job", "batch", "score"},
+    {"job", "batch", "score", "vote"},
     {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
