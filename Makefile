@@ -19,6 +19,10 @@ lint: $(READY)
 models-page: $(READY)  ## docs/models.md from the rows
 	$(BIN)/python -m enhance_a_video.families > docs/models.md
 
+compatibility: $(READY)  ## docs/compatibility.md again: every way of running models, tested and listed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,compatibility]'
+	$(BIN)/pytest tests/compatibility --write-docs
+
 train-toy: $(READY)  ## train the embedded model again (hours)
 	$(BIN)/python -m enhance_a_video.toy.train --out runs/toy
 
