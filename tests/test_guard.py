@@ -12,7 +12,9 @@ from pathlib import Path
 
 import diffusers
 import pytest
+from packaging.version import Version
 from tiny_models import TINY
+from tiny_models.base import absent
 
 from enhance_a_video.families import families
 from enhance_a_video.families.page import REGENERATE, page
@@ -148,6 +150,12 @@ def test_the_search_finds_a_new_class(tmp_path, path, source, found):
     (tmp_path / path).parent.mkdir(exist_ok=True)
     (tmp_path / path).write_text(source)
     assert video_classes(tmp_path) == found
+
+
+@pytest.mark.skipif(Version(diffusers.__version__) < Version("0.42"), reason="older than the newest that was tested")
+def test_no_variant_is_skipped_with_the_newest_diffusers():
+    assert [tiny.absent for tiny in TINY.values() if tiny.absent] == []
+    assert [absent(f.transformer) for f in families() if absent(f.transformer)] == []
 
 
 # ------------------------------------------------------------------------------------------------ the page

@@ -1,5 +1,6 @@
 """What a tiny variant is, and how one is run."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,11 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.stack(
         [torch.randn(shape[1:], generator=torch.Generator().manual_seed(1000 * seed + b)) for b in range(shape[0])]
     )
+
+
+def absent(transformer: str) -> str:
+    """Why a class cannot be tested with the installed diffusers; empty when it can."""
+    return "" if hasattr(diffusers, transformer) else f"diffusers {diffusers.__version__} has no {transformer}"
 
 
 def _same(value: Any) -> Any:
@@ -46,12 +52,15 @@ class Tiny:
     frames: tuple[int, ...] = (T, 2, 1)  # numbers of frames to try
     batches: bool = True  # whether it takes several samples
     sharpen: Callable[[nn.Module], None] | None = None  # key = query projections, where it takes more than the usual
+    since: str = ""  # an argument that older versions of the class lack
 
     @property
     def absent(self) -> str:
         """Why the tests cannot run; empty when they can."""
-        known = hasattr(diffusers, self.transformer)
-        return "" if known else f"diffusers {diffusers.__version__} has no {self.transformer}"
+        missing = absent(self.transformer)
+        if not missing and self.since not in ("", *inspect.signature(getattr(diffusers, self.transformer)).parameters):
+            missing = f"diffusers {diffusers.__version__}: {self.transformer} has no {self.since}"
+        return missing
 
     def model(self) -> nn.Module:
         if self.absent:

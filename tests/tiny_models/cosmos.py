@@ -100,7 +100,9 @@ def _same_keys(model: nn.Module) -> None:
 
 TINY = {
     "cosmos": Tiny("CosmosTransformer3DModel", _cosmos, _inputs, 2, top=1.0),
-    "cosmos_25": Tiny("CosmosTransformer3DModel", _cosmos_25, _per_frame_inputs, 2, top=1.0),
+    "cosmos_25": Tiny(
+        "CosmosTransformer3DModel", _cosmos_25, _per_frame_inputs, 2, top=1.0, since="use_crossattn_projection",
+    ),
     "cosmos_3": Tiny(
         "Cosmos3OmniTransformer", _cosmos_3, _packed_inputs, 2, lambda video: [video], stream="vision_tokens",
         timestep="vision_timesteps", batches=False, sharpen=_same_keys,
