@@ -56,6 +56,8 @@ def _attention(family: Family) -> str:
         return "temporal"
     if family.video is not None:
         return "3D, video among other tokens"
+    if family.tokens.keys != "none":
+        return "3D, video and cached keys"
     return {
         "video only": "3D, video alone",
         "text first": "3D, joint, video last",
