@@ -1,7 +1,9 @@
 """enhance_attention(): models that are not in diffusers, each with its own way to compute attention."""
 
 import copy
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -509,3 +511,12 @@ def test_namespaces_of_kernels_resolve_by_name():
         namespace = type(model.temporal).attend.__globals__
         assert sys.modules[namespace["__name__"]].__dict__ is namespace and namespace["torch"] is not torch
         assert sys.modules[namespace["torch"].__name__] is namespace["torch"] and namespace["torch"].cat is torch.cat
+
+
+def test_the_example(capsys):
+    """examples/any_model.py, of which docs/add-a-model.md shows the call."""
+    script = Path(__file__).parent.parent / "examples" / "any_model.py"
+    left = runpy.run_path(str(script), run_name="any_model")
+    assert "active in 2 of 4" in capsys.readouterr().out and (left["handle"].summary().gain[:2] > 1).all()
+    call = script.read_text().split("handle = ")[1].split("\n)\n")[0]
+    assert call in (script.parent.parent / "docs" / "add-a-model.md").read_text()

@@ -8,13 +8,14 @@ from diffusers import (
     CogVideoXDDIMScheduler,
     CogVideoXDPMScheduler,
     DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enhance_a_video.schedule import Flow, LinearQuadratic, VariancePreserving, progress_of
+from enhance_a_video.schedule import Flow, Karras, LinearQuadratic, VariancePreserving, progress_of
 
 
 def flow_scheduler(kind, shift):
@@ -150,3 +151,20 @@ def test_mochis_steps_are_even_in_progress(steps):
     assert [float(p) for p, _ in found] == pytest.approx([k / steps for k in range(steps)], abs=1e-4)
     bare = [float(progress_of(t, LinearQuadratic(0.025))[0]) for t in scheduler.timesteps]
     assert bare == pytest.approx([float(p) for p, _ in found])
+
+
+@pytest.mark.parametrize("steps", [6, 25])
+def test_karras_steps_are_even_in_progress(steps):
+    """Stable Video Diffusion's scheduler; its timesteps go below 0."""
+    scheduler = EulerDiscreteScheduler(
+        use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0, timestep_type="continuous",
+        prediction_type="v_prediction", interpolation_type="linear",
+    )  # fmt: skip
+    scheduler.set_timesteps(steps)
+    noise = Karras(highest=700.0, lowest=0.002)
+    bare = [progress_of(t, noise) for t in scheduler.timesteps]
+    assert {source for _, source in bare} == {"timestep"}
+    assert [float(p) for p, _ in bare] == pytest.approx([k / (steps - 1) for k in range(steps)], abs=1e-4)
+    found = [progress_of(t, noise, scheduler) for t in scheduler.timesteps]
+    assert {source for _, source in found} == {"scheduler steps"}
+    assert [float(p) for p, _ in found] == pytest.approx([k / steps for k in range(steps)], abs=1e-4)

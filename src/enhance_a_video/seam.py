@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -144,25 +145,25 @@ def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) ->
 
 def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
     """What stands in for the global that leads to the kernel: the kernel observed, or a copy of the module it is in."""
-    root, *path = kernel.name.split(".")
-    read = reading(_resolved(home, (root, *path)))
+    path = tuple(kernel.name.split("."))
+    read = reading(_resolved(home, path))
 
     def observed(*args, **kwargs):
         query, key, scale = read(args, kwargs)
         _look(kernel.arrange(query), kernel.arrange(key), scale)
-        return _resolved(home, (root, *path))(*args, **kwargs)
+        return _resolved(home, path)(*args, **kwargs)
 
-    return _leading_to(observed, getattr(home, root), path, _module_name(kernel.name, home))
+    return _leading_to(observed, getattr(home, path[0]), path[1:], _module_name(kernel.name, home))
 
 
-def _resolved(home: Any, path: tuple[str, ...]) -> Any:
-    """What the name means now: a later patch of the kernel by somebody else still acts."""
+def _resolved(home: Any, path: Sequence[str]) -> Any:
+    """What the name means now (a later patch of the kernel by somebody else still acts), or None."""
     for part in path:
-        home = getattr(home, part)
+        home = getattr(home, part, None)
     return home
 
 
-def _leading_to(observed: Any, original: Any, path: list[str], name: str) -> Any:
+def _leading_to(observed: Any, original: Any, path: Sequence[str], name: str) -> Any:
     """A copy of a module, and of those inside it along the path, at whose end the observed function is."""
     if not path:
         return observed
@@ -180,8 +181,11 @@ def _kernels_called(function: Any, known: tuple[Kernel, ...]) -> tuple[Kernel, .
     if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
         return ()
     loaded = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
-    names = {*function.__code__.co_names}
-    return tuple(k for k in known if k.name.split(".")[0] in loaded and names.issuperset(k.name.split(".")))
+    names, home = {*function.__code__.co_names}, sys.modules.get(function.__module__)
+    paths = {kernel: kernel.name.split(".") for kernel in known}
+    return tuple(
+        k for k, path in paths.items() if path[0] in loaded and names.issuperset(path) and _resolved(home, path)
+    )
 
 
 def _observed_copy_of(function: Any, kernels: tuple[Kernel, ...]) -> types.FunctionType:
