@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 import pytest
-from vote_folders import clip, compared, folder_of_folders, manifest, record, write
+from vote_folders import clip, compared, folder_of_folders, manifest, record, told, write
 
 from enhance_a_video import cli, video
 from enhance_a_video.errors import SettingsError, VideoFileError, VoteError
@@ -34,10 +34,10 @@ def test_what_compare_wrote(tmp_path):
 
 def test_a_third_panel_is_compared_with_the_first(tmp_path):
     compared(tmp_path)
-    write(tmp_path / "panel-3.mp4", "paper", comment=json.dumps({"prompt": "a bar moves right", "seed": 0, "panel": "paper"}))  # fmt: skip
+    write(tmp_path / "panel-3.mp4", "paper", comment=told("paper"))
     assert [pair.labels for pair in find_pairs(tmp_path).pairs] == [("without", "with"), ("without", "paper")]
     assert [pair.labels for pair in find_pairs(tmp_path, "paper").pairs] == [("paper", "without"), ("paper", "with")]
-    with pytest.raises(SettingsError, match="'plain'.*paper, with, without"):
+    with pytest.raises(SettingsError, match=r"'plain'.*paper, with, without"):
         find_pairs(tmp_path, "plain")
 
 
@@ -170,7 +170,7 @@ def test_votes_stay_with_the_clips_they_were_given_to(tmp_path):
     before = find_pairs(compared(tmp_path)).pairs[0].id
     assert find_pairs(tmp_path).pairs[0].id == before
     (tmp_path / "enhanced.mp4").unlink()
-    write(tmp_path / "enhanced.mp4", "with", 5, comment=json.dumps({"prompt": "a bar moves right", "seed": 0, "panel": "with"}))  # fmt: skip
+    write(tmp_path / "enhanced.mp4", "with", 5, comment=told("with"))
     assert find_pairs(tmp_path).pairs[0].id != before
 
 
@@ -238,7 +238,8 @@ def test_orders_and_sides_differ_between_voters_and_sides_are_balanced(ballots):
     for number in range(8):
         seat = ballots.join(f"voter {number}")
         with closing(sqlite3.connect(ballots.path)) as db:
-            rows = db.execute("SELECT pair, reference_left FROM ballots WHERE voter = ? ORDER BY position", (seat.voter,)).fetchall()  # fmt: skip
+            order = "SELECT pair, reference_left FROM ballots WHERE voter = ? ORDER BY position"
+            rows = db.execute(order, (seat.voter,)).fetchall()
         assert sum(left for _, left in rows) == 3
         assert [ballots.reference_left(seat.voter, pair) for pair, _ in rows] == [bool(left) for _, left in rows]
         orders.add(tuple(pair for pair, _ in rows)), sides.add(tuple(sorted(rows)))
@@ -534,7 +535,7 @@ def test_a_video_that_went_is_told_to_the_server_not_to_the_voter(tmp_path, capl
 def test_a_port_that_is_taken_is_told(ballots):
     with serving(ballots) as server, pytest.raises(SettingsError, match="--port 0"):
         Server(ballots, port=urlsplit(server.url).port)
-    with pytest.raises(SettingsError, match="no.such.host"):
+    with pytest.raises(SettingsError, match=r"no\.such\.host"):
         Server(ballots, host="no.such.host.invalid")
 
 

@@ -167,7 +167,8 @@ def test_both_videos_stop_run_slow_down_and_loop_together(page, tmp_path):
     with serving(compared(tmp_path)) as server:
         begin(page, server.url, "Ada")
         shown(page, "1 of 1")
-        again = "Promise.all(clips.map((v) => new Promise((done) => v.addEventListener('ended', () => v.addEventListener('seeked', () => done(v.currentTime), { once: true })))))"  # fmt: skip
+        again = """Promise.all(clips.map((video) => new Promise((done) => video.addEventListener("ended", () =>
+            video.addEventListener("seeked", () => done(video.currentTime), { once: true })))))"""
         assert all(time < 0.3 for time in page.evaluate(again))  # one second long: it came round
         page.keyboard.press("p")
         page.wait_for_timeout(100)

@@ -24,7 +24,7 @@ def test_a_tie_is_half_a_win():
 
 
 def test_votes_on_one_clip_are_not_independent():
-    # Sums of scores per clip 7, 6, 7, 6 of 10 each; p = 0.65. Deviations +-0.5, V = 4/3 * 1 / 1600, p (1 - p) / V = 273,
+    # Sums of scores per clip 7, 6, 7, 6 of 10 each; p = 0.65. Deviations +-0.5, V = 4/3 / 1600, p (1 - p) / V = 273,
     # so n_eff = n = 40; t(3) = 3.1824; Wilson: 0.6197 +- 0.2165. (As copies: 4 votes, 0.5765 +- 0.3418, is wider.)
     votes = [vote for wins in (7, 6, 7, 6) for vote in [1] * wins + [-1] * (10 - wins)]
     found = win_rate(votes, [clip for clip in "abcd" for _ in range(10)])

@@ -22,11 +22,15 @@ def write(path: Path, label: str, seed: int = 0, comment: str = "", **shape) -> 
     return video.write_video(path, clip(COLOURS.get(label, (20, 150, 60)), seed=seed, **shape), 8, comment=comment)
 
 
+def told(label: str, seed: int = 0, prompt: str = "a bar moves right", **more) -> str:
+    """The comment that `compare` writes into a video."""
+    return json.dumps({"prompt": prompt, "seed": seed, "panel": label, **more})
+
+
 def compared(folder: Path, seed: int = 0, settings=None, prompt: str = "a bar moves right") -> Path:
     """What `compare` leaves: labels, prompt and seed in the files' comments."""
     for name, label, own in (("baseline", "without", None), ("enhanced", "with", settings or {"strength": 0.7})):
-        comment = json.dumps({"prompt": prompt, "seed": seed, "panel": label, "settings": own})
-        write(folder / f"{name}.mp4", label, seed, comment)
+        write(folder / f"{name}.mp4", label, seed, told(label, seed, prompt, settings=own))
     return folder
 
 
