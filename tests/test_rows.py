@@ -245,6 +245,22 @@ def test_minimax_counts_the_schedulers_steps():
     assert list(handle.summary().progress) == [0.0, 0.25, 0.5, 0.75]
 
 
+@pytest.mark.parametrize("name", [
+    "cosmos_3", "kandinsky_5", "helios", "motif_video", "sana_wm", "anyflow_far", "wan_animate_2",
+])  # fmt: skip
+def test_the_scheduler_says_the_shift_that_the_row_does_not_know(name):
+    tiny = TINY[name]
+    model = tiny.model()
+    pipeline = Pipeline(model, diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0))
+    inside, outside = tiny.inputs(timestep=950.0), tiny.inputs(timestep=20.0)
+    plain = [run(model, x) for x in (inside, outside)]
+    with enhance(pipeline, strength=2.0, start=0.0, end=0.5) as handle:
+        enhanced = [run(model, x) for x in (inside, outside)]
+    assert not torch.equal(enhanced[0], plain[0]) and torch.equal(enhanced[1], plain[1])
+    summary = handle.summary()
+    assert list(summary.active) == [True, False] and summary.progress_source == "scheduler"
+
+
 @pytest.mark.parametrize("name", ["cosmos", "minimax_h3"])
 def test_a_bare_transformer_does_not_say_where_it_is(name):
     model = TINY[name].model()
