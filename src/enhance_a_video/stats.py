@@ -121,12 +121,17 @@ def student_tails(t: float, freedom: int) -> float:
     """P(|X| >= |t|) for Student's t, with the angle of `student_quantile`; good to 1e-9 far into the tail as well."""
     low = math.atan(abs(t) / math.sqrt(freedom))
     # Most of what lies beyond `low` lies near it: Gauss-Legendre over the angle's logarithmic distance from there.
-    nodes, weights = np.polynomial.legendre.leggauss(400)
+    nodes, weights = _quadrature()
     reach = math.pi / 2 - low
     far = reach * np.exp(15 * (nodes - 1))  # from reach·1e-13 to reach
     beyond = float((np.cos(low + far) ** (freedom - 1) * far * 15 * weights).sum())
     log_all = 0.5 * math.log(math.pi) + math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2) - math.log(2)
     return min(1.0, beyond / math.exp(log_all))
+
+
+@lru_cache(maxsize=1)
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(400)
 
 
 def adjusted(p_values: Sequence[float] | np.ndarray, method: str = "holm") -> np.ndarray:

@@ -76,6 +76,7 @@ def html(results: Results, plan: Plan, videos: dict[str, bytes]) -> str:
             forest=view.forest(results),
             factors=[(name, parts, view.by_factor(parts, study.others)) for name, parts in factors.items()],
             needs=view.needs(plan),
+            reach=view.reach(results),
             knobs=_knobs(results),
             runs=results.runs,
             videos=json.dumps({key: base64.b64encode(data).decode() for key, data in videos.items()}),

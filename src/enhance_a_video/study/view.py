@@ -162,6 +162,8 @@ def line(effect: Effect) -> dict[str, Any]:
     change = effect.change
     places = _places(change)
     scale = abs(change.before) or math.nan
+    half = 100 * (change.high - change.low) / 2 / scale
+    fine = max(1, min(4, 1 - math.floor(math.log10(half)))) if half > 0 else 1  # of 0.98, a thousandth can be a lot
     return {
         "effect": effect,
         "label": capital(effect.row.label),
@@ -171,8 +173,8 @@ def line(effect: Effect) -> dict[str, Any]:
         "after": number(change.after, places),
         "difference": number(change.difference, places, sign=True),
         "span": span(change.low, change.high, places),
-        "relative": percent(change.relative),
-        "relative_span": span(100 * change.low / scale, 100 * change.high / scale, 1) + " %"
+        "relative": percent(change.relative, fine),
+        "relative_span": span(100 * change.low / scale, 100 * change.high / scale, fine) + " %"
         if math.isfinite(scale)
         else "–",
         "score": f"{effect.wins}/{effect.ties}/{effect.losses}",
@@ -214,7 +216,7 @@ def rival(pair: Paired | None) -> str:
     """One cell of the table of settings against settings."""
     if pair is None:
         return "–"
-    return f"{number(pair.difference, 3, sign=True)} ({span(pair.low, pair.high, 3)})"
+    return f"{number(pair.difference, 3, sign=True)} ± {number((pair.high - pair.low) / 2, 3)}"
 
 
 def part_cell(effect: Effect | None) -> str:
@@ -234,19 +236,25 @@ def needs(plan: Plan) -> list[dict[str, Any]]:
     for need in plan.needs:
         relative = need.row.name != "pooled"
         scale = abs(need.mean) if relative else 1.0
-        share = (lambda x, scale=scale: percent(x / scale).lstrip("+") if scale else "–") if relative else _sd
+        share = (lambda x, scale=scale: _share(x / scale) if scale else "–") if relative else _sd
         rows.append(
             {
                 "label": capital(need.row.label),
                 "effect": share(need.effect) if need.effect else "–",
-                "spread": share(need.spread),
+                "spread": share(need.spread) if need.spread else "–",
                 "alone": "–" if need.alone is None else f"{need.alone:,}",
                 "all": "–" if need.all is None else f"{need.all:,}",
-                "finds": share(need.finds) if math.isfinite(need.finds) else "–",
+                "finds": share(need.finds) if math.isfinite(need.finds) and need.spread else "–",
                 "enough": None if need.all is None else need.all <= plan.units,
             }
         )
     return rows
+
+
+def _share(value: float) -> str:
+    """A share in percent with two digits that count."""
+    share = 100 * value
+    return number(share, max(0, min(4, 1 - math.floor(math.log10(share))))) + " %"
 
 
 def _sd(value: float) -> str:
@@ -273,6 +281,10 @@ def forest(results: Results) -> str:
         for label, axes in zip(band, row_of_axes, strict=False):
             axes.set_visible(True)
             _forest_panel(axes, results, label, rows)
+    below = "; below the gap: right = more" if "" in rows else ""
+    figure.supxlabel(
+        f"change in standard deviations of the baseline; right = better{below}", fontsize=8.5, color="#475067"
+    )
     for row_of_axes in grid:
         names = [capital(_short(results, name)) if name else "" for name in rows]
         row_of_axes[0].set_yticks(range(len(rows)), names)
@@ -305,8 +317,6 @@ def _forest_panel(axes: Any, results: Results, label: str, rows: Sequence[str]) 
         axes.plot([middle], [place], "D" if name == "pooled" else "o", color=colour, markersize=4.6)
     axes.set_title(label)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("change in sd of the baseline; right = better" + (" (below: more)" if "" in rows else ""))
-    axes.xaxis.label.set_size(7.6)
     axes.grid(axis="x", color="#eceef2", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -340,22 +350,27 @@ def by_factor(parts: Sequence[Part], labels: Sequence[str]) -> str:
     return svg(figure)
 
 
-def whisker(effect: Effect) -> str:
-    """Inline SVG of one interval; the same scale in every row: a sd of the baseline to either side, right better."""
+def reach(results: Results) -> float:
+    """The scale of all small pictures: the widest interval's end, in sd of the baseline."""
+    effects = [effect for row in results.effects.values() for effect in row.values()]
+    ends = [abs(end) for effect in effects for end in effect.scaled if math.isfinite(end)]
+    return max([0.1, *ends])
+
+
+def whisker(effect: Effect, reach: float) -> str:
+    """Inline SVG of one interval, right = better; `reach` sd of the baseline to either side, the same in every row."""
     middle, low, high = effect.scaled
     if not math.isfinite(middle):
         return ""
-    place = lambda x: 50 + 46 * max(-1.05, min(1.05, x))  # noqa: E731
     colour = COLOURS.get(effect.verdict, GREY)
+    dot, left, right = (50 + 46 * x / reach for x in (middle, low, high))
     ends = ""
-    if math.isfinite(low):
-        ends = (
-            f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="8" y2="8" stroke="{colour}" stroke-width="1.8"/>'
-        )
+    if math.isfinite(left):
+        ends = f'<line x1="{left:.1f}" x2="{right:.1f}" y1="8" y2="8" stroke="{colour}" stroke-width="1.8"/>'
     return (
         '<svg viewBox="0 0 100 16" width="92" height="15" aria-hidden="true">'
         f'<line x1="50" x2="50" y1="1" y2="15" stroke="#b6bdca"/>{ends}'
-        f'<circle cx="{place(middle):.1f}" cy="8" r="3.2" fill="{colour}"/></svg>'
+        f'<circle cx="{dot:.1f}" cy="8" r="3.2" fill="{colour}"/></svg>'
     )
 
 
