@@ -76,7 +76,7 @@ def test_prompts_seeds_and_panels_from_the_command(command, tiny_folder, tmp_pat
     rows = [{"prompt": "a red ball"}, {"prompt": "ein blauer Würfel", "seed": 7, "frames": 5}]
     words = (
         write_prompts(tmp_path / "p.jsonl", *rows), "-o", "out/clips", "-m", tiny_folder, "--seeds", 2, "--steps", 1,
-        "--plain", "--panel", "paper: temperature=4,start=0,end=1", "--strength", 0.5, "--fps", 12, "--device", "cpu",
+        "--plain", "--panel", "paper: temperature=4,start=0,end=1", "--strength", 3, "--fps", 12, "--device", "cpu",
     )  # fmt: skip
     code, out, err = command(*words, "--json")
     assert code == 0, err
@@ -91,7 +91,7 @@ def test_prompts_seeds_and_panels_from_the_command(command, tiny_folder, tmp_pat
     }
     panels = {line["label"]: line for line in found}
     assert panels["plain"]["settings"] is None and panels["plain"]["enhancement"] is None
-    assert panels["enhanced"]["settings"]["strength"] == 0.5 and panels["enhanced"]["enhancement"]["layers"] == 2
+    assert panels["enhanced"]["settings"]["strength"] == 3 and panels["enhanced"]["enhancement"]["layers"] == 2
     assert panels["paper"]["settings"]["temperature"] == 4
     assert {(line["prompt"], line["frames"]) for line in found} == {("a red ball", 9), ("ein blauer Würfel", 5)}
     assert {line["fps"] for line in found} == {12} and {line["model"] for line in found} == {str(tiny_folder)}
@@ -421,7 +421,12 @@ def test_a_killed_ray_workers_clip_is_made_by_another(tiny_folder, tmp_path, mon
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test never asks the network
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'enhance-a-video[ray]'")
     ray.init(
-        num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False, logging_level=40
+        "local",
+        num_cpus=2,
+        object_store_memory=100 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=40,
     )
     try:
         items = items_of(4, seeds=4, steps=4)
