@@ -4,6 +4,7 @@ import copy
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,8 +126,9 @@ def test_a_function_of_their_own_is_seen_and_the_output_scaled(monkeypatch):
 
 @pytest.mark.parametrize("letters, least, most", [("AAAA", 0.5, 0.76), ("ABCD", 0.0, 0.25)])
 def test_still_and_unrelated_frames(letters, least, most):
-    with enhance_attention(wan(turned=True), **WAN, sites=None, **ALWAYS) as handle:
-        run_wan(handle._denoisers[0].model, wan_inputs(clip(letters, size=(2 * H, 2 * W))))
+    model = wan(turned=True)
+    with enhance_attention(model, **WAN, sites=None, **ALWAYS) as handle:
+        run_wan(model, wan_inputs(clip(letters, size=(2 * H, 2 * W))))
     assert least <= handle.summary().mass[0, 0] <= most
 
 
@@ -140,10 +142,10 @@ def test_a_wrong_axis_is_seen_in_the_masses():
         return tuple(y.unflatten(2, (H * W, T)).transpose(2, 3).flatten(2, 3) for y in (q, k))
 
     wrong = {**WAN, "query_key": first_sites, "tokens": Tokens("video only", argument=None), "video": None}
-    masses = []
+    model, masses = wan(turned=True), []
     for letters in ("AAAA", "ABCD"):
-        with enhance_attention(wan(turned=True), **wrong, sites=None, **ALWAYS) as handle:
-            run_wan(handle._denoisers[0].model, wan_inputs(clip(letters, size=(2 * H, 2 * W))))
+        with enhance_attention(model, **wrong, sites=None, **ALWAYS) as handle:
+            run_wan(model, wan_inputs(clip(letters, size=(2 * H, 2 * W))))
         masses.append(handle.summary().mass[0, 0])
     assert masses[0] < 0.5 and abs(masses[0] - masses[1]) < 0.2
 
@@ -213,6 +215,11 @@ def test_one_frame_is_left_alone():
     plain = run_wan(model, inputs)
     with enhance_attention(model, **WAN, strength=2.0, **ALWAYS):
         assert torch.equal(run_wan(model, inputs), plain)
+
+
+def test_a_pipeline_is_told_to_give_its_model():
+    with pytest.raises(UnsupportedModelError, match="SimpleNamespace is no torch module"):
+        enhance_attention(SimpleNamespace(), **WAN, **ALWAYS)
 
 
 def test_modules_are_as_good_as_their_names():
@@ -285,13 +292,16 @@ def test_norms_are_before_the_rotary_embedding_and_a_function_need_not_be():
 def test_a_gain_for_each_video_not_for_each_site_or_batch():
     model = sora(sharp=True)
     still, unrelated = clip("AAAA"), clip("ABCD")
-    gains = []
-    with enhance_attention(model, **SORA, query_key=NORMS, strength=1.0, sites=None, **ALWAYS) as handle:
-        policy = handle._denoisers[0].policy
-        handle._denoisers[0].policy = lambda mass, moment: gains.append(mass.clone()) or policy(mass, moment)
+    masses = []
+
+    def policy(mass, moment):
+        masses.append(mass.clone())
+        return (2 * mass).clamp(min=1)
+
+    with enhance_attention(model, **SORA, query_key=NORMS, policy=policy, sites=None, **ALWAYS):
         together = run_sora(model, torch.stack([still, unrelated]))
         alone = torch.cat([run_sora(model, video[None]) for video in (still, unrelated)])
-    mass = gains[0]  # the first call, the gain of the first layer
+    mass = masses[0]  # what the gain of the first layer is made of
     assert mass.shape == (2,) and mass[0] > 0.7 and mass[1] < 0.25
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
 
@@ -437,6 +447,7 @@ def test_the_temporal_layer_of_diffusers_in_a_unet_of_ones_own():
     ({"attention": [nn.Linear(1, 1)]}, NoLayersError, "Linear is no module inside this WanLike"),
     ({"start": 0.1}, SettingsError, r"noise=Flow\(shift\)"), ({"strength": -1.0}, SettingsError, "out of range"),
     ({"scale_at": "nowhere"}, NoLayersError, "no module blocks.0.nowhere"),
+    ({"scale_at": ".nowhere"}, NoLayersError, "no module blocks.0.self_attn.nowhere"),
 ])  # fmt: skip
 def test_what_cannot_be_is_said_and_changes_nothing(changes, error, message):
     model = wan()
@@ -449,6 +460,7 @@ def test_what_cannot_be_is_said_and_changes_nothing(changes, error, message):
 @pytest.mark.parametrize("changes, message", [
     ({"query_key": Kernel("flash_attention", "B L (H D)", heads=2)}, r"not the layout 'B L \(H D\)'"),
     ({"query_key": Kernel("flash_attention", "B H L D")}, "expected self-attention over"),
+    ({"query_key": Kernel("rope_apply")}, "query or key is tuple, which is not the layout"),
     ({"frames": 5}, "96 video tokens do not divide into 5 frames"),
     ({"frames": "num_frames"}, "did not give 'num_frames'"),
     ({"video": None}, "101 video tokens do not divide into 4 frames"),

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .enhancement import Enhancement
-from .errors import NoLayersError, SettingsError
+from .errors import NoLayersError, SettingsError, UnsupportedModelError
 from .families import Arguments, Family, FrameCount, unwrapped
 from .query_key import QueryKey
 from .schedule import Noise
@@ -52,7 +52,7 @@ def enhance_attention(
     Raises:
         SettingsError: arguments that conflict or are out of range.
         NoLayersError: no module matches, or one that is named is not there.
-        UnsupportedModelError: query and key cannot be seen in such a layer as asked.
+        UnsupportedModelError: this is no module, or query and key cannot be seen in such a layer as asked.
         AlreadyEnhancedError: the model is enhanced already. In each case nothing was changed.
     """
     chosen = Settings(**settings)
@@ -61,6 +61,8 @@ def enhance_attention(
             f"start={chosen.start}, end={chosen.end} need the place in the denoising: say what the model's timestep "
             "means, noise=Flow(shift) or VariancePreserving() of enhance_a_video.schedule, or give start=0.0, end=1.0."
         )
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(f"{type(model).__name__} is no torch module: give the model inside it")
     model, name = unwrapped(model), type(unwrapped(model)).__name__
     row = Family(
         name=name,

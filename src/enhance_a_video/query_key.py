@@ -88,8 +88,9 @@ def arranging(layout: str, heads: int | None = None) -> Callable[[Tensor], Tenso
     order = tuple((letters if batched else "B" + letters).index(letter) for letter in "BHLD")
 
     def arranged(x: Tensor) -> Tensor:
-        if x.ndim != ndim:
-            raise TokenLayoutError(f"query or key is {tuple(x.shape)}, which is not the layout {layout!r}")
+        if not isinstance(x, Tensor) or x.ndim != ndim:
+            found = f"of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise TokenLayoutError(f"query or key is {found}, which is not the layout {layout!r}")
         for axis, sizes in splits:
             x = x.unflatten(axis, sizes)
         return (x if batched else x[None]).permute(order)  # (B, H, L, D)
