@@ -54,6 +54,13 @@ def test_videos_of_ones_own_need_no_comment(tmp_path):
     assert (pair.prompt, pair.labels) == (None, ("baseline", "enhanced"))
 
 
+def test_a_comment_that_makes_no_sense_is_told(tmp_path):
+    for name in ("baseline", "enhanced"):
+        write(tmp_path / f"{name}.mp4", name, comment=told(name, prompt=["a bar"]))
+    with pytest.raises(SettingsError, match=r"baseline\.mp4: a prompt is text"):
+        find_pairs(tmp_path)
+
+
 def test_a_list_of_pairs(tmp_path):
     for name, label in (("a", "without"), ("b", "with"), ("c", "more")):
         write(tmp_path / "clips" / f"{name}.mp4", label)
@@ -102,8 +109,8 @@ def test_what_batch_wrote(tmp_path):
     lines += [record(tmp_path, "a ball", 0, "with", strong)]  # its partner is not made yet
     lines += [record(tmp_path, "a cat", 0, "without", None, status="failed", error="no")]
     manifest(tmp_path, lines)
-    with (tmp_path / "manifest.jsonl").open("a") as file:
-        file.write('{"key": "torn')
+    with (tmp_path / "manifest.jsonl").open("ab") as file:
+        file.write('{"key": "torn in the middle of é'.encode()[:-1])
     found = find_pairs(tmp_path)
     assert found.source == "manifest.jsonl"
     assert [(p.prompt, p.seed, p.labels) for p in found.pairs] == [

@@ -137,7 +137,7 @@ def _tell(counted: Results, note: str) -> None:
     for label, against in dict.fromkeys((row.label, row.against) for row in counted.rows):
         screen.print(_table([row for row in counted.rows if (row.label, row.against) == (label, against)]))
     screen.print(
-        "Win rate: wins and half of the ties, with its 95 % interval. "
+        "Win rate: wins and half of the ties, with its 95 % interval for other clips. "
         "alpha: agreement between voters (Krippendorff), 1 is full, 0 no more than chance.",
         style="dim",
     )
@@ -155,7 +155,10 @@ def _table(rows: list[Row]) -> Table:
     """The questions about one label, for a terminal of 80 columns."""
     first = rows[0]
     table = Table(
-        title=f"{first.label}, against {first.against}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=escape(f"{first.label}, against {first.against}"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("question", no_wrap=True)
     for name in ("votes", "better", "equal", "worse", "win rate", "95 %", "alpha"):

@@ -33,7 +33,7 @@ class Question:
     hint: str
 
 
-# Those of the paper's user study (arXiv 2502.07508, section 4).
+# What the paper's user study asks about (arXiv 2502.07508).
 QUESTIONS = (
     Question(
         "consistency", "Temporal consistency", "Which is steadier over time?", "Things stay what they are; no flicker."

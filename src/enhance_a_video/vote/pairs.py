@@ -112,8 +112,9 @@ def _compared(folder: Path) -> _Group:
     for path in (folder / name for name in names if (folder / name).exists()):
         comment = _object(read_comment(path))
         label = str(comment.get("panel", path.stem))
+        label = path.stem if label in videos else label
         videos[label] = path
-        told[path.name] = (comment.get("prompt"), comment.get("seed"))
+        told[path.name] = _prompt_and_seed(comment, str(path))
         if comment.get("settings") is not None:
             settings[label] = json.dumps(comment["settings"], sort_keys=True)
     if len(set(told.values())) > 1:
@@ -144,12 +145,13 @@ def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
     """The clips of `batch` that are done and there; the last line of a key counts. See docs/batch.md."""
     records = {record["key"]: record for record in _records(folder / MANIFEST)}
     done = [record for record in records.values() if record["status"] == "done" and _file(folder, record).is_file()]
-    groups: dict[str, _Group] = {}
     plain = [record["label"] for record in done if record.get("settings") is None]
+    reference = next(iter(plain or [record["label"] for record in done]), "")
+    groups: dict[str, _Group] = {}
     for record in done:
         key = json.dumps([record["prompt"], record["seed"], record.get("options")], sort_keys=True)
         where, label = f"{folder / MANIFEST}, {record['prompt']!r}, seed {record['seed']}", record["label"]
-        group = groups.setdefault(key, _Group(where, record["prompt"], record["seed"], {}, {}, ""))
+        group = groups.setdefault(key, _Group(where, record["prompt"], record["seed"], {}, {}, reference))
         if label in group.videos:
             raise SettingsError(
                 f"{where}: there are two clips {label!r}, with other settings. List what is to be compared in "
@@ -157,16 +159,15 @@ def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
             )
         group.videos[label] = _file(folder, record)
         group.settings[label] = json.dumps(record.get("settings"), sort_keys=True)
-        group.reference = (plain or [done[0]["label"]])[0]
     missing = len(records) - len(done)
-    alone = sum(group.reference not in group.videos for group in groups.values())
+    alone = sum(reference not in group.videos for group in groups.values())
     notes = [f"{missing} clips of the batch are not there (failed or deleted)."] if missing else []
     return list(groups.values()), notes + ([f"{alone} prompts and seeds lack the reference."] if alone else [])
 
 
 def _records(manifest: Path) -> list[dict[str, Any]]:
     found = []
-    lines = _text(manifest).split("\n")
+    lines = _text(manifest, errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         record = _object(line)
         if record.keys() >= _NEEDED and (record["status"] != "done" or "file" in record):
@@ -198,9 +199,9 @@ def _inside(folder: Path, name: Any, where: str) -> Path:
     return folder / relative
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, errors: str = "strict") -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig", errors=errors)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}.") from error
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,6 +65,11 @@ class Server(ThreadingHTTPServer):
                 f"Cannot serve on {host}, port {port}: {reason}. --port 0 takes a free port."
             ) from error
         self.names = {"localhost", socket.gethostname().lower(), f"{socket.gethostname().lower()}.local", host.lower()}
+
+    def server_bind(self) -> None:
+        """As in HTTPServer, but for the look-up of this machine's full name, which may wait long for a network."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     @property
     def local(self) -> bool:
