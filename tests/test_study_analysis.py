@@ -30,6 +30,7 @@ def plant(study, folder, values, first=None, skip=lambda trial: False):
     """Stores every clip with values(trial, random) -> measures; `random` is the same for the clips of a pair."""
     weights = {model: weights_of(model, study.load) for model in study.models}
     with Store(folder) as store:
+        store.db.execute("PRAGMA synchronous = OFF")  # nothing here has to outlive a power cut
         run = store.begin_run(study.digest, study.text, "by hand", 1, {"versions": VERSIONS, "machine": MACHINE})
         for (key, state), trial in targets(study, weights, first).items():
             if skip(trial):
