@@ -44,25 +44,13 @@ def test_one_graph_equal_to_eager(counter):
         assert (column[0::2] == column[1::2]).all()
 
 
-@pytest.mark.parametrize("name", ["cogvideox_5b", "hunyuan", "ltx"])
+@pytest.mark.parametrize("name", ["cogvideox_5b", "hunyuan", "ltx", "hunyuan_framepack", "latte", "mochi"])
 def test_the_other_families_compile_too(name, counter):
     model, x = TINY[name].model(), TINY[name].inputs()
     with enhance(model, strength=2.0, start=0.0, end=0.5):
         expected = run(model, x)
         assert torch.allclose(run(torch.compile(model, fullgraph=True, backend=counter), x), expected, atol=1e-6)
     assert counter.frame_count == 1
-
-
-def test_with_inductor():
-    torch.manual_seed(0)
-    model = wan(num_layers=1).eval().requires_grad_(False)
-    with enhance(model, strength=2.0, start=0.0, end=0.5) as handle:
-        compiled = torch.compile(model, fullgraph=True)
-        for t in (900.0, 100.0):
-            expected = run(model, inputs(t))
-            assert (run(compiled, inputs(t)) - expected).norm() <= 1e-5 * expected.norm()
-    s = handle.summary()
-    assert abs(s.gain[0::2] - s.gain[1::2]).max() < 1e-5 and (s.gain[0] > 1).all() and (s.gain[2] == 1).all()
 
 
 def test_switching_on_and_off_around_compilation(counter):

@@ -134,12 +134,12 @@ def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) ->
             f"{watch.name}: expected self-attention over {length} video tokens ({tokens.place}), but the kernel "
             f"got query {tuple(query.shape)} and key {tuple(key.shape)} (B, H, L, D). Leave it out with layers=..."
         )
+    if whole and rows is None:
+        return query, key
     first = queries - length if tokens.place == "text first" else 0
     if isinstance(rows, Tensor):
         return query[:, :, rows + first], key[:, :, rows + first]  # (B, H, T*S, D)
     start, stop, _ = (rows or slice(None)).indices(length)
-    if stop - start == queries:
-        return query, key
     return query[:, :, first + start : first + stop], key[:, :, first + start : first + stop]  # (B, H, T*S, D)
 
 
