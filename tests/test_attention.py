@@ -457,6 +457,28 @@ def test_what_cannot_be_is_said_and_changes_nothing(changes, error, message):
     assert anatomy(model) == before
 
 
+class Ops:
+    flash = staticmethod(kernels.flash_attention)
+
+
+class ThroughAClass(wan_like.SelfAttention):
+    def forward(self, x, seq_len, grid):
+        q = x.unflatten(2, (self.heads, -1))
+        return Ops.flash(q, q, q).flatten(2)
+
+
+def test_a_kernel_reached_through_a_class_is_refused():
+    """Of a module on the way a copy can stand in, of anything else it cannot."""
+    model = wan()
+    model.blocks[1].self_attn = ThroughAClass(24, 2)
+    before = anatomy(model)
+    with pytest.raises(
+        UnsupportedModelError, match=r"ThroughAClass has no plain function forward that loads Ops\.flash"
+    ):
+        enhance_attention(model, **{**WAN, "query_key": Kernel("Ops.flash")}, layers=[1], **ALWAYS)
+    assert anatomy(model) == before
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"query_key": Kernel("flash_attention", "B L (H D)", heads=2)}, r"not the layout 'B L \(H D\)'"),
     ({"query_key": Kernel("flash_attention", "B H L D")}, "expected self-attention over"),

@@ -153,7 +153,7 @@ def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
         _look(kernel.arrange(query), kernel.arrange(key), scale)
         return _resolved(home, path)(*args, **kwargs)
 
-    return _leading_to(observed, getattr(home, path[0]), path[1:], _module_name(kernel.name, home))
+    return _leading_to(observed, getattr(home, path[0]), path[1:], f"{kernel.name}_{home.__name__}")
 
 
 def _resolved(home: Any, path: Sequence[str]) -> Any:
@@ -163,15 +163,19 @@ def _resolved(home: Any, path: Sequence[str]) -> Any:
     return home
 
 
+def _through_modules(home: Any, path: Sequence[str]) -> bool:
+    """Whether the way to the kernel leads through modules alone, of which copies can stand in."""
+    return all(isinstance(_resolved(home, path[:i]), types.ModuleType) for i in range(1, len(path)))
+
+
 def _leading_to(observed: Any, original: Any, path: Sequence[str], name: str) -> Any:
     """A copy of a module, and of those inside it along the path, at whose end the observed function is."""
     if not path:
         return observed
     inside = _leading_to(observed, getattr(original, path[0]), path[1:], f"{name}_{path[0]}")
-    twin = types.ModuleType(name)
+    twin = _new_module(name)
     twin.__dict__.update({k: v for k, v in vars(original).items() if not k.startswith("__")})
     twin.__dict__[path[0]] = inside
-    sys.modules[name] = twin  # dynamo resolves globals by this name
     return twin
 
 
@@ -183,18 +187,16 @@ def _kernels_called(function: Any, known: tuple[Kernel, ...]) -> tuple[Kernel, .
     loaded = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}
     names, home = {*function.__code__.co_names}, sys.modules.get(function.__module__)
     paths = {kernel: kernel.name.split(".") for kernel in known}
-    return tuple(
-        k for k, path in paths.items() if path[0] in loaded and names.issuperset(path) and _resolved(home, path)
-    )
+    called = {k: path for k, path in paths.items() if path[0] in loaded and names.issuperset(path)}
+    return tuple(k for k, path in called.items() if _resolved(home, path) and _through_modules(home, path))
 
 
 def _observed_copy_of(function: Any, kernels: tuple[Kernel, ...]) -> types.FunctionType:
     """The same code object in a namespace of its own, where the kernels are observed."""
     home = sys.modules[function.__module__]
-    namespace = types.ModuleType(_module_name("namespace", home, function.__qualname__))
+    namespace = _new_module("namespace", home.__name__, function.__qualname__)
     namespace.__dict__.update({k: v for k, v in function.__globals__.items() if k != "__name__"})
     namespace.__dict__.update({kernel.name.split(".")[0]: _observed(kernel, home) for kernel in kernels})
-    sys.modules[namespace.__name__] = namespace  # dynamo resolves globals by this name
     observed = types.FunctionType(
         function.__code__, namespace.__dict__, function.__name__, function.__defaults__, function.__closure__
     )
@@ -202,9 +204,13 @@ def _observed_copy_of(function: Any, kernels: tuple[Kernel, ...]) -> types.Funct
     return observed
 
 
-def _module_name(*parts: Any) -> str:
-    words = [p.__name__ if isinstance(p, types.ModuleType) else p for p in parts]
-    return re.sub(r"[^a-zA-Z0-9_]", "_", "_".join([__name__, *words]))
+def _new_module(*words: str) -> types.ModuleType:
+    """An empty module under a name of its own in sys.modules: dynamo resolves globals by it."""
+    name = re.sub(r"[^a-zA-Z0-9_]", "_", "_".join([__name__, *words]))
+    while name in sys.modules:
+        name += "_"
+    module = sys.modules[name] = types.ModuleType(name)
+    return module
 
 
 def _function_of(original: Any) -> Any:
