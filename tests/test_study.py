@@ -54,6 +54,7 @@ def rows(folder, sql: str) -> list:
 
 def test_a_study_from_its_file_to_its_report(command, tiny_folder, tmp_path):
     file = write(tmp_path / "s.yaml", data_of(tiny_folder, options={"steps": [1, 2]}, videos={"count": 2}))
+    assert command(file, "--report")[0] == 2 and not (tmp_path / "tiny").exists()
     code, out, err = command(file, "--plan")
     assert code == 0, err
     assert "24 clips" in out and "unknown before a pilot" in out and not (tmp_path / "tiny").exists()
@@ -92,16 +93,19 @@ def test_a_study_from_its_file_to_its_report(command, tiny_folder, tmp_path):
     assert code == 0 and rows("tiny", "SELECT max(id) FROM clips") == made
 
 
-def test_killed_without_warning_it_goes_on_and_nothing_is_made_twice(tiny_folder, tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_or_stopped_it_goes_on_and_nothing_is_made_twice(tiny_folder, tmp_path, how):
     file = write(tmp_path / "s.yaml", data_of(tiny_folder, options={"steps": 8}))
     words = [sys.executable, "-m", "enhance_a_video.cli", "study", file, "--out", tmp_path / "out"]
-    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         while running.poll() is None and stored(tmp_path / "out") < 2:
             time.sleep(0.02)
     finally:
-        running.send_signal(signal.SIGKILL)
-        running.wait()
+        running.send_signal(how)
+        _, told = running.communicate()
+    if how == signal.SIGINT:
+        assert running.returncode == 130 and "Stopped." in told and "Traceback" not in told
     before = rows(tmp_path / "out", "SELECT id, key, made FROM clips")
     assert 2 <= len(before) < 12, "killed too late to show anything"
     outcome = run(read_study(file), tmp_path / "out")

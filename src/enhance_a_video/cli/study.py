@@ -60,8 +60,14 @@ def study(
     say = err if json else Console()
     outcome = None
     if not (plan or report):
-        with _bar("clips") as progress:
-            outcome = room.run(asked, folder, workers=workers, first=pilot, command=_command(ctx), progress=progress)
+        try:
+            with _bar("clips") as progress:
+                outcome = room.run(
+                    asked, folder, workers=workers, first=pilot, command=_command(ctx), progress=progress
+                )
+        except KeyboardInterrupt:
+            err.print("\nStopped. What is stored stays; the same command goes on from there.")
+            raise SystemExit(130) from None
     if plan or pilot is not None:
         planned = room.make_plan(asked, folder, workers=workers)
         data: dict[str, Any] = {"plan": planned.to_dict()}

@@ -15,7 +15,7 @@ from ..errors import SettingsError
 from ..stats import Paired, adjusted, interval, p_value, paired
 from .definition import Study, Trial
 from .run import targets, weights_are_here, weights_of
-from .store import Clip, Store
+from .store import FILE, Clip, Store
 
 ALPHA = 0.05
 MANY_PROMPTS = 10  # from so many on, prompts are what is resampled; with fewer, pairs are
@@ -158,6 +158,8 @@ def analyse(study: Study, folder: str | Path) -> Results:
     Raises:
         SettingsError: nothing to compare yet.
     """
+    if not (Path(folder) / FILE).exists():
+        raise SettingsError(f"Nothing to compare: there is no {FILE} in {folder}. Run the study first.")
     with Store(Path(folder)) as store:
         clips, failures, runs = store.clips(), store.failures(), store.runs()
     weights = known_weights(study, clips)
