@@ -96,12 +96,14 @@ def test_the_transformer_learns_one_batch_and_resumes(tmp_path):
     """The real trainer on a few latents: the loss falls, and a saved state goes on with the same losses."""
     from enhance_a_video.toy.train_transformer import Trainer
 
-    clean = torch.randn(4, 24, 9, 8, 8, generator=torch.Generator().manual_seed(0)).half()
-    torch.save({"latents": clean, "mean": torch.zeros(24), "std": torch.ones(24)}, tmp_path / "latents.pt")
+    _clips(4, tmp_path)
     recipe = replace(Training(), clips=4, batch=4, steps=20, warmup=1, captions=1, lengths=(32,), compile=False)
     trainer = Trainer(tmp_path, recipe)
-    losses = [trainer.step(s) for s in range(8)]
-    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    losses, reading, binding = zip(
+        *[(trainer.step(s), trainer.read_loss.item(), trainer.binding_loss.item()) for s in range(8)], strict=True
+    )
+    for falls in (losses, reading, binding):
+        assert np.isfinite(falls).all() and falls[-1] < falls[0]
     state = trainer.state()
     again = Trainer(tmp_path, recipe)
     again.load(torch.load(_saved(state, tmp_path), weights_only=True))
@@ -114,14 +116,41 @@ def test_a_run_can_start_from_the_packaged_model(tmp_path):
     from enhance_a_video.toy.train_transformer import Trainer
 
     start_from(model_folder(), tmp_path)
-    clean = torch.randn(2, 24, 9, 8, 8, generator=torch.Generator().manual_seed(0)).half()
-    torch.save({"latents": clean, "mean": torch.zeros(24), "std": torch.ones(24)}, tmp_path / "latents.pt")
+    _clips(2, tmp_path)
     recipe = replace(Training(), clips=2, batch=2, captions=1, lengths=(32,), compile=False)
     trained = Trainer(tmp_path, recipe).loss(0)
     (tmp_path / "start.pt").unlink()
     fresh = Trainer(tmp_path, recipe).loss(0)
     assert trained < fresh  # on noise for clips, but it knows how to predict the noise
     assert (tmp_path / "vae.pt").exists() and (tmp_path / "decoder.pt").exists()
+
+
+def _clips(count, folder):
+    """Latents of noise with the truth of the first training clips, as encode_clips saves them."""
+    from enhance_a_video.toy.train_transformer import training_scene, truth_map
+
+    clean = torch.randn(count, 24, 9, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+    scenes = [training_scene(i) for i in range(count)]
+    truth = torch.stack([torch.from_numpy(truth_map(s, world.render(s)[1].masks)) for s in scenes])
+    state = {"latents": clean, "mean": torch.zeros(24), "std": torch.ones(24), "truth": truth}
+    torch.save(state, folder / "latents.pt")
+
+
+def test_the_truth_map_says_what_is_where():
+    from enhance_a_video.toy.train_transformer import truth_map
+
+    still = world.Thing("green", "box", "striped", "right", radius=10, start=(40.0, 24.0), reach=0.0)
+    scene = world.Scene((still,), "sea")
+    masks = world.render(scene)[1].masks
+    found = truth_map(scene, masks).reshape(9, 4, 4, 89) / 255
+    assert abs(found[..., :80].sum() * 16 - masks[0, 0].sum() * 9) < 0.01 * found[..., :80].sum() * 16  # 4 x 4 pixels
+    parts = found[..., 16:32]  # of boxes
+    assert parts.sum() == found[..., :80].sum() and found[:, :, 0].max() == 0  # nothing else, nothing at the left
+    picture = parts.reshape(9, 4, 4, 4, 4).transpose(0, 1, 3, 2, 4).reshape(9, 16, 16)  # rows and columns of 4 pixels
+    expected = masks[0, 0].reshape(16, 4, 16, 4).mean((1, 3))
+    assert abs(picture - expected).max() < 0.01
+    green = list(world.COLOURS).index("green")
+    assert found[..., 80 + green].max() > 0.5 and abs(found[..., 80 + green] - found[..., 88]).max() == 0
 
 
 def _saved(state, folder):

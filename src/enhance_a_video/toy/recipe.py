@@ -16,6 +16,7 @@ from . import world
 
 LATENT_CHANNELS = 24
 TEXT_WIDTH = 128
+TEXT_READER = [len(world.MOTIONS), len(world.COLOURS), len(world.TEXTURES)]  # what is read off a noun's text state
 TRUTH_WIDTH = 16 * len(world.KINDS) + len(world.COLOURS) + 1  # of train_transformer.truth_map
 
 
@@ -61,8 +62,9 @@ class Training:
     )  # padded text lengths met in training: any of them works later
     unconditional: float = 0.1  # share of samples with an empty prompt (classifier-free guidance)
     shift: float = 3.0  # of the flow-matching schedule, in training and in sampling
-    ema: float = 0.999
+    ema: float = 0.997
     reading: float = 0.5  # weight of reading the truth (which kind and colour is where) off the hidden states after
+    binding: float = 0.1  # weight of reading each thing's motion, colour and texture off the text state of its noun
     read_at: int = 3  # this block: the world knows it, and a model that must know it too learns to draw sooner
     compile: bool = True
     seed: int = 2
@@ -93,17 +95,31 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
         vocab_size=vocabulary, d_model=TEXT_WIDTH, d_kv=32, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0,
         pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, tie_word_embeddings=False,
     )  # fmt: skip
-    return UMT5EncoderModel(config)
+    encoder = UMT5EncoderModel(config)
+    distances = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 18, 24, 32, 48.0])  # of T5's buckets, roughly
+    with torch.no_grad():
+        for name, bias in encoder.named_parameters():  # (32, heads): 16 buckets at or before a word, 16 after it
+            if "relative_attention_bias" in name:
+                # Near words count more, from the beginning (as in ALiBi): one head looks back, one at the word before,
+                # one ahead, one everywhere.
+                for head, (back, ahead) in enumerate(((2.0, 9.0), (9.0, 0.7), (0.7, 9.0), (0.3, 0.3))):
+                    bias[:16, head], bias[16:, head] = -back * distances, -ahead * distances
+    return encoder
 
 
 def build_trained(vocabulary: int) -> torch.nn.ModuleDict:
-    """What is trained together: transformer, text encoder, and the reader, which is left behind in the end."""
+    """What is trained together: transformer, text encoder, and two readers, which are left behind in the end."""
     transformer = build_transformer()
     width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
     reader = torch.nn.Sequential(
         torch.nn.LayerNorm(width), torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, TRUTH_WIDTH)
     )
-    parts = {"transformer": transformer, "text_encoder": build_text_encoder(vocabulary), "reader": reader}
+    parts = {
+        "transformer": transformer,
+        "text_encoder": build_text_encoder(vocabulary),
+        "reader": reader,
+        "text_reader": torch.nn.Linear(TEXT_WIDTH, sum(TEXT_READER)),
+    }
     return torch.nn.ModuleDict(parts)
 
 

@@ -15,16 +15,15 @@ from torch.nn import functional as F
 
 from . import world
 from .muon import MuonAdamW
-from .recipe import TRUTH_WIDTH, Training, build_tokenizer, build_trained, build_vae, embed
+from .recipe import TEXT_READER, TRUTH_WIDTH, Training, build_tokenizer, build_trained, build_vae, embed
 from .train_vae import Say, save_atomically, to_video, trapezoid
 
+MOTIONS, COLOURS = list(world.MOTIONS), list(world.COLOURS)
 NOT_HIDDEN = (
     "patch_embedding",
     "proj_out",
     "scale_shift_table",
-    "shared",
-    "embed_tokens",
-    "relative_attention_bias",
+    "text_encoder",  # under Muon its feed-forward layers grew and drowned its attention: it read words, not sentences
     "reader",
 )
 
@@ -120,9 +119,10 @@ class Trainer:
         self.read = transformer.blocks[recipe.read_at]
         self.read.register_forward_hook(_keep_output)
         self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
+        self.scenes = [training_scene(i) for i in range(len(self.latents))]
         self.captions = [
-            [world.caption(training_scene(i), np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
-            for i in range(len(self.latents))
+            [world.caption(scene, np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
+            for i, scene in enumerate(self.scenes)
         ]
 
     def loss(self, step: int) -> torch.Tensor:
@@ -147,12 +147,26 @@ class Trainer:
             velocity = model(mixed, sigma * 1000, text, return_dict=False)[0]
             reading = self.modules["reader"](self.read.kept)  # (B, tokens, W)
         self.read_loss = (reading.float() - self.truth[ids].float() / self.truth_scale).square().mean()
+        self.binding_loss = self._binding(text, prompts, [self.scenes[i] for i in ids])
         return (velocity.float() - (noise - clean)).square().mean()
+
+    def _binding(self, text: torch.Tensor, prompts: list[str], scenes: list[world.Scene]) -> torch.Tensor:
+        """How badly a thing's motion, colour and texture are read off the text state (B, n, TEXT_WIDTH) of its noun."""
+        length = text.shape[1]
+        tokens = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
+        nouns = torch.isin(tokens, torch.tensor(self.tokenizer.convert_tokens_to_ids(list(world.KINDS))))  # (B, n)
+        things = [thing for prompt, scene in zip(prompts, scenes, strict=True) if prompt for thing in scene.things]
+        said = [(MOTIONS.index(t.motion), COLOURS.index(t.colour), world.TEXTURES.index(t.texture)) for t in things]
+        parts = self.modules["text_reader"](text[nouns].float()).split(TEXT_READER, 1)
+        return sum(
+            (F.cross_entropy(part, target) for part, target in zip(parts, torch.tensor(said).T, strict=True)),
+            start=torch.zeros(()),
+        )
 
     def step(self, step: int) -> float:
         """One optimiser step; returns the loss."""
         loss = self.loss(step)
-        (loss + self.recipe.reading * self.read_loss).backward()
+        (loss + self.recipe.reading * self.read_loss + self.recipe.binding * self.binding_loss).backward()
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimiser.step(trapezoid(step, self.recipe.steps, self.recipe.warmup, self.recipe.decay))
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
