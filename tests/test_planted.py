@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import TINY, T, run
 
 from enhance_a_video import enhance, enhancement, families
@@ -39,6 +40,40 @@ def test_every_variant_sees_the_planted_frames(name):
     check_twins(model, tiny)
     still, unrelated = (observed(model, tiny, letters)[0] for letters in ("AAAA", "ABCD"))
     assert still > 0.5 and unrelated < 0.35  # 0.75 would be uniform
+
+
+# ------------------------------------------------------------------------------- what is seen is what is scaled
+def double(mass, moment):
+    return torch.full_like(mass, 2.0)
+
+
+def tensors(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [t for part in value for t in tensors(part)] if isinstance(value, (tuple, list)) else []
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_as_many_tokens_are_scaled_as_are_seen_and_no_others(name, monkeypatch):
+    tiny = TINY[name]
+    model, inputs, outputs, seen = tiny.model(), tiny.inputs(), [], []
+    family = families.family_of(model)
+    attention, module = next(iter(families.attention_modules(model, family).items()))
+    module = families.scaled_module(model, family, attention) or module
+    module.register_forward_hook(lambda m, args, output: outputs.append(tensors(output)))
+    run(model, inputs)
+    plain = outputs[0]
+    outputs.clear()
+    measure = enhancement.site_mass
+    monkeypatch.setattr(enhancement, "site_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
+    with enhance(model, policy=double, layers=[0], start=0.0, end=1.0):
+        run(model, inputs)
+    scaled = 0
+    for before, after in zip(plain, outputs[0], strict=True):
+        changed = (before != after).any(-1)
+        assert torch.allclose(after[changed], 2 * before[changed], rtol=1e-5)
+        scaled += int(changed.sum())
+    assert scaled == sum(q[:, 0, ..., 0].numel() for q in seen) > 0  # (B, H, T*S, D) or (B, H, T, S, D)
 
 
 # ------------------------------------------------------------------------- the check can fail: rows with a mistake

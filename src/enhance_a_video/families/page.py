@@ -12,7 +12,7 @@ _HEAD = f"""\
 
 <!-- Made from the rows in src/enhance_a_video/families: {REGENERATE} -->
 
-{{count}} transformer and UNet classes of diffusers. Any checkpoint or fine-tune of one of these classes works; a class
+{{count}} transformer and UNet classes of diffusers. They are found by class, checkpoints and fine-tunes alike; a class
 of your own takes one row: [add-a-model.md](add-a-model.md). `enhance-a-video models` prints the list.
 
 **What was tested.** Every variant named under *tested* is a tiny random-weight model of the real class, on the CPU, in
