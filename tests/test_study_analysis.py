@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from enhance_a_video.errors import SettingsError
-from enhance_a_video.study import analyse, make_plan, parse_study, view
+from enhance_a_video.study import analyse, make_plan, parse_study, run, view
 from enhance_a_video.study.analysis import unit_means
 from enhance_a_video.study.pages import markdown
 from enhance_a_video.study.run import targets, weights_of
@@ -237,6 +237,23 @@ def test_the_plan_before_and_after_a_pilot(tmp_path):
     rows = {row["label"]: row for row in view.needs(plan)}
     assert rows["Warping error"]["enough"] and rows["Asked colours present"]["alone"] == "–"
     assert plan.to_dict()["needs"][0]["measure"] == "pooled"
+
+
+def test_the_worlds_own_clips_are_measured_once_and_shown_beside_the_baseline(tmp_path):
+    study = study_of(3)
+    plant(study, tmp_path, gentle)
+    assert analyse(study, tmp_path).ceiling == {}
+    assert run(study, tmp_path).made == 0  # every clip is stored; the world's own are not
+    results = analyse(study, tmp_path)
+    assert results.ceiling["colour_right"] == 1 and results.ceiling["backdrop_flicker"] < 0.001
+    assert results.elsewhere == 0 and results.planned == results.done == 9
+    text = markdown(results, make_plan(study, tmp_path))
+    assert "| measure |  | the world's own clips | plain |" in text
+    with Store(tmp_path) as store:
+        before = len(store.runs())
+    run(study, tmp_path)
+    with Store(tmp_path) as store:
+        assert len(store.runs()) == before
 
 
 def test_the_markdown_has_every_table(tmp_path):

@@ -14,7 +14,7 @@ from ..comparison import Row
 from ..errors import SettingsError
 from ..stats import Paired, adjusted, interval, p_value, paired
 from .definition import Study, Trial
-from .run import targets, weights_are_here, weights_of
+from .run import WORLD, targets, weights_are_here, weights_of
 from .store import FILE, Clip, Store
 
 ALPHA = 0.05
@@ -104,6 +104,7 @@ class Results:
     units: int
     method: str  # "bootstrap" or "t"
     baseline: dict[str, tuple[float, float, float]]  # measure -> mean, low, high
+    ceiling: dict[str, float]  # measure -> mean of the world's own clips of these scenes; empty for other prompts
     pooled_from: tuple[str, ...]  # measures whose baseline varies at all
     effects: dict[str, dict[str, Effect]]  # setting -> measure -> effect
     pooled: dict[str, Effect]
@@ -184,12 +185,13 @@ def analyse(study: Study, folder: str | Path) -> Results:
         planned=len(wanted),
         done=sum(names <= set(clip.measures) for clip in have.values()),
         failures={where[0]: text for where, text in failures.items() if where in wanted and where not in have},
-        elsewhere=len(clips) - len(have),
+        elsewhere=sum(weights != WORLD for _, weights in clips) - len(have),
         pairs=int(both.sum()),
         unit=table.unit,
         units=len(np.unique(table.groups[both])),
         method=_method(len(np.unique(table.groups[both]))),
         baseline=_baseline(table, study.baseline),
+        ceiling=_ceiling(study, clips),
         pooled_from=pooled_from,
         effects=effects,
         pooled=pooled,
@@ -328,6 +330,17 @@ def _baseline(table: Table, label: str) -> dict[str, tuple[float, float, float]]
         if np.isfinite(column).any():
             means, _ = unit_means(table.groups, column, column)
             found[row.name] = (float(means.mean()), *interval(means, method=_method(means.size)))
+    return found
+
+
+def _ceiling(study: Study, clips: Mapping[tuple[str, str], Clip]) -> dict[str, float]:
+    """Means of the world's own clips of the study's scenes, as far as they are stored."""
+    own = [clips.get((f"{WORLD}-{scene}", WORLD)) for scene in study.scenes or ()]
+    found = {}
+    for row in study.measures:
+        values = np.array([clip.measures.get(row.name, math.nan) for clip in own if clip is not None])
+        if np.isfinite(values).any():
+            found[row.name] = float(np.nanmean(values))
     return found
 
 

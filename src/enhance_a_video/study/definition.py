@@ -82,6 +82,7 @@ class Study:
     correction: str = "holm"
     power: Power = Power()
     videos: Videos = Videos()
+    scenes: range | None = None  # the held-out scenes that the prompts say, where they do
     text: str = ""  # the file
 
     @property
@@ -196,6 +197,7 @@ def parse_study(data: Any, *, folder: Path = Path("."), text: str = "", name: st
         correction=got["correction"],
         power=got["power"],
         videos=got["videos"],
+        scenes=embedded,
         text=text,
     )
     directed = [row for row in study.measures if row.better != "neither"]

@@ -75,6 +75,7 @@ def html(results: Results, plan: Plan, videos: dict[str, bytes]) -> str:
             tables=_tables(results),
             forest=view.forest(results),
             factors=[(name, parts, view.by_factor(parts, study.others)) for name, parts in factors.items()],
+            baseline=view.baseline_lines(results),
             needs=view.needs(plan),
             reach=view.reach(results),
             knobs=_knobs(results),
@@ -159,11 +160,21 @@ def markdown(results: Results, plan: Plan) -> str:
         parts.append(f"## By {factor} (not corrected: for looking)")
         for label in study.others:
             parts.append(_part_table(results, label, group))
+    parts += [f"## {study.baseline} itself", _baseline_table(results)]
     parts += ["## Was the study large enough?", needs_text(plan), needs_table(plan)]
     for label in _shown(results):
         parts += [f"## Cases: {label} (videos: {HTML})", _case_table(results, label)]
     parts += ["## How it was done", *view.method(results), _provenance(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def _baseline_table(results: Results) -> str:
+    own = ["the world's own clips"] if results.ceiling else []
+    rows = [
+        [r["label"], view.DIRECTION[r["row"].better], *([r["ceiling"]] if own else []), r["mean"], r["span"]]
+        for r in view.baseline_lines(results)
+    ]
+    return _table(["measure", "", *own, results.study.baseline, "95 % interval"], rows)
 
 
 def needs_text(plan: Plan) -> str:

@@ -25,12 +25,15 @@ from ..comparison import brief, generate_with
 from ..errors import EnhanceAVideoError, SettingsError
 from ..metrics import measure
 from ..plan import Item
+from ..record import Summary
 from ..toy import checker, model_folder, world
-from .definition import Study, Trial
+from ..toy.train_transformer import held_out_scene
+from .definition import Study, Trial, held_out_prompt
 from .store import Store, only_one
 
 Progress = Callable[[int, int, int], None]  # (clips stored, clips in all, of these failed now)
 PREVIEW = (128, 256)  # shortest side of the small videos in pixels: at least, at most
+WORLD = "world"  # stands for model, weights and setting of the clips that the embedded world paints itself
 _HOPELESS = 3  # so many failures with nothing made before, or worker processes that died, end the run
 
 
@@ -98,7 +101,8 @@ def run(
         failures: dict[str, str] = {}
         if progress:
             progress(stored, len(wanted), 0)
-        if not tasks:
+        scenes = _unmeasured(study, store, first)
+        if not tasks and not scenes:
             return Outcome(len(wanted), 0, stored, failures)
         record = store.begin_run(study.digest, study.text, command, workers, about(study))
         with closing(_results(tasks, workers)) as results:
@@ -113,8 +117,26 @@ def run(
                     made += 1
                 if progress:
                     progress(stored + made, len(wanted), len(failures))
+        _measure_world(study, store, record, scenes)
         store.end_run(record)
     return Outcome(len(wanted), made, stored + made, failures)
+
+
+def _unmeasured(study: Study, store: Store, first: int | None) -> list[int]:
+    """The held-out scenes of the study whose own clips, as the world paints them, are not measured yet."""
+    names, clips = {row.name for row in study.measures}, store.clips()
+    done = {key for (key, weights), clip in clips.items() if weights == WORLD and names <= set(clip.measures)}
+    return [scene for scene in (study.scenes or range(0))[:first] if f"{WORLD}-{scene}" not in done]
+
+
+def _measure_world(study: Study, store: Store, record: int, scenes: Sequence[int]) -> None:
+    """The same measures of the world's own clips of these scenes: what a perfect model would get."""
+    names = tuple(row.name for row in study.measures)
+    for scene in scenes:
+        item = Item(held_out_prompt(scene), scene, WORLD)
+        task = Task(f"{WORLD}-{scene}", WORLD, WORLD, {}, item, names, None)
+        frames, _ = world.render(held_out_scene(scene))
+        store.add(_row(task, frames, None, 0.0), _measure(frames, task), record)
 
 
 def targets(study: Study, weights: Mapping[str, str], first: int | None = None) -> dict[tuple[str, str], Trial]:
@@ -250,17 +272,21 @@ def make(task: Task) -> Made:
             video.write_video(task.video, preview(frames), pipelines.defaults(pipe)["fps"], force=True, crf=24)
     except Exception as error:
         return Made(task, error=f"{type(error).__name__}: {error}")
-    did = brief(summary) or {}
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in task.item.options.items()}
-    clip = {
-        "key": task.key, "weights": task.weights, "model": task.model, "prompt": task.item.prompt,
-        "seed": task.item.seed, "setting": task.item.label, "options": _json(options),
-        "settings": None if task.item.settings is None else _json(task.item.settings.to_dict()),
+    return Made(task, _row(task, frames, summary, time.perf_counter() - started), measures)
+
+
+def _row(task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> dict[str, Any]:
+    """A clip's row in the database."""
+    item = task.item
+    options = {name: str(v) if isinstance(v, Path) else v for name, v in item.options.items()}
+    return {
+        "key": task.key, "weights": task.weights, "model": task.model, "prompt": item.prompt, "seed": item.seed,
+        "setting": item.label, "options": _json(options),
+        "settings": None if item.settings is None else _json(item.settings.to_dict()),
         "frames": len(frames), "height": frames.shape[1], "width": frames.shape[2],
         "latent_frames": int(summary.num_frames.max()) if summary and len(summary.num_frames) else None,
-        "seconds": time.perf_counter() - started, "mean_gain": did.get("mean_gain"),
+        "seconds": seconds, "mean_gain": (brief(summary) or {}).get("mean_gain"),
     }  # fmt: skip
-    return Made(task, clip, measures)
 
 
 def preview(frames: np.ndarray) -> np.ndarray:

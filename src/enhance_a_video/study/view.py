@@ -185,6 +185,25 @@ def line(effect: Effect) -> dict[str, Any]:
     }
 
 
+def baseline_lines(results: Results) -> list[dict[str, Any]]:
+    """The baseline itself: its means, and what the world's own clips get."""
+    found = []
+    for row in results.study.measures:
+        if row.name in results.baseline:
+            mean, low, high = results.baseline[row.name]
+            places = digits(mean)
+            found.append(
+                {
+                    "row": row,
+                    "label": capital(row.label),
+                    "mean": number(mean, places),
+                    "span": f"{number(low, places)} … {number(high, places)}",
+                    "ceiling": f"{results.ceiling[row.name]:.4g}" if row.name in results.ceiling else "–",
+                }
+            )
+    return found
+
+
 def _places(change: Paired) -> int:
     """Decimals that show two digits of the interval's half, or four of the mean where there is none."""
     half = (change.high - change.low) / 2
