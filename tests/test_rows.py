@@ -331,6 +331,38 @@ def test_where_the_video_lies_is_the_same_at_any_length(name):
         assert rows.start == (2 * sites if name == "ltx_conditions" else 0)
 
 
+def test_the_video_is_found_in_the_coordinates_that_the_pipelines_make():
+    condition = diffusers.LTXConditionPipeline
+    long = pytest.importorskip("diffusers.pipelines.ltx.pipeline_ltx_i2v_long_multi_prompt")
+
+    def at(frames, index):
+        return condition._scale_video_ids(condition._prepare_video_ids(1, frames, 4, 6), frame_index=index)
+
+    conditions = torch.cat([at(2, 24), at(1, 40), at(7, 0)], 2).float()
+    conditions[:, 0] /= 25
+    assert ltx._place(conditions) == (3 * 24, 7, 24)
+    for overlap, guiding, negative, frames in [(0, 0, 0, 9), (2, 0, 0, 7), (2, 3, 1, 3), (0, 4, 1, 4)]:
+        window = torch.zeros(1, 4, 9, 4, 6)
+        coordinates = long.build_video_coords_for_window(window, overlap, guiding, negative, (8, 32, 32), 25)
+        assert ltx._place(coordinates) == (0, frames, 24)
+
+
+def test_the_video_is_found_in_the_tiles_of_ltx2():
+    layout = pytest.importorskip("diffusers.pipelines.ltx2.dfr_layout")
+    rope = TINY["ltx2"].model().rope
+    video = rope.prepare_video_coords(1, 7, 4, 6, torch.device("cpu"), fps=24.0)
+    keyframes = [video[:, :, 24 * frame : 24 * frame + 24].clone() for frame in (3, 6)]
+    for keyframe in keyframes:  # the last picture of what a latent frame stands for
+        keyframe[:, 0, :, 0] = keyframe[:, 0, :, 1] - 1 / 24
+    coordinates = torch.cat([video, *keyframes], 2)
+    assert ltx._place(coordinates) == (0, 7, 24)
+    windows = [(slice(0, 4), slice(0, 4), slice(0, 4)), (slice(2, 7), slice(0, 4), slice(0, 6))]
+    weights = [torch.ones([w.stop - w.start for w in window]) for window in windows]
+    tiles = [layout.LTX2DFREpilogueTile(*window, weight) for window, weight in zip(windows, weights, strict=True)]
+    plan = layout.video_tile_plan(tiles, coordinates, 7, 4, 6)
+    assert [ltx._place(tile.coords) for tile in plan] == [(0, 4, 16), (0, 5, 24)]
+
+
 def test_layers_that_spatio_temporal_guidance_skips_are_left_alone():
     model, inputs = TINY["ltx23"].model(), TINY["ltx23"].inputs()
     inputs["spatio_temporal_guidance_blocks"] = [0]

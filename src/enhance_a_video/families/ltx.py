@@ -13,21 +13,21 @@ from .registry import Arguments, Config, Family, FrameCount, register
 def _place(coordinates: Tensor) -> tuple[int, int, int]:
     """Where the video lies among N tokens, by their coordinates: first token, frames, sites of a frame.
 
-    coordinates: (B, 3, N), time, row and column, or (B, 3, N, 2), the same from and to. The video starts at the
-    origin and its time goes on frame by frame; condition tokens start elsewhere, or again, and are fewer. Where tokens
-    have an end, the next frame starts there: a keyframe of the last frame's time does not.
+    coordinates: (B, 3, N), time, row and column, or (B, 3, N, 2), the same from and to. The video starts at the first
+    token at the origin and its time goes on frame by frame. Conditions in front of it are of later frames; those
+    behind it start again, or, where tokens have an end, not where the frame before them ends.
     """
 
     def read() -> tuple[int, int, int]:
         first = coordinates[0].float().cpu()  # the one wait for the device
         start, end = (first, None) if first.ndim == 2 else (first[..., 0], first[0, :, 1])  # (3, N), (N,)
-        origins = (start == 0).all(0).nonzero().flatten().tolist()
-        if not origins:
+        origins = (start == 0).all(0).nonzero()
+        if not len(origins):
             raise TokenLayoutError(
                 "no token of video_coords is at the origin, so it cannot be told where the video starts. "
                 "Remove the enhancement for this pipeline."
             )
-        return max((_run(start[0], end, origin) for origin in origins), key=lambda run: run[1] * run[2])
+        return _run(start[0], end, int(origins[0]))
 
     return once(coordinates, "place", read)
 
