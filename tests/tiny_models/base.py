@@ -84,9 +84,6 @@ class Tiny:
             inputs[self.stream] = self.latents(video)
         return inputs
 
-    def noise_video(self, batch: int, frames: int = T, seed: int = 0) -> Tensor:
-        return noise(batch, self.channels, frames * self.patch_t, *self.size, seed=seed)
-
     def clip(self, letters: str, loud: float = 3.0) -> dict[str, Any]:
         """The arguments for one video whose frames are told by letters: equal letters are equal frames."""
         still = {letter: loud * noise(1, self.channels, 1, *self.size, seed=ord(letter)) for letter in letters}
