@@ -196,3 +196,17 @@ def test_cross_attention_is_refused(wan):
     spy = Spy()
     with pytest.raises(TokenLayoutError, match="spied layer: expected self-attention"):
         attended(wan, TINY["wan"].inputs(), spy, "blocks.0.attn2")
+
+
+def test_layer_skipping_finds_an_enhanced_processor():
+    """diffusers looks processors up by class; Latte's would not be found."""
+    from diffusers.hooks import LayerSkipConfig, apply_layer_skip
+
+    from enhance_a_video import enhance
+
+    model = TINY["latte"].model()
+    with enhance(model, strength=2.0, start=0.0, end=1.0):
+        enhanced = run(model, TINY["latte"].inputs())
+        scores = {"skip_attention": False, "skip_attention_scores": True, "skip_ff": False}
+        apply_layer_skip(model, LayerSkipConfig([0], fqn="temporal_transformer_blocks", **scores))
+        assert not torch.equal(run(model, TINY["latte"].inputs()), enhanced)

@@ -443,6 +443,7 @@ class Seam:
             self.module.processor = carrier
         self.carrier = carrier
         setattr(carrier, _WATCH, self.watch)
+        _register_like(original, enhanced)
         carrier.__class__ = enhanced
         if self.scale_at is not None:
             self.scaling = type(self.scale_at)
@@ -499,6 +500,20 @@ class Seam:
 def carrier_of(module: nn.Module) -> Any:
     """What computes a module's attention: its processor, or itself."""
     return getattr(module, "processor", module)
+
+
+def _register_like(original: type, enhanced: type) -> None:
+    """Guidance by perturbation and layer skipping look a processor up by its class in a register of diffusers."""
+    if "diffusers" not in sys.modules:
+        return
+    try:
+        from diffusers.hooks._helpers import AttentionProcessorRegistry
+    except ImportError:  # private; not every version has it
+        return
+    AttentionProcessorRegistry._register()
+    known = AttentionProcessorRegistry._registry
+    if original in known:
+        known[enhanced] = known[original]
 
 
 def _give_back(watched: Any, original: type) -> None:

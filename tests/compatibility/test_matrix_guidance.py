@@ -159,7 +159,6 @@ def test_guider(guider, column, not_in_diffusers):
     assert len(gain) == (14 if guider.startswith("SLG") else 10)
 
 
-@pytest.mark.xfail(strict=True, reason="diffusers does not find the enhanced class of the processor in its register")
 @cells("PAG, its processor registered", "Wan")
 def test_pag_registered(column, monkeypatch):
     """The same after `AttentionProcessorRegistry.register(WanAttnProcessor, ...)`, with which diffusers perturbs it:
