@@ -1,7 +1,7 @@
-"""More tiny real pipelines, enhanced as enhance(pipe) leaves them: image-to-video, sound, modular ones, and guidance.
+"""More tiny real pipelines, enhanced by the defaults: image-to-video, sound, modular ones, and guidance.
 
-Each runs twice plain and once enhanced, to the latents. Prompt embeddings are given, so no text encoder is needed; the
-other components are the pipeline's own classes, tiny, with random weights.
+Each runs plain, enhanced and plain again, to the latents. Prompt embeddings are given, so no text encoder is needed;
+the other components are the pipeline's own classes, tiny, with random weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,7 +125,7 @@ def wan_i2v_21() -> Ready:
         image_encoder=seeded(lambda: CLIPVisionModel(config)),
         image_processor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
     )
-    # The transformer takes the first tokens but 512 for the picture's (257 of the first picture, 257 of the last).
+    # The transformer takes the last 512 tokens of what it is given for the text, those before for the picture.
     text = {name: noise(1, 512, 16, seed=n) for n, name in enumerate(("prompt_embeds", "negative_prompt_embeds"))}
     call = {"image": picture(), "num_frames": FRAMES, **SIZE, **prompts(16), **text}
     return Ready(pipe, call, blocks("blocks.{}.attn1"), calls=[2] * STEPS)
@@ -219,7 +219,7 @@ def ltx2_text() -> Ready:
 
 
 def ltx2_guided() -> Ready:
-    """By its own defaults two more calls: without the attention of a block, and without sound seeing the picture."""
+    """By its own defaults two more calls: without a block's attention, and without what crosses to and from sound."""
     pipe, call = ltx2("ltx23", spatio_temporal_guidance_blocks=[1])
     return Ready(
         pipe, call, blocks("transformer_blocks.{}.attn1"), source="scheduler steps", calls=[3] * STEPS,
@@ -318,6 +318,7 @@ def test_a_real_pipeline_end_to_end(case):
     assert s.calls_made == len(s.progress) == sum(ready.calls) and (s.num_frames == ready.frames).all()
     expected = np.repeat(ready.progress, ready.calls)
     assert s.progress_source == ready.source and s.progress == pytest.approx(expected, abs=0.01)
-    assert (s.active == (expected < DEFAULT_END)).all()
+    clear = abs(expected - DEFAULT_END) > 0.01  # a step on the very edge of the window may fall to either side
+    assert (s.active == (expected < DEFAULT_END))[clear].all() and clear.sum() > 0.8 * len(clear)
     assert (np.isfinite(s.gain) == ready.runs(s.model)).all()
     assert (np.nan_to_num(s.gain[~s.active], nan=1.0) == 1).all() and np.nanmax(s.gain[s.active]) > 1
