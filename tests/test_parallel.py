@@ -152,4 +152,4 @@ def test_the_torchrun_recipe(tmp_path):
         clips.append(video.read_video(out)[0].astype(float))
     assert len(tables[0]) == 6 and tables[0] == tables[1]
     assert clips[0].shape == (33, 64, 64, 3) and clips[0].std() > 10
-    assert abs(clips[0] - clips[1]).max() <= 8 and abs(clips[0] - clips[1]).mean() < 0.1  # after H.264
+    assert abs(clips[0] - clips[1]).mean() < 0.5  # of 255, after H.264; another noise would give over 20

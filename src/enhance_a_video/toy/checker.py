@@ -2,7 +2,7 @@
 
 The checker knows only what a viewer could: the asked scene (kinds, colours, motions, backdrop) and the frames. It
 finds each asked thing by its colour before the known backdrop, and reads kind, texture and motion off its mask.
-On clips painted by the world itself it is right almost always (`benchmarks/paired.py` prints that ceiling).
+On clips painted by the world itself it is right almost always (a study of the embedded model prints that ceiling).
 """
 
 from __future__ import annotations

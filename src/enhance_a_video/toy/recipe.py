@@ -47,9 +47,9 @@ class VaeTraining:
 class Training:
     """Flow matching on the latents of `clips` captioned clips; the text encoder learns with the transformer."""
 
-    clips: int = 5600
+    clips: int = 8000
     captions: int = 4  # phrasings of each clip
-    steps: int = 2300
+    steps: int = 6000
     batch: int = 32
     muon_rate: float = 0.02
     adam_rate: float = 2e-3

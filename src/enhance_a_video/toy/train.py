@@ -28,7 +28,7 @@ DEFAULTS = {
     "width": world.SIZE,
     "fps": world.FPS,
     "steps": 20,
-    "guidance": 6.0,
+    "guidance": 4.0,
     "extra": {"max_sequence_length": 32},  # the longest sentence of the world has fewer words; 512 works, slower
 }
 
