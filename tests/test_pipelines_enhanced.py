@@ -135,6 +135,13 @@ def test_a_window_is_the_same_noise_levels_for_any_step_count(make, shift):
     assert edges[0] == pytest.approx(edges[1], abs=0.11) and edges[1] == pytest.approx(0.4, abs=0.03)
 
 
+def test_a_step_that_falls_on_the_edge_but_for_rounding_is_beyond_it():
+    """UniPC's steps are 0.0999 wide: its eighth begins at 0.6993."""
+    for steps in (10, 50):
+        _, s = window(unipc(5.0), steps, start=0.0, end=0.7)
+        assert s.active.sum() == 0.7 * steps
+
+
 def test_every_step_or_none_of_the_window():
     _, always = window(unipc(), 6, start=0.0, end=1.0)
     _, late = window(euler(), 6, start=0.5, end=1.0)

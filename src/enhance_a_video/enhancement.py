@@ -108,6 +108,9 @@ class Enhancement:
 
 
 # --------------------------------------------------------------------------------------- one transformer
+_EDGE = 2e-3  # so near to an edge of the window counts as on it: UniPC's tenth of ten steps is 0.0999 wide
+
+
 def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
     """Add the host time of a method to the record of self.denoiser; inside torch.compile there is none to measure."""
 
@@ -223,7 +226,8 @@ class _Denoiser:
         if self.settings.always:
             return progress, torch.ones((), dtype=torch.bool, device=self.device)
         start, end = self.window.unbind()
-        return progress, (progress >= start) & ((progress < end) | (end >= 1.0))
+        place = progress + _EDGE
+        return progress, (place >= start) & ((place < end) | (end >= 1.0))
 
     @torch.compiler.assume_constant_result  # in a graph: looked at when tracing, and a new processor makes it trace
     def notice_replaced(self) -> int:
