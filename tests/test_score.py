@@ -114,6 +114,11 @@ def test_a_table_with_the_direction_that_is_better(run, files):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_help_teaches(run):
+    code, out, _ = run("score", "--help")
+    assert code == 0 and "enhance-a-video score" in out and "--json" in out and "--vbench" in out
+
+
 def test_what_cannot_be_read_does_not_stop_the_others(run, files):
     (files / "text.mp4").write_text("hello")
     code, out, err = run("score", "text.mp4", "clean.mp4", "missing.mp4", "--json", "--measures", "motion")
