@@ -27,7 +27,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Steadier AI-generated video for free: no training, one line.
+    """Enhance-A-Video for any video diffusion model: no training, one line, measured.
 
     [b]Start here[/b]   enhance-a-video demo
 
