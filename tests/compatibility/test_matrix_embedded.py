@@ -128,8 +128,8 @@ def test_cached(name, column, pipe, uncached, measured, remark):
     asked in the enhanced cached clip as in the plain cached or the enhanced un-cached one, the enhanced cached clip
     is as near to the enhanced un-cached one as the plain is to the plain (within 6 dB, or nearer than 30 dB), no
     more torn (warping error at most a quarter above the larger of un-cached enhanced and cached plain, or below 5,
-    where this model's clips have 7.6) and no more tiled (seams at the borders of tokens within a tenth of the un-
-    cached ones). In the table each pair is plain / enhanced."""
+    where this model's clips have 7.6) and no more tiled (seams at the borders of tokens within a tenth of the
+    un-cached ones). In the table each pair is plain / enhanced."""
     if CACHES[name] is None:
         pytest.importorskip("cache_dit", reason="needs pip install cache-dit")
     plain, enhanced = uncached
