@@ -118,3 +118,17 @@ def tiny_pipe(tiny_folder):
     pipe = WanPipeline.from_pretrained(tiny_folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command line in this process; gives its exit code, stdout and stderr."""
+    from enhance_a_video import cli
+
+    def call(*words) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return int(left.value.code or 0), printed.out, printed.err
+
+    return call

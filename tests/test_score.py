@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from enhance_a_video import cli, score, video
+from enhance_a_video import score, video
 from enhance_a_video.errors import ExternalToolError, MissingExtraError, SettingsError, VideoFileError
 from enhance_a_video.metrics import MEASURES, OVERLAP, measure, measure_pieces
 from enhance_a_video.metrics.damage import DAMAGES
@@ -17,18 +17,11 @@ from enhance_a_video.toy import world
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
+def run(command, monkeypatch, tmp_path):
     """Runs a command in an empty folder; gives its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*words) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return int(left.value.code or 0), printed.out, printed.err
-
-    return call
+    return command
 
 
 def clip(number: int = 0) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from vote_folders import clip, compared, folder_of_folders, manifest, record, told, write
 
-from enhance_a_video import cli, video
+from enhance_a_video import video
 from enhance_a_video.errors import SettingsError, VideoFileError, VoteError
 from enhance_a_video.vote import FILE, Ballots, Server, find_pairs, results
 from enhance_a_video.vote.neutral import inspect, neutral
@@ -550,16 +550,9 @@ def test_a_port_that_is_taken_is_told(ballots):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
+def run(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*words) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
-        printed = capsys.readouterr()
-        return int(left.value.code or 0), printed.out, printed.err
-
-    return call
+    return command
 
 
 def test_the_command_serves_and_then_prints_results(tmp_path, run):
