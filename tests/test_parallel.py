@@ -138,9 +138,7 @@ def test_tensor_parallelism_is_refused():
 
 
 def test_the_torchrun_recipe(tmp_path):
-    """examples/several_gpus.py by torchrun on the embedded model: 2 processes see what 1 sees and make its video.
-
-    Most runs make the same video to the bit, some differ by about 1 of 255 (docs/several-gpus.md)."""
+    """examples/several_gpus.py by torchrun on the embedded model: 2 processes see what 1 sees and make its video."""
     script = Path(__file__).parent.parent / "examples" / "several_gpus.py"
     clips, tables = [], []
     for ranks in (1, 2):
@@ -151,7 +149,7 @@ def test_the_torchrun_recipe(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-3000:]
         tables.append([line for line in done.stdout.splitlines() if line.startswith("blocks.")])
-        clips.append(video.read_video(out)[0].astype(float))
+        clips.append(video.read_video(out)[0])
     assert len(tables[0]) == 6 and tables[0] == tables[1]
     assert clips[0].shape == (33, 64, 64, 3) and clips[0].std() > 10
-    assert abs(clips[0] - clips[1]).mean() < 4  # of 255, after H.264; another noise would give over 20
+    assert (clips[0] == clips[1]).mean() > 0.99  # a rounding in 255 steps may fall to the other side
