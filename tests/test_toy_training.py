@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from enhance_a_video import enhance, pipelines
 from enhance_a_video.toy import world
+from enhance_a_video.toy.architectures import ARCHITECTURES, TEMPORAL, WAN
+from enhance_a_video.toy.codecs import CLIPS, FRAMES
 from enhance_a_video.toy.muon import Muon, MuonAdamW, orthogonalised
-from enhance_a_video.toy.recipe import Training, VaeTraining, build_text_encoder, build_tokenizer, embed
+from enhance_a_video.toy.recipe import Training, VaeTraining, build_text_encoder, build_tokenizer, embed, text_states
 from enhance_a_video.toy.train_vae import train_vae
 
 TINY = VaeTraining(image_steps=3, steps=1, batch=1, frames=5, things_from=2, decay=2)
@@ -92,22 +95,28 @@ def test_the_tokenizer_knows_every_word_of_the_world():
     assert tokenizer.unk_token_id in tokenizer("a purple zebra").input_ids
 
 
-def test_the_transformer_learns_one_batch_and_resumes(tmp_path):
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_transformer_learns_one_batch_and_resumes(tmp_path, name):
     """The real trainer on a few latents: the loss falls, and a saved state goes on with the same losses."""
     from enhance_a_video.toy.train_transformer import Trainer
 
-    _clips(4, tmp_path)
-    recipe = replace(Training(), clips=4, batch=4, steps=20, warmup=1, captions=1, lengths=(32,), compile=False)
-    trainer = Trainer(tmp_path, recipe)
-    losses, reading, binding = zip(
-        *[(trainer.step(s), trainer.read_loss.item(), trainer.binding_loss.item()) for s in range(8)], strict=True
-    )
-    for falls in (losses, reading, binding):
-        assert np.isfinite(falls).all() and falls[-1] < falls[0]
+    architecture = replace(ARCHITECTURES[name], lengths=(32,))
+    _clips(4, tmp_path, architecture.codec)
+    recipe = replace(Training(), clips=4, batch=4, steps=20, warmup=1, captions=1, compile=False)
+    trainer = Trainer(tmp_path, recipe, architecture)
+
+    def losses():  # of one batch
+        with torch.no_grad():
+            return [trainer.loss(0).item(), trainer.read_loss.item(), trainer.binding_loss.item()]
+
+    before = losses()
+    for step in range(16):
+        trainer.step(step)
+    assert all(0 < after < first for after, first in zip(losses(), before, strict=True))
     state = trainer.state()
-    again = Trainer(tmp_path, recipe)
+    again = Trainer(tmp_path, recipe, architecture)
     again.load(torch.load(_saved(state, tmp_path), weights_only=True))
-    assert [trainer.step(8), trainer.step(9)] == [again.step(8), again.step(9)]
+    assert [trainer.step(16), trainer.step(17)] == [again.step(16), again.step(17)]
 
 
 def test_a_run_can_start_from_the_packaged_model(tmp_path):
@@ -115,9 +124,9 @@ def test_a_run_can_start_from_the_packaged_model(tmp_path):
     from enhance_a_video.toy.train import start_from
     from enhance_a_video.toy.train_transformer import Trainer
 
-    start_from(model_folder(), tmp_path)
+    start_from(model_folder(), tmp_path, WAN)
     _clips(2, tmp_path)
-    recipe = replace(Training(), clips=2, batch=2, captions=1, lengths=(32,), compile=False)
+    recipe = replace(Training(), clips=2, batch=2, captions=1, compile=False)
     trained = Trainer(tmp_path, recipe).loss(0)
     (tmp_path / "start.pt").unlink()
     fresh = Trainer(tmp_path, recipe).loss(0)
@@ -125,14 +134,113 @@ def test_a_run_can_start_from_the_packaged_model(tmp_path):
     assert (tmp_path / "vae.pt").exists() and (tmp_path / "decoder.pt").exists()
 
 
-def _clips(count, folder):
+def test_another_architecture_takes_only_the_parts_that_fit(tmp_path):
+    from enhance_a_video.toy import model_folder
+    from enhance_a_video.toy.train import start_from
+
+    start_from(model_folder(), tmp_path, TEMPORAL)
+    assert not (tmp_path / "vae.pt").exists()
+    kept = torch.load(tmp_path / "start.pt", weights_only=True)
+    assert kept and all(key.startswith("text_encoder.") for key in kept)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_exported_generates_and_was_trained_on_what_its_pipeline_computes(tmp_path, name):
+    """Export untrained weights, load the folder, generate, and predict the first step again as training does."""
+    from enhance_a_video.toy.train import export
+
+    architecture = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    _clips(2, tmp_path, architecture.codec)
+    modules = architecture.modules(len(build_tokenizer()))
+    torch.save({"average": modules.state_dict()}, tmp_path / "transformer.pt")
+    torch.save({"model": architecture.codec.build().state_dict()}, tmp_path / "decoder.pt")
+    export(tmp_path, architecture, Training(), architecture.codec.recipe, tmp_path / "model")
+
+    pipe = pipelines.load(tmp_path / "model", device="cpu", dtype="float32")
+    calls = []
+    pipe.transformer.register_forward_hook(
+        lambda m, args, kwargs, out: calls.append((kwargs, out[0])), with_kwargs=True
+    )
+    prompt = "A striped red ball rises in the desert."
+    with enhance(pipe, observe_only=True) as handle:
+        frames = pipelines.generate(pipe, prompt, seed=1, steps=2)
+    assert frames.shape == (architecture.frames, 64, 64, 3)
+    assert (handle.summary().num_frames == architecture.codec.latent[1]).all()
+
+    kwargs, theirs = calls[0]
+    mixed = kwargs["hidden_states"][-1:, : architecture.codec.latent[0]]  # without what Motif-Video appends
+    states, words = text_states(pipe.tokenizer, pipe.text_encoder, [prompt], 32)
+    said = torch.tensor([True])
+    with torch.no_grad():
+        ours = architecture.predict(pipe.transformer, mixed, kwargs["timestep"][-1:], states, words, said)
+    theirs = theirs[-1:, : ours.shape[1]]
+    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+def test_the_first_step_of_each_schedule_is_pure_noise():
+    clean, noise = torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1, 1, 1, 1)
+    for architecture in ARCHITECTURES.values():
+        mixed, timestep, _ = architecture.noisy(clean, noise, torch.ones(1))
+        assert mixed.item() == 1 and timestep.item() >= 999
+        mixed, timestep, _ = architecture.noisy(clean, noise, torch.zeros(1))
+        assert mixed.item() < 0.02 and timestep.item() == 0
+
+
+def test_the_velocity_leads_back_to_the_clean_latents():
+    """One scheduler step from anywhere with the true velocity gives the clean latents."""
+    from enhance_a_video.toy.architectures import ddim
+
+    clean, noise = torch.randn(2, 1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    for u in (0.2, 0.7, 0.999):
+        mixed, timestep, velocity = WAN.noisy(clean, noise, torch.full((1,), u))
+        assert torch.allclose(mixed - timestep / 1000 * velocity, clean, atol=1e-5)
+        mixed, timestep, velocity = TEMPORAL.noisy(clean, noise, torch.full((1,), u))
+        scheduler = ddim()
+        scheduler.set_timesteps(1000)
+        found = scheduler.step(velocity, int(timestep), mixed).pred_original_sample
+        assert torch.allclose(found, clean, atol=1e-4)
+
+
+@pytest.mark.parametrize("codec", [CLIPS, FRAMES])
+def test_a_codec_says_the_shape_of_its_latents(codec):
+    video = torch.zeros(1, 3, world.FRAMES, 64, 64)[:, :, :: codec.every]
+    vae = codec.build()
+    with torch.no_grad():
+        latents = codec.encode(vae, video)
+        assert latents.shape == (1, *codec.latent) and codec.decode(vae, latents).shape == video.shape
+    assert codec.cover(torch.zeros(2, world.FRAMES, 64, 64)).shape[1] == codec.latent[1]
+    assert codec.latent[2] == 4 * codec.patch
+
+
+def test_a_normalised_frame_vae_gives_latents_of_variance_one_and_the_same_pictures(tmp_path):
+    from enhance_a_video.toy.train import _normalised_vae
+
+    torch.manual_seed(0)
+    vae, mean, std = FRAMES.build().eval(), torch.tensor([0.5, -1.0, 0.0, 2.0]), torch.tensor([0.5, 1.0, 2.0, 4.0])
+    torch.save({"model": vae.state_dict()}, tmp_path / "decoder.pt")
+    torch.save({"mean": mean, "std": std}, tmp_path / "latents.pt")
+    normalised = _normalised_vae(tmp_path, TEMPORAL).eval()
+    video = torch.randn(1, 3, 2, 64, 64)
+    with torch.no_grad():
+        before, after = FRAMES.encode(vae, video), FRAMES.encode(normalised, video)
+        expected = (before - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)
+        assert torch.allclose(after, expected, atol=1e-5)
+        assert torch.allclose(FRAMES.decode(vae, before), FRAMES.decode(normalised, after), atol=1e-5)
+        frame = video[:, :, 0]
+        ratio = vae.encode(frame).latent_dist.std / normalised.encode(frame).latent_dist.std
+        assert torch.allclose(ratio.mean((0, 2, 3)), std, rtol=1e-3)
+
+
+def _clips(count, folder, codec=CLIPS):
     """Latents of noise with the truth of the first training clips, as encode_clips saves them."""
     from enhance_a_video.toy.train_transformer import training_scene, truth_map
 
-    clean = torch.randn(count, 24, 9, 8, 8, generator=torch.Generator().manual_seed(0)).half()
+    clean = torch.randn(count, *codec.latent, generator=torch.Generator().manual_seed(0)).half()
     scenes = [training_scene(i) for i in range(count)]
-    truth = torch.stack([torch.from_numpy(truth_map(s, world.render(s)[1].masks)) for s in scenes])
-    state = {"latents": clean, "mean": torch.zeros(24), "std": torch.ones(24), "truth": truth}
+    truth = torch.stack([torch.from_numpy(truth_map(s, world.render(s)[1].masks, codec)) for s in scenes])
+    channels = codec.latent[0]
+    state = {"latents": clean, "mean": torch.zeros(channels), "std": torch.ones(channels), "truth": truth}
     torch.save(state, folder / "latents.pt")
 
 

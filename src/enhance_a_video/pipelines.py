@@ -32,6 +32,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "CogVideoXImageToVideoPipeline": {"fps": 8},
     "HunyuanVideoPipeline": {"fps": 24},
     "HunyuanVideoImageToVideoPipeline": {"fps": 24},
+    "LattePipeline": {"fps": 8},
     "LTXPipeline": {"fps": 25},
     "LTXImageToVideoPipeline": {"fps": 25},
 }
@@ -42,6 +43,7 @@ _ARGUMENTS = {
     "negative": "negative_prompt", "steps": "num_inference_steps", "guidance": "guidance_scale",
     "frames": "num_frames", "height": "height", "width": "width", "image": "image",
 }  # fmt: skip
+_ELSEWHERE = {"num_frames": "video_length"}  # what Latte calls it
 
 
 # ---------------------------------------------------------------------------------------------------- loading
@@ -287,16 +289,19 @@ def generate(
 def _arguments(name: str, accepted: Iterable[str], given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """The pipeline's arguments from ours; one that was asked for and does not exist there is an error."""
     call = {}
-    for ours, theirs in _ARGUMENTS.items():
+    names = {
+        ours: theirs if theirs in accepted else _ELSEWHERE.get(theirs, theirs) for ours, theirs in _ARGUMENTS.items()
+    }
+    for ours, theirs in names.items():
         if given[ours] is not None and theirs not in accepted:
-            takes = [word for word, argument in _ARGUMENTS.items() if argument in accepted]
+            takes = [word for word, argument in names.items() if argument in accepted]
             raise SettingsError(f"{name} takes no {ours!r} ({theirs}). It takes: {', '.join(takes)}.")
         value = given[ours] if given[ours] is not None else known.get(ours)
         if value is not None and theirs in accepted:
             call[theirs] = value
     for word in ("steps", "frames", "height", "width"):
-        if call.get(_ARGUMENTS[word], 1) < 1:
-            raise SettingsError(f"{word}={call[_ARGUMENTS[word]]}: give at least 1.")
+        if call.get(names[word], 1) < 1:
+            raise SettingsError(f"{word}={call[names[word]]}: give at least 1.")
     return call
 
 

@@ -1,6 +1,7 @@
-"""What the embedded model is made of: sizes, vocabulary and training settings, in one place.
+"""What the embedded models are made of: sizes, vocabulary and training settings, in one place.
 
-All parts are stock diffusers and transformers classes, so that `diffusers.WanPipeline` loads and runs the folder.
+All parts are stock diffusers and transformers classes, so that the pipelines of diffusers load and run the folders.
+`architectures.py` says which of them make a model.
 """
 
 from __future__ import annotations
@@ -8,13 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLWan,
+    LatteTransformer3DModel,
+    MotifVideoTransformer3DModel,
+    WanTransformer3DModel,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from . import world
 
 LATENT_CHANNELS = 24
+FRAME_LATENT_CHANNELS = 4
+SHIFT = 3.0  # of the flow-matching schedule, in training and in sampling
 TEXT_WIDTH = 128
 TEXT_READER = [len(world.MOTIONS), len(world.COLOURS), len(world.TEXTURES)]  # what is read off a noun's text state
 TRUTH_WIDTH = 16 * len(world.KINDS) + len(world.COLOURS) + 1  # of train_transformer.truth_map
@@ -45,7 +54,7 @@ class VaeTraining:
 
 @dataclass(frozen=True)
 class Training:
-    """Flow matching on the latents of `clips` captioned clips; the text encoder learns with the transformer."""
+    """Denoising the latents of `clips` captioned clips; the text encoder learns with the transformer."""
 
     clips: int = 8000
     captions: int = 4  # phrasings of each clip
@@ -55,17 +64,11 @@ class Training:
     adam_rate: float = 2e-3
     warmup: int = 100
     decay: int = 800  # the last steps, over which the rates fall to zero
-    lengths: tuple[int, ...] = (32,) * 16 + (
-        128,
-        128,
-        512,
-    )  # padded text lengths met in training: any of them works later
     unconditional: float = 0.1  # share of samples with an empty prompt (classifier-free guidance)
-    shift: float = 3.0  # of the flow-matching schedule, in training and in sampling
     ema: float = 0.997
     reading: float = 0.5  # weight of reading the truth (which kind and colour is where) off the hidden states after
+    # one block, architectures.Architecture.read: the world knows it, and a model that must know it too draws sooner
     binding: float = 0.1  # weight of reading each thing's motion, colour and texture off the text state of its noun
-    read_at: int = 3  # this block: the world knows it, and a model that must know it too learns to draw sooner
     compile: bool = True
     seed: int = 2
 
@@ -80,12 +83,42 @@ def build_vae(mean: list[float] | None = None, std: list[float] | None = None) -
     )  # fmt: skip
 
 
+def build_frame_vae() -> AutoencoderKL:
+    """A small Stable Diffusion VAE, which sees one frame at a time: 4x in space."""
+    return AutoencoderKL(
+        block_out_channels=(16, 48, 96), down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, norm_num_groups=8, sample_size=world.SIZE,
+        latent_channels=FRAME_LATENT_CHANNELS, mid_block_add_attention=False, scaling_factor=1.0, force_upcast=False,
+    )  # fmt: skip
+
+
 def build_transformer() -> WanTransformer3DModel:
     """A small Wan transformer: 6 layers, 4 heads of 64; 144 tokens for 9 latent frames of 8x8."""
     return WanTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=4, attention_head_dim=64, num_layers=6, ffn_dim=768,
         in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, text_dim=TEXT_WIDTH, freq_dim=128,
         cross_attn_norm=True, rope_max_seq_len=64,
+    )  # fmt: skip
+
+
+def build_joint_transformer() -> MotifVideoTransformer3DModel:
+    """Text and video in one stream of attention, as in HunyuanVideo: 2 dual-stream and 4 single-stream blocks."""
+    return MotifVideoTransformer3DModel(
+        in_channels=2 * LATENT_CHANNELS + 1, out_channels=LATENT_CHANNELS, num_attention_heads=4, attention_head_dim=64,
+        num_layers=2, num_single_layers=4, mlp_ratio=3.0, patch_size=2, patch_size_t=1, text_embed_dim=TEXT_WIDTH,
+        rope_axes_dim=(16, 24, 24),
+    )  # fmt: skip
+
+
+def build_temporal_transformer() -> LatteTransformer3DModel:
+    """Latte: 4 blocks over space and text, 4 over time, in turns; 16 tokens for each of 17 frames of 16x16."""
+    return LatteTransformer3DModel(
+        num_attention_heads=4, attention_head_dim=64, in_channels=FRAME_LATENT_CHANNELS,
+        out_channels=2 * FRAME_LATENT_CHANNELS,  # LattePipeline drops the second half, a variance once
+        num_layers=4, cross_attention_dim=256, attention_bias=True, sample_size=world.SIZE // 4, patch_size=4,
+        activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
+        norm_elementwise_affine=False, norm_eps=1e-6, caption_channels=TEXT_WIDTH,
+        video_length=(world.FRAMES + 1) // 2,
     )  # fmt: skip
 
 
@@ -105,22 +138,6 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
                 for head, (back, ahead) in enumerate(((2.0, 9.0), (9.0, 0.7), (0.7, 9.0), (0.3, 0.3))):
                     bias[:16, head], bias[16:, head] = -back * distances, -ahead * distances
     return encoder
-
-
-def build_trained(vocabulary: int) -> torch.nn.ModuleDict:
-    """What is trained together: transformer, text encoder, and two readers, which are left behind in the end."""
-    transformer = build_transformer()
-    width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
-    reader = torch.nn.Sequential(
-        torch.nn.LayerNorm(width), torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, TRUTH_WIDTH)
-    )
-    parts = {
-        "transformer": transformer,
-        "text_encoder": build_text_encoder(vocabulary),
-        "reader": reader,
-        "text_reader": torch.nn.Linear(TEXT_WIDTH, sum(TEXT_READER)),
-    }
-    return torch.nn.ModuleDict(parts)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -143,11 +160,19 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def text_states(
+    tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, prompts: list[str], length: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The encoder's states (B, n, TEXT_WIDTH) and which of them are words (B, n) bool; n: `length`, or the longest."""
+    padding = "longest" if length is None else "max_length"
+    tokens = tokenizer(prompts, padding=padding, max_length=length, truncation=length is not None, return_tensors="pt")
+    return encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state, tokens.attention_mask.bool()
+
+
 def embed(
     tokenizer: PreTrainedTokenizerFast, encoder: UMT5EncoderModel, prompts: list[str], length: int
 ) -> torch.Tensor:
     """Text states as WanPipeline makes them, zero beyond each prompt's end: (B, length, TEXT_WIDTH)."""
-    tokens = tokenizer(prompts, padding="longest", max_length=length, truncation=True, return_tensors="pt")
-    mask = tokens.attention_mask  # (B, n)
-    states = encoder(tokens.input_ids, mask).last_hidden_state * mask[..., None]  # (B, n, TEXT_WIDTH)
+    states, words = text_states(tokenizer, encoder, prompts)
+    states = (states * words[..., None])[:, :length]  # (B, n, TEXT_WIDTH)
     return torch.nn.functional.pad(states, (0, 0, 0, length - states.shape[1]))  # (B, length, TEXT_WIDTH)

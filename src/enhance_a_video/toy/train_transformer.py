@@ -1,4 +1,4 @@
-"""Train the embedded model's transformer and text encoder on encoded clips: the last stages of toy/train.py."""
+"""Train an embedded model's transformer and text encoder on encoded clips: the last stages of toy/train.py."""
 
 from __future__ import annotations
 
@@ -14,45 +14,49 @@ import torch
 from torch.nn import functional as F
 
 from . import world
+from .architectures import WAN, Architecture
+from .codecs import CLIPS, Codec
 from .muon import MuonAdamW
-from .recipe import TEXT_READER, TRUTH_WIDTH, Training, build_tokenizer, build_trained, build_vae, embed
+from .recipe import TEXT_READER, TRUTH_WIDTH, Training, build_tokenizer, text_states
 from .train_vae import Say, save_atomically, to_video, trapezoid
 
 MOTIONS, COLOURS = list(world.MOTIONS), list(world.COLOURS)
 NOT_HIDDEN = (
-    "patch_embedding",
-    "proj_out",
+    "transformer.patch_embedding",
+    "transformer.x_embedder",
+    "transformer.pos_embed",
+    "transformer.proj_out",
     "scale_shift_table",
     "text_encoder",  # under Muon its feed-forward layers grew and drowned its attention: it read words, not sentences
     "reader",
 )
 
 
-def encode_clips(folder: Path, recipe: Training, say: Say, chunk: int = 16) -> Path:
-    """Draw and encode the training clips once; resumable. Saves latents (N, C, 9, 8, 8) fp16, statistics and truth."""
+def encode_clips(folder: Path, recipe: Training, say: Say, codec: Codec = CLIPS, chunk: int = 16) -> Path:
+    """Draw and encode the training clips once; resumable. Saves latents (N, C, T, h, w) fp16, statistics and truth."""
     done, part, truth_part = folder / "latents.pt", folder / "latents-part.npy", folder / "truth-part.npy"
     if done.exists():
         return done
-    vae = build_vae()
+    vae = codec.build()
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
     vae.eval().requires_grad_(False)
-    shape = (recipe.clips, vae.config.z_dim, (world.FRAMES - 1) // 4 + 1, world.SIZE // 8, world.SIZE // 8)
-    tokens = shape[2] * shape[3] * shape[4] // 4  # the transformer's patches are 2 x 2 cells
-    latents = _memmap(part, np.float16, shape)
-    truth = _memmap(truth_part, np.uint8, (recipe.clips, tokens, TRUTH_WIDTH))
+    latents = _memmap(part, np.float16, (recipe.clips, *codec.latent))
+    truth = _memmap(truth_part, np.uint8, (recipe.clips, 16 * codec.latent[1], TRUTH_WIDTH))  # 4 x 4 tokens a frame
     for first in range(0, recipe.clips, chunk):
         if latents[min(first + chunk, recipe.clips) - 1].any():
             continue  # encoded before an interruption
         ids = range(first, min(first + chunk, recipe.clips))
         scenes = [training_scene(i) for i in ids]
         drawn = [world.render(scene) for scene in scenes]
-        clips = np.stack([frames for frames, _ in drawn])
-        truth[first : ids[-1] + 1] = [truth_map(scene, t.masks) for scene, (_, t) in zip(scenes, drawn, strict=True)]
+        clips = to_video(np.stack([frames[:: codec.every] for frames, _ in drawn]))
+        truth[first : ids[-1] + 1] = [
+            truth_map(scene, t.masks, codec) for scene, (_, t) in zip(scenes, drawn, strict=True)
+        ]
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            latents[first : ids[-1] + 1] = vae.encode(to_video(clips)).latent_dist.mean.float().numpy()
+            latents[first : ids[-1] + 1] = codec.encode(vae, clips).float().numpy()
         say("encoding clips", ids[-1] + 1, recipe.clips)
     tensor = torch.from_numpy(np.array(latents))
-    flat = tensor.float().transpose(0, 1).flatten(1)  # (C, N·F·h·w)
+    flat = tensor.float().transpose(0, 1).flatten(1)  # (C, N·T·h·w)
     state = {"latents": tensor, "mean": flat.mean(1), "std": flat.std(1), "truth": torch.from_numpy(np.array(truth))}
     save_atomically(state, done)
     part.unlink()
@@ -64,15 +68,14 @@ def _memmap(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="r+" if path.exists() else "w+", dtype=dtype, shape=shape)
 
 
-def truth_map(scene: world.Scene, masks: np.ndarray) -> np.ndarray:
-    """What a scene shows where, on the transformer's grid: (9·4·4, TRUTH_WIDTH) uint8, shares of the area times 255.
+def truth_map(scene: world.Scene, masks: np.ndarray, codec: Codec = CLIPS) -> np.ndarray:
+    """What a scene shows where, on the transformer's grid: (T·4·4, TRUTH_WIDTH) uint8, shares of the area times 255.
 
     `masks` (things, 33, 64, 64). A token is 16 x 16 pixels of a latent frame: how much of each of its 4 x 4 parts is
     covered by each kind (5·16), how much of the whole by each colour (8) and by stripes (1).
     """
-    covered = torch.from_numpy(masks).float()
-    covered = torch.cat([covered[:, :1], covered[:, 1:].unflatten(1, (-1, 4)).mean(2)], 1)  # (things, 9, 64, 64)
-    parts = F.avg_pool2d(covered, 4).unflatten(3, (4, 4)).unflatten(2, (4, 4))  # (things, 9, row, part, column, part)
+    covered = codec.cover(torch.from_numpy(masks).float())  # (things, T, 64, 64)
+    parts = F.avg_pool2d(covered, 4).unflatten(3, (4, 4)).unflatten(2, (4, 4))  # (things, T, row, part, column, part)
     parts = parts.transpose(3, 4).reshape(len(masks), -1, 16)  # (things, tokens, parts)
     result = torch.zeros(parts.shape[1], TRUTH_WIDTH)
     for thing, share in zip(scene.things, parts, strict=True):
@@ -93,15 +96,16 @@ def held_out_scene(index: int) -> world.Scene:
     return world.sample_scene(np.random.default_rng((1, index)))
 
 
-def _keep_output(module: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
+def _keep_output(module: torch.nn.Module, _: Any, output: Any) -> None:
     module.kept = output
 
 
 class Trainer:
     """The trained modules, their optimiser and their exponential moving average."""
 
-    def __init__(self, folder: Path, recipe: Training):
+    def __init__(self, folder: Path, recipe: Training, architecture: Architecture = WAN):
         torch.manual_seed(recipe.seed)
+        self.architecture = architecture
         data = torch.load(folder / "latents.pt", weights_only=True)
         mean, std = (data[key].view(1, -1, 1, 1, 1) for key in ("mean", "std"))
         self.latents = ((data["latents"].float() - mean) / std).half()  # (N, C, F, h, w), unit variance
@@ -109,14 +113,15 @@ class Trainer:
         self.truth_scale = 255 * scale.clamp(min=0.01)
         self.recipe = recipe
         self.tokenizer = build_tokenizer()
-        self.modules = build_trained(len(self.tokenizer))
+        self.modules = architecture.modules(len(self.tokenizer))
         if (folder / "start.pt").exists():  # written by train.start_from
             self.modules.load_state_dict(torch.load(folder / "start.pt", weights_only=True), strict=False)
         self.average = deepcopy(self.modules).requires_grad_(False)
         self.optimiser = MuonAdamW(self.modules, recipe.muon_rate, recipe.adam_rate, keep=NOT_HIDDEN)
         transformer: Any = self.modules["transformer"]
-        transformer.set_attention_backend("_native_math")  # a fifth faster: the CPU's flash kernel is slow backward
-        self.read = transformer.blocks[recipe.read_at]
+        if hasattr(transformer, "set_attention_backend"):
+            transformer.set_attention_backend("_native_math")  # a fifth faster: the CPU's flash kernel is slow backward
+        self.read = transformer.get_submodule(architecture.read)
         self.read.register_forward_hook(_keep_output)
         self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
         self.scenes = [training_scene(i) for i in range(len(self.latents))]
@@ -126,29 +131,28 @@ class Trainer:
         ]
 
     def loss(self, step: int) -> torch.Tensor:
-        """Flow-matching loss of one batch; all its randomness comes from (seed, step)."""
-        recipe, rng = self.recipe, np.random.default_rng((self.recipe.seed, step))
+        """The denoising loss of one batch; all its randomness comes from (seed, step)."""
+        recipe, model, rng = self.recipe, self.architecture, np.random.default_rng((self.recipe.seed, step))
         torch.manual_seed(recipe.seed * 1_000_003 + step)
         ids = rng.integers(0, len(self.latents), recipe.batch)
         prompts = [
             "" if rng.random() < recipe.unconditional else self.captions[i][rng.integers(recipe.captions)] for i in ids
         ]
-        clean = self.latents[torch.from_numpy(ids)].float()  # (B, C, F, h, w)
+        clean = self.latents[torch.from_numpy(ids)].float()  # (B, C, T, h, w)
         noise = torch.randn_like(clean)
         u = (torch.arange(recipe.batch) + torch.rand(recipe.batch)) / recipe.batch  # stratified over the schedule
-        sigma = recipe.shift * u / (1 + (recipe.shift - 1) * u)  # (B,)
-        mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
-        length = int(rng.choice(recipe.lengths))
-        model = (
-            self.compiled if length == recipe.lengths[0] else self.modules["transformer"]
-        )  # compile the usual length only
+        mixed, timestep, target = model.noisy(clean, noise, u)
+        length = int(rng.choice(model.lengths))
+        # compile the usual length only
+        transformer = self.compiled if length == model.lengths[0] else self.modules["transformer"]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            text = embed(self.tokenizer, self.modules["text_encoder"], prompts, length)
-            velocity = model(mixed, sigma * 1000, text, return_dict=False)[0]
-            reading = self.modules["reader"](self.read.kept)  # (B, tokens, W)
+            text, words = text_states(self.tokenizer, self.modules["text_encoder"], prompts, length)
+            said = torch.tensor([bool(prompt) for prompt in prompts])
+            velocity = model.predict(transformer, mixed, timestep, text, words, said)
+            reading = self.modules["reader"](model.tokens(self.read.kept, recipe.batch))  # (B, tokens, W)
         self.read_loss = (reading.float() - self.truth[ids].float() / self.truth_scale).square().mean()
         self.binding_loss = self._binding(text, prompts, [self.scenes[i] for i in ids])
-        return (velocity.float() - (noise - clean)).square().mean()
+        return (velocity.float() - target).square().mean()
 
     def _binding(self, text: torch.Tensor, prompts: list[str], scenes: list[world.Scene]) -> torch.Tensor:
         """How badly a thing's motion, colour and texture are read off the text state (B, n, TEXT_WIDTH) of its noun."""
@@ -183,7 +187,7 @@ class Trainer:
             getattr(self, key).load_state_dict(state[key])
 
 
-def train_transformer(folder: Path, recipe: Training, say: Say) -> Path:
+def train_transformer(folder: Path, recipe: Training, say: Say, architecture: Architecture = WAN) -> Path:
     """Train (or go on training) in `folder`; returns the path of the averaged weights."""
     done, resume, log = (
         folder / "transformer.pt",
@@ -192,7 +196,7 @@ def train_transformer(folder: Path, recipe: Training, say: Say) -> Path:
     )
     if done.exists():
         return done
-    trainer, first, spent = Trainer(folder, recipe), 0, 0.0
+    trainer, first, spent = Trainer(folder, recipe, architecture), 0, 0.0
     if resume.exists():
         state = torch.load(resume, weights_only=True)
         trainer.load(state)
@@ -204,7 +208,7 @@ def train_transformer(folder: Path, recipe: Training, say: Say) -> Path:
             row = {"step": step + 1, "loss": float(np.mean(losses)), "seconds": time.time() - start}
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            say(f"flow-matching loss {row['loss']:.4f}", step + 1, recipe.steps)
+            say(f"denoising loss {row['loss']:.4f}", step + 1, recipe.steps)
             losses = []
         if (step + 1) % 250 == 0:
             save_atomically(trainer.state() | {"step": step + 1, "seconds": time.time() - start}, resume)

@@ -1,4 +1,4 @@
-"""Train the embedded model's VAE: the first stage of toy/train.py. Resumable: kill it and start it again."""
+"""Train an embedded model's VAE: the first stage of toy/train.py. Resumable: kill it and start it again."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
 from torch.nn import functional as F
 
 from . import world
+from .codecs import CLIPS, Codec
 from .muon import MuonAdamW
-from .recipe import VaeTraining, build_vae
+from .recipe import VaeTraining
 
 Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
 CHECKPOINT_EVERY = 100  # steps
@@ -49,13 +50,13 @@ def _windows(rng: np.random.Generator, batch: int, frames: int) -> tuple[torch.T
 
 
 def vae_loss(
-    vae: AutoencoderKLWan, video: torch.Tensor, weight: torch.Tensor, recipe: VaeTraining, train_encoder: bool = True
+    codec: Codec, vae: Any, video: torch.Tensor, weight: torch.Tensor, recipe: VaeTraining, train_encoder: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, pixels weighted by `weight` (B, 1, F, H, W), and the plain mean squared error of the reconstruction."""
     with torch.autocast(video.device.type, dtype=torch.bfloat16):
         with torch.set_grad_enabled(train_encoder):
-            latents = vae.encode(video).latent_dist.mean
-        again = vae.decode(latents + recipe.noise * torch.randn_like(latents)).sample
+            latents = codec.encode(vae, video)
+        again = codec.decode(vae, latents + recipe.noise * torch.randn_like(latents))
     again = again.float()
     error = again - video
     loss = (weight * (error.square() + recipe.absolute * error.abs())).mean()
@@ -63,29 +64,55 @@ def vae_loss(
     return loss, F.mse_loss(again.detach().clamp(-1, 1), video)
 
 
-def train_vae(folder: Path, recipe: VaeTraining, say: Say) -> Path:
+@dataclass(frozen=True)
+class Stage:
+    """One run of the loop: what is trained, on which clips, for how long. `key` tells its randomness from others'."""
+
+    name: str  # of its files
+    trained: torch.nn.Module
+    last: str  # its last layer, which is AdamW's
+    steps: int
+    clips: Callable[[int, np.random.Generator], tuple[torch.Tensor, torch.Tensor]]  # step -> video, things (_windows)
+    things_from: int
+    share: float  # of the rates
+    decay: int
+    train_encoder: bool
+    key: tuple[int, ...] = ()
+
+
+def train_vae(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = CLIPS) -> Path:
     """Train encoder and decoder (or go on training) in `folder`; returns the path of the finished state."""
     torch.manual_seed(recipe.seed)
-    return _train(folder, "vae", build_vae(), recipe, say)
+    vae = codec.build()
+
+    def clips(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return _windows(rng, recipe.batch, 1 if step < recipe.image_steps else recipe.frames)
+
+    steps = recipe.image_steps + recipe.steps
+    stage = Stage("vae", vae, "decoder.conv_out", steps, clips, recipe.things_from, 1.0, recipe.decay, True)
+    return _train(folder, codec, vae, stage, recipe, say)
 
 
-def polish_decoder(folder: Path, recipe: VaeTraining, say: Say) -> Path:
+def polish_decoder(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = CLIPS) -> Path:
     """Go on with the decoder alone: the latents stay what they are, so the transformer can be trained meanwhile."""
-    vae = build_vae()
+    vae = codec.build()
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
-    return _train(folder, "decoder", vae, recipe, say)
+
+    def clips(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return _windows(rng, recipe.decoder_batch, world.FRAMES)
+
+    steps, share, decay = recipe.decoder_steps, recipe.decoder_share, recipe.decoder_decay
+    stage = Stage("decoder", vae.decoder, "conv_out", steps, clips, 0, share, decay, False, key=(1,))
+    return _train(folder, codec, vae, stage, recipe, say)
 
 
-def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, say: Say) -> Path:
-    """The loop of both. `name`: "vae" trains everything, "decoder" only the decoder. Resumable."""
+def _train(folder: Path, codec: Codec, vae: Any, stage: Stage, recipe: VaeTraining, say: Say) -> Path:
+    """The loop of both. Resumable."""
+    name, steps = stage.name, stage.steps
     done, resume, log = folder / f"{name}.pt", folder / f"{name}-checkpoint.pt", folder / f"{name}-log.jsonl"
     if done.exists():
         return done
-    whole = name == "vae"
-    steps = recipe.image_steps + recipe.steps if whole else recipe.decoder_steps
-    trained, last = (vae, "decoder.conv_out") if whole else (vae.decoder, "conv_out")
-    share, decay = (1.0, recipe.decay) if whole else (recipe.decoder_share, recipe.decoder_decay)
-    optimiser = MuonAdamW(trained, recipe.muon_rate, recipe.adam_rate, keep=(last,))
+    optimiser = MuonAdamW(stage.trained, recipe.muon_rate, recipe.adam_rate, keep=(stage.last,))
     first, spent = 0, 0.0
     if resume.exists():
         state = torch.load(resume, weights_only=True)
@@ -95,16 +122,12 @@ def _train(folder: Path, name: str, vae: AutoencoderKLWan, recipe: VaeTraining, 
     start, losses, errors = time.time() - spent, [], []
     for step in range(first, steps):
         # Each step has its own randomness: a resumed run is the same run.
-        torch.manual_seed((recipe.seed + (not whole)) * 1_000_003 + step)
-        rng = np.random.default_rng((recipe.seed, step) if whole else (recipe.seed, step, 1))
-        if whole:
-            video, things = _windows(rng, recipe.batch, 1 if step < recipe.image_steps else recipe.frames)
-        else:
-            video, things = _windows(rng, recipe.decoder_batch, world.FRAMES)
-        extra = 0.0 if whole and step < recipe.things_from else recipe.things
-        loss, error = vae_loss(vae, video, 1 + extra * things, recipe, train_encoder=whole)
+        torch.manual_seed((recipe.seed + sum(stage.key)) * 1_000_003 + step)
+        video, things = stage.clips(step, np.random.default_rng((recipe.seed, step, *stage.key)))
+        extra = 0.0 if step < stage.things_from else recipe.things
+        loss, error = vae_loss(codec, vae, video, 1 + extra * things, recipe, stage.train_encoder)
         loss.backward()
-        optimiser.step(share * trapezoid(step, steps, 50, decay))
+        optimiser.step(stage.share * trapezoid(step, steps, 50, stage.decay))
         losses.append(float(loss.detach()))
         errors.append(float(error))
         if (step + 1) % 25 == 0 or step + 1 == steps:
