@@ -1,4 +1,6 @@
-"""policy.py: the two gains, their identity and their bounds."""
+"""policy/: the gains, their identities and bounds, and what JSON says of them."""
+
+import json
 
 import pytest
 import torch
@@ -7,14 +9,47 @@ from hypothesis import strategies as st
 
 from enhance_a_video.errors import SettingsError
 from enhance_a_video.intensity import cross_frame_mass
-from enhance_a_video.policy import Moment, Strength, Temperature, strength_of, temperature_of
+from enhance_a_video.policy import (
+    Constant,
+    Depths,
+    Even,
+    Grid,
+    Moment,
+    Network,
+    Profile,
+    Strength,
+    Target,
+    Temperature,
+    Unclipped,
+    Window,
+    from_dict,
+    names,
+    needs_progress,
+    read_profile,
+    strength_of,
+    temperature_of,
+    to_dict,
+)
+from enhance_a_video.settings import Settings
 
 frames = st.integers(2, 81)
 mass = st.floats(0, 1, width=32)
 
 
-def at(num_frames):
-    return Moment(num_frames, layer=0.5, progress=torch.tensor(float("nan")))
+def at(num_frames, layer=0.5, progress=float("nan")):
+    return Moment(num_frames, layer=torch.tensor(layer), progress=torch.tensor(progress))
+
+
+def gain(policy, mass=0.8, layer=0.5, progress=0.5, num_frames=9):
+    return policy(torch.tensor([mass]), at(num_frames, layer, progress)).item()
+
+
+NETWORK = Network(first=((0.5, -1.0, 0.3, 0.2, 0.1, 0.0, 1.0, 0.1), (1.0,) * 8), second=(0.7, -0.4, 0.05), most=0.6)
+EVERY = [
+    Strength(0.7), Temperature(4.0), Unclipped(0.2), Constant(1.3), Even(0.5), Target(0.85, 0.5),
+    Window(Constant(1.4), 0.2, 0.6, "cosine"), Depths(Window(Strength(0.5), end=0.7), (0.0, 1.0, 1.0, 0.0)),
+    Grid(((0.1, 0.2, 0.0), (-0.3, 0.4, 0.5))), NETWORK,
+]  # fmt: skip
 
 
 @given(mass=mass, g=st.floats(0, 5), num_frames=st.integers(1, 81))
@@ -68,3 +103,168 @@ def test_parameters_may_be_tensors_and_gradients_flow():
 def test_no_correspondence_for_a_single_frame(convert):
     with pytest.raises(SettingsError, match="num_frames=1"):
         convert(1.0, 1)
+
+
+# ------------------------------------------------------------------------------------------------- the other policies
+
+
+@given(mass=mass, g=st.floats(0, 3))
+def test_the_clip_is_all_that_unclipped_lacks(mass, g):
+    assert gain(Strength(g), mass) == pytest.approx(max(1, gain(Unclipped(g), mass)))
+
+
+def test_a_constant_ignores_the_mass():
+    assert gain(Constant(1.2), 0.1) == gain(Constant(1.2), 0.9) == pytest.approx(1.2)
+    assert gain(Constant(0.8)) == pytest.approx(0.8)
+
+
+@given(g=st.floats(0, 2), num_frames=frames)
+def test_even_gives_uniform_attention_the_same_gain_at_any_length(g, num_frames):
+    assert gain(Even(g), 1 - 1 / num_frames, num_frames=num_frames) == pytest.approx(1 + g, rel=1e-5)
+
+
+@given(mass=mass, target=st.floats(0, 1), most=st.floats(0, 2))
+def test_target_gives_more_where_frames_look_less_at_each_other(mass, target, most):
+    policy = Target(target, most)
+    assert 1 <= gain(policy, mass) <= 1 + most + 1e-5
+    assert gain(policy, mass) >= gain(policy, min(1.0, mass + 0.1)) - 1e-6
+    if 1e-3 < mass < target < mass * (1 + most):
+        assert gain(policy, mass) * mass == pytest.approx(target, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "shape, at_start, halfway, near_end", [("step", 1, 1, 1), ("cosine", 1, 0.5, 0), ("rise", 0, 0.5, 1)]
+)
+def test_a_window_fades_what_is_above_one(shape, at_start, halfway, near_end):
+    policy = Window(Constant(1.4), 0.2, 0.6, shape)
+    assert gain(policy, progress=0.1) == gain(policy, progress=0.7) == 1
+    for progress, share in ((0.2, at_start), (0.4, halfway), (0.595, near_end)):
+        assert gain(policy, progress=progress) == pytest.approx(1 + 0.4 * share, abs=2e-3)
+
+
+def test_a_window_to_the_end_contains_it():
+    assert gain(Window(Constant(1.4), 0.5, 1.0), progress=1.0) == pytest.approx(1.4)
+
+
+@given(depth=st.floats(0, 1), g=st.floats(0, 2))
+def test_depths_are_linear_in_between(depth, g):
+    policy = Depths(Constant(1 + g), (0.0, 1.0, 0.5))
+    weight = 2 * depth if depth <= 0.5 else 1 - (depth - 0.5)
+    assert gain(policy, layer=depth) == pytest.approx(1 + weight * g, abs=1e-5)
+
+
+@given(layer=st.integers(0, 1), time=st.integers(0, 2), mass=mass)
+def test_a_grid_has_its_numbers_at_its_places(layer, time, mass):
+    table = ((0.1, 0.2, 0.0), (-0.3, 0.4, -2.0))
+    found = gain(Grid(table, least=0.5), mass, layer=float(layer), progress=time / 2)
+    assert found == pytest.approx(max(0.5, 1 + table[layer][time] * mass), abs=1e-5)
+
+
+def test_a_grid_of_zeros_and_a_network_of_zeros_are_the_plain_model():
+    silent = Network(first=((0.0,) * 8,), second=(0.0, 0.0))
+    for policy in (Grid(((0.0, 0.0),)), silent):
+        assert gain(policy, 0.37, layer=0.2, progress=0.9) == 1
+
+
+@given(mass=mass, layer=st.floats(0, 1), progress=st.floats(0, 1), num_frames=frames)
+def test_a_network_is_what_its_docstring_says(mass, layer, progress, num_frames):
+    import math
+
+    d, p = 2 * layer - 1, 2 * progress - 1
+    x = [2 * mass - 1, d, d * d, p, p * p, d * p, 1 / num_frames, 1.0]
+    hidden = [math.tanh(sum(w * v for w, v in zip(row, x, strict=True))) for row in NETWORK.first]
+    out = sum(w * h for w, h in zip(NETWORK.second, hidden, strict=False)) + NETWORK.second[-1]
+    expected = 1 + NETWORK.most * math.tanh(out) * mass
+    assert gain(NETWORK, mass, layer, progress, num_frames) == pytest.approx(expected, abs=1e-5)
+    assert 1 - NETWORK.most <= expected <= 1 + NETWORK.most
+
+
+@pytest.mark.parametrize("policy", EVERY, ids=lambda p: type(p).__name__)
+def test_policies_work_on_batches_sample_by_sample(policy):
+    masses, moment = torch.tensor([0.2, 0.7, 0.95]), at(9, 0.6, 0.4)
+    found = policy(masses, moment)
+    assert found.shape == (3,)
+    alone = torch.cat([policy(m[None], moment) for m in masses])
+    torch.testing.assert_close(found, alone)
+
+
+@pytest.mark.parametrize("policy", EVERY, ids=lambda p: type(p).__name__)
+def test_json_says_every_policy(policy, tmp_path):
+    said = json.loads(json.dumps(to_dict(policy)))
+    assert from_dict(said) == policy
+    settings = Settings(policy=said)
+    assert settings.policy == policy and Settings.from_dict(settings.to_dict()) == settings
+    path = tmp_path / "profile.json"
+    profile = Profile(policy, ("embedded",), {"method": "by hand"}, ({"setting": "x", "pooled": 0.1},))
+    path.write_text(profile.text())
+    assert read_profile(path) == profile
+    path.write_text(json.dumps(said))
+    assert Settings(policy=str(path)).policy == policy
+
+
+def test_every_policy_that_json_knows_is_tested_here():
+    assert {to_dict(policy)["name"] for policy in EVERY} == set(names())
+
+
+def test_whole_numbers_from_json_are_numbers():
+    assert from_dict({"name": "constant", "gain": 1}) == Constant(1.0)
+    assert isinstance(from_dict({"name": "constant", "gain": 1}).gain, float)
+
+
+@pytest.mark.parametrize(
+    "said, says",
+    [
+        ({"name": "strenght", "g": 1}, "Did you mean 'strength'"),
+        ({"g": 1}, "give an object with a name"),
+        ("strength", "give an object with a name"),
+        ({"name": "strength"}, r"needs \['g'\]"),
+        ({"name": "strength", "g": 1, "h": 2}, r"does not know \['h'\]"),
+        ({"name": "strength", "g": -1}, "at least 0"),
+        ({"name": "strength", "g": "1"}, "give a number"),
+        ({"name": "constant", "gain": float("nan")}, "give a number"),
+        ({"name": "target", "mass": 1.5}, "between 0 and 1"),
+        ({"name": "window", "of": {"name": "constant", "gain": 2}, "start": 0.6, "end": 0.5}, "smaller than"),
+        ({"name": "window", "of": {"name": "constant", "gain": 2}, "shape": "round"}, "step, cosine or rise"),
+        ({"name": "window", "of": 3}, "policy"),
+        ({"name": "depths", "of": {"name": "constant", "gain": 2}, "weights": [1]}, "2 or more numbers"),
+        ({"name": "grid", "strengths": [[0, 1], [0]]}, "give 2 numbers"),
+        ({"name": "grid", "strengths": []}, "a row for each depth"),
+        ({"name": "network", "first": [[0] * 8], "second": [0]}, "2 or more"),
+        ({"name": "network", "first": [[0] * 7], "second": [0, 0]}, "give 8 numbers"),
+        ({"name": "network", "first": [[0] * 8], "second": [0, 0, 0]}, "a row for each number"),
+    ],
+)  # fmt: skip
+def test_what_json_cannot_say_is_an_error_with_the_way_out(said, says):
+    with pytest.raises(SettingsError, match=says):
+        from_dict(said)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "no policy in it"),
+        ('{"policy": {"name": "x"}}', "unknown"),
+        ('{"enhance-a-video profile": 9, "policy": {"name": "constant", "gain": 1}}', "version 9"),
+    ],
+)
+def test_profiles_that_cannot_be_used(tmp_path, text, says):
+    path = tmp_path / "p.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingsError, match=says):
+        Settings(policy=str(path))
+
+
+def test_a_policy_decides_itself_when_it_acts():
+    assert (Settings().start, Settings().end) == (0.0, 0.7)
+    chosen = Settings(policy={"name": "constant", "gain": 1.2})
+    assert (chosen.start, chosen.end, chosen.always) == (0.0, 1.0, True)
+    assert Settings(policy=Constant(1.2), end=0.4).end == 0.4
+
+
+def test_some_ask_how_far_the_denoising_is():
+    asking = {"window", "depths", "grid", "network"}  # this Depths has a Window inside
+    assert {to_dict(policy)["name"] for policy in EVERY if needs_progress(policy)} == asking
+    assert not needs_progress(Depths(Constant(1.1), (0.0, 1.0))) and not needs_progress(lambda mass, moment: mass)

@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from .errors import (
 from .families import Family, attention_modules, chosen, denoisers, family_of, scaled_module, unwrapped
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
 from .parallel import Shards, gathered
-from .policy import DEFAULT_END, DEFAULT_START, Moment
+from .policy import Moment, needs_progress, to_dict
 from .record import Recorder, Summary
 from .schedule import progress_of
 from .seam import Rows, Seam
@@ -38,9 +39,9 @@ def enhance(
     *,
     strength: float | None = None,
     temperature: float | None = None,
-    policy: Callable[..., Any] | None = None,
-    start: float = DEFAULT_START,
-    end: float = DEFAULT_END,
+    policy: Callable[..., Any] | Mapping[str, Any] | str | Path | None = None,
+    start: float | None = None,
+    end: float | None = None,
     layers: Layers = None,
     sites: int | None = DEFAULT_SITES,
     per_sample: bool = True,
@@ -216,10 +217,10 @@ class _Denoiser:
         progress, source = progress_of(timestep, self.family.noise, getattr(pipeline, "scheduler", None))
         self.recorder.source = source
         if progress is None:
-            if not self.settings.always:
+            if not self.settings.always or needs_progress(self.settings.gain_policy):
                 raise SettingsError(
-                    f"{self.name}: start={self.settings.start}, end={self.settings.end} need the place in the "
-                    "denoising, but neither a scheduler nor a timestep says it. start=0.0, end=1.0 act in every call."
+                    f"{self.name}: {self._what_asks()} the place in the denoising, but neither a scheduler nor a "
+                    "timestep says it. start=0.0, end=1.0 with a strength or a temperature act in every call."
                 )
             progress = torch.full((), float("nan"), device=self.device)
         progress = progress.to(self.device)
@@ -228,6 +229,11 @@ class _Denoiser:
         start, end = self.window.unbind()
         place = progress + _EDGE
         return progress, (place >= start) & ((place < end) | (end >= 1.0))
+
+    def _what_asks(self) -> str:
+        if needs_progress(self.settings.gain_policy):
+            return f"the policy {type(self.settings.gain_policy).__name__} needs"
+        return f"start={self.settings.start}, end={self.settings.end} need"
 
     @torch.compiler.assume_constant_result  # in a graph: looked at when tracing, and a new processor makes it trace
     def notice_replaced(self) -> int:
@@ -399,11 +405,16 @@ def _by_name(parameters: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mappi
 
 
 def _with_tensors(policy: Any, device: torch.device) -> Any:
-    """A dataclass policy with its numbers as 0-d tensors: changing them does not recompile."""
+    """A dataclass policy with its numbers as tensors: changing them does not recompile. In those of this package tables
+    of numbers and policies inside them too."""
     if not dataclasses.is_dataclass(policy):
         return policy
-    twin = copy.copy(policy)
+    twin, ours = copy.copy(policy), to_dict(policy) is not None
     for field in dataclasses.fields(policy):
-        if isinstance(getattr(policy, field.name), float):
-            object.__setattr__(twin, field.name, torch.tensor(getattr(policy, field.name), device=device))
+        value = getattr(policy, field.name)
+        if isinstance(value, float) or (ours and isinstance(value, tuple)):
+            value = torch.tensor(value, dtype=torch.float32, device=device)
+        elif ours and dataclasses.is_dataclass(value):
+            value = _with_tensors(value, device)
+        object.__setattr__(twin, field.name, value)
     return twin

@@ -4,8 +4,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from . import policy as policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
 from .policy import DEFAULT_END, DEFAULT_START, DEFAULT_STRENGTH, Strength, Temperature
@@ -19,9 +21,10 @@ class Settings:
 
     strength      largest amplification g of a layer, s = max(1, (1 + g) * mass); the same at any frame count
     temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI); at most one of strength/temperature/policy
-    policy        any callable (mass (B,), Moment) -> gain (B,); not expressible in JSON
+    policy        in place of these two, any callable (mass (B,), Moment) -> gain (B,): one of the package `policy`,
+                  what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own
     start, end    the part of the denoising in which the gain acts: 0 = pure noise, 1 = clean.
-                  (0, 1) acts in every forward call
+                  (0, 1) acts in every forward call; it is the default with a policy, which knows itself when to act
     layers        which matched layers: indices (negative counts from the end), a slice, or a regular
                   expression searched in their names; None = all
     sites         how many spatial sites estimate the mass; None = all of them (exact)
@@ -32,9 +35,9 @@ class Settings:
 
     strength: float | None = None
     temperature: float | None = None
-    policy: Callable[..., Any] | None = None
-    start: float = DEFAULT_START
-    end: float = DEFAULT_END
+    policy: Callable[..., Any] | Mapping[str, Any] | str | Path | None = None
+    start: float | None = None
+    end: float | None = None
     layers: Layers = None
     sites: int | None = DEFAULT_SITES
     per_sample: bool = True
@@ -43,10 +46,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._check_gain()
+        start, end = (DEFAULT_START, DEFAULT_END) if self.policy is None else (0.0, 1.0)
+        start, end = start if self.start is None else self.start, end if self.end is None else self.end
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "end", end)
         for name in ("start", "end"):
             _check_number(name, getattr(self, name), low=0.0, high=1.0)
-        if not self.start < self.end:
-            raise SettingsError(f"start={self.start} must be smaller than end={self.end}: the window is empty")
+        if not start < end:
+            raise SettingsError(f"start={start} must be smaller than end={end}: the window is empty")
         if self.sites is not None and (type(self.sites) is not int or self.sites < 1):
             raise SettingsError(f"sites={self.sites!r}: give a positive integer, or None for all sites")
         for name in ("per_sample", "observe_only", "attention_maps"):
@@ -63,13 +70,12 @@ class Settings:
         for name in ("strength", "temperature"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=0.0)
-        if self.policy is not None and not callable(self.policy):
-            raise SettingsError(f"policy={self.policy!r} is not callable: give a function (mass, moment) -> gain")
+        object.__setattr__(self, "policy", _policy(self.policy))
 
     @property
     def gain_policy(self) -> Callable[..., Any]:
         """The policy these settings ask for."""
-        if self.policy is not None:
+        if callable(self.policy):
             return self.policy
         return Strength(self.strength) if self.strength is not None else Temperature(float(self.temperature or 0.0))
 
@@ -79,29 +85,41 @@ class Settings:
         return self.start == 0.0 and self.end == 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; a custom policy becomes its repr(), which from_dict refuses."""
+        """JSON-able; a policy of your own becomes its repr(), which from_dict refuses."""
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         if isinstance(self.layers, slice):
             out["layers"] = {"slice": [self.layers.start, self.layers.stop, self.layers.step]}
         elif isinstance(self.layers, tuple):
             out["layers"] = list(self.layers)
         if self.policy is not None:
-            out["policy"] = repr(self.policy)
+            out["policy"] = policies.to_dict(self.policy) or repr(self.policy)
         return out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Settings":
-        """The inverse of to_dict(). Unknown keys and a custom policy are refused with SettingsError."""
+        """The inverse of to_dict(). Unknown keys and a policy of your own are refused with SettingsError."""
         known = [f.name for f in fields(cls)]
         unknown = sorted(set(data) - set(known))
         if unknown:
             raise SettingsError(f"unknown settings {unknown}: known are {known}")
-        if data.get("policy") is not None:
-            raise SettingsError("a custom policy cannot be read from JSON: pass policy=... to enhance()")
         values = dict(data)
         if isinstance(values.get("layers"), Mapping):
             values["layers"] = slice(*values["layers"]["slice"])
         return cls(**values)
+
+
+def _policy(given: Any) -> Any:
+    """A policy from what it may be given as."""
+    if given is None or callable(given):
+        return given
+    if isinstance(given, Mapping):
+        return policies.from_dict(given)
+    if isinstance(given, str | Path) and str(given).endswith(".json"):
+        return policies.read_profile(given).policy
+    raise SettingsError(
+        f"policy={given!r}: give a function (mass, moment) -> gain, an object with the name of a policy "
+        f"({', '.join(policies.names())}) or the path of a profile (.json). A function cannot be read from JSON."
+    )
 
 
 def _check_number(name: str, value: Any, low: float, high: float = math.inf) -> None:

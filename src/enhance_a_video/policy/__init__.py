@@ -1,0 +1,48 @@
+"""From cross-frame mass to gain: small pure functions that never know the model.
+
+base.py says what a policy is; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
+sets itself, learned.py what is searched or learned, profile.py files of them.
+"""
+
+from .adaptive import Even, Target
+from .base import (
+    DEFAULT_END,
+    DEFAULT_START,
+    DEFAULT_STRENGTH,
+    Moment,
+    Policy,
+    from_dict,
+    names,
+    needs_progress,
+    to_dict,
+)
+from .learned import Grid, Network
+from .method import Constant, Strength, Temperature, Unclipped, strength_of, temperature_of
+from .profile import Profile, read_profile
+from .shapes import Depths, Window
+
+__all__ = [
+    "DEFAULT_END",
+    "DEFAULT_START",
+    "DEFAULT_STRENGTH",
+    "Constant",
+    "Depths",
+    "Even",
+    "Grid",
+    "Moment",
+    "Network",
+    "Policy",
+    "Profile",
+    "Strength",
+    "Target",
+    "Temperature",
+    "Unclipped",
+    "Window",
+    "from_dict",
+    "names",
+    "needs_progress",
+    "read_profile",
+    "strength_of",
+    "temperature_of",
+    "to_dict",
+]

@@ -1,0 +1,146 @@
+"""What a policy is, where it is asked, and how it is written down.
+
+A policy is any callable ``policy(mass, moment) -> gain``: mass (B,) in, gain (B,) out, tensor operations only, no
+host synchronisation. Those of this package are frozen dataclasses with a name, which JSON can say:
+
+    {"name": "strength", "g": 0.7}
+    {"name": "depths", "of": {"name": "constant", "gain": 1.3}, "weights": [0, 1, 1, 0]}
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from ..errors import SettingsError
+
+# Chosen by the paired measurements of docs/results.md, on the embedded model.
+DEFAULT_STRENGTH = 0.7
+DEFAULT_START = 0.0
+DEFAULT_END = 0.7
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where and when a policy is asked.
+
+    num_frames: T, latent frames of this forward pass.
+    layer: depth of the layer, index/(layers - 1): 0 the first, 1 the last.
+    progress: 0-d tensor, how far the denoising is: 0 pure noise, 1 clean; a function of the noise level (schedule.py),
+        not of the step number; NaN where it is unknown.
+    """
+
+    num_frames: int
+    layer: float | Tensor
+    progress: Tensor
+
+
+Policy = Callable[[Tensor, Moment], Tensor]
+_KNOWN: dict[str, type] = {}
+_P = TypeVar("_P", bound=type)
+
+
+def policy(name: str) -> Callable[[_P], _P]:
+    """Class decorator: JSON knows this dataclass by `name`."""
+
+    def known(cls: _P) -> _P:
+        _KNOWN[name] = cls
+        return cls
+
+    return known
+
+
+def names() -> list[str]:
+    """The names of all policies."""
+    return list(_KNOWN)
+
+
+def to_dict(value: Any) -> Any:
+    """A policy of this package as JSON can say it; None for anything else."""
+    name = next((name for name, cls in _KNOWN.items() if type(value) is cls), None)
+    if name is None:
+        return None
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {"name": name, **{key: _plain(inner) for key, inner in fields.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Tensor):
+        return value.item() if value.ndim == 0 else value.tolist()
+    return to_dict(value) or value
+
+
+def from_dict(data: Any) -> Any:
+    """The policy that `data` says. Raises SettingsError for a name or parameter that is not known or does not fit."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+        raise SettingsError(f"policy: {data!r}; give an object with a name, as in {{'name': 'strength', 'g': 0.7}}.")
+    cls = _KNOWN.get(data["name"])
+    if cls is None:
+        near = difflib.get_close_matches(data["name"], _KNOWN, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise SettingsError(f"policy: {data['name']!r} is unknown.{hint} Known: {', '.join(_KNOWN)}.")
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    given = {key: value for key, value in data.items() if key != "name"}
+    unknown = [key for key in given if key not in known]
+    missing = [
+        key
+        for key, f in known.items()
+        if key not in given and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if unknown or missing:
+        wrong = f"does not know {unknown}" if unknown else f"needs {missing}"
+        raise SettingsError(f"policy {data['name']!r} {wrong}. Its parameters: {', '.join(known)}.")
+    return cls(**{key: _value(value) for key, value in given.items()})
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return from_dict(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)  # numbers become tensors, which do not recompile; whole ones too
+    if isinstance(value, list | tuple):
+        return tuple(_value(inner) for inner in value)
+    return value
+
+
+def needs_progress(value: Any) -> bool:
+    """Whether a policy asks how far the denoising is."""
+    inner = getattr(value, "of", None)
+    return bool(getattr(value, "asks_progress", False)) or (inner is not None and needs_progress(inner))
+
+
+def inner(what: str, value: Any) -> None:
+    """Raise SettingsError unless `value` can be a policy."""
+    if not callable(value):
+        raise SettingsError(f"{what}={value!r} is no policy: give an object with a name.")
+
+
+def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+    """Raise SettingsError unless `value` is a finite number in [low, high]; a tensor is taken as it is."""
+    if isinstance(value, Tensor):
+        return
+    if not (_is_number(value) and low <= value <= high):
+        wanted = (
+            f" between {low:g} and {high:g}" if high < math.inf else f", at least {low:g}" if low > -math.inf else ""
+        )
+        raise SettingsError(f"{what}={value!r}; give a number{wanted}.")
+
+
+def numbers(what: str, values: Any, least: int = 1, exactly: int | None = None) -> None:
+    """The same for a tuple of at least `least`, or of exactly so many, finite numbers."""
+    if isinstance(values, Tensor):
+        return
+    fits = isinstance(values, tuple) and len(values) >= least and exactly in (None, len(values))
+    if not (fits and all(_is_number(value) for value in values)):
+        wanted = f"{least} or more" if exactly is None else str(exactly)
+        raise SettingsError(f"{what}={values!r}; give {wanted} numbers.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
