@@ -15,8 +15,9 @@ import yaml
 from enhance_a_video import cli, video
 from enhance_a_video.errors import EnhanceAVideoError
 from enhance_a_video.study import analyse, parse_study, read_study, run, write_pages
-from enhance_a_video.study.run import device_for, preview, targets, weights_of
+from enhance_a_video.study.run import preview, targets, weights_of
 from enhance_a_video.study.store import Store, only_one
+from enhance_a_video.team import device_for
 
 WORDS = ["a red ball moves left", "a blue square moves right", "the green ball", "a square over the sky"]
 
@@ -50,6 +51,22 @@ def write(path: Path, data: dict) -> Path:
 def rows(folder, sql: str) -> list:
     with sqlite3.connect(Path(folder) / "study.sqlite") as db:
         return db.execute(sql).fetchall()
+
+
+def test_what_the_method_is_compared_with_in_a_study(tiny_folder, tmp_path):
+    settings = {
+        "plain": None, "flat": {"alternative": "logit_temperature", "tau": 1.5}, "map": {"alternative": "map_scaling"},
+        "cfi": {"alternative": "cfi_temperature", "strength": 1.0, "end": 0.5},
+    }  # fmt: skip
+    study = parse_study(data_of(tiny_folder, prompts=WORDS[:1], settings=settings, measures=["motion"]))
+    outcome = run(study, tmp_path / "results")
+    assert outcome.made == 4 and not outcome.failures
+    found = dict(rows(tmp_path / "results", "SELECT setting, mean_gain FROM clips"))
+    assert found["flat"] == pytest.approx(1.5) and found["map"] > 1 and found["plain"] is None
+    told = dict(rows(tmp_path / "results", "SELECT setting, settings FROM clips"))
+    assert json.loads(told["cfi"])["alternative"] == "cfi_temperature"
+    assert len({value for (value,) in rows(tmp_path / "results", "SELECT value FROM measures")}) == 4
+    assert run(study, tmp_path / "results").made == 0
 
 
 def test_a_study_from_its_file_to_its_report(command, tiny_folder, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from enhance_a_video.alternatives import LogitTemperature, MapScaling
 from enhance_a_video.errors import PromptError, SettingsError
 from enhance_a_video.settings import Settings
 from enhance_a_video.study import parse_study, read_study
@@ -52,6 +53,31 @@ def test_everything_that_can_be_said():
     assert study.power.effect_on("jerk") == 0.2 and study.power.effect_on("motion") == 0.1
     assert study.videos.show == ("paper",) and not study.videos.keep
     assert study.load == {"dtype": "bfloat16", "device": "cpu"}
+
+
+def test_a_setting_may_be_what_the_method_is_compared_with():
+    knobs = {
+        "plain": None,
+        "flat": {"alternative": "logit_temperature", "tau": 1.2},
+        "map": {"alternative": "map_scaling"},
+    }
+    study = parse(BASE, settings=knobs)
+    assert study.settings["flat"] == LogitTemperature(tau=1.2) and study.settings["map"] == MapScaling()
+    keys = {trial.item.label: trial.item.key for trial in study.trials(1)}
+    assert len(set(keys.values())) == 3
+    assert keys == {trial.item.label: trial.item.key for trial in parse(BASE, settings=knobs).trials(1)}
+    for wrong, message in (
+        ({"alternative": "logit_temprature"}, "settings: flat: .*Did you mean 'logit_temperature'"),
+        ({"alternative": "logit_temperature", "strength": 1}, "settings: flat: unknown settings"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            parse(BASE, settings={"plain": None, "flat": wrong})
+
+
+def test_the_keys_of_todays_clips_stay_what_they_are():
+    """Stored studies are found again by them."""
+    keys = {trial.item.label: trial.item.key for trial in parse(FULL).trials(1)[:3]}
+    assert keys["plain"] == "41365990b88a5edb" and keys["paper"] == "9c0ee2698b63f4d7"
 
 
 def test_every_clip_is_paired_with_the_others_of_its_prompt_noise_and_condition():

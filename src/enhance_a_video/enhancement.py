@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .alternatives import Alternative
 from .errors import (
     AlreadyEnhancedError,
     EnhancementLostWarning,
@@ -30,7 +31,7 @@ from .parallel import Shards, gathered
 from .policy import Moment, needs_progress, to_dict
 from .record import Recorder, Summary
 from .schedule import progress_of
-from .seam import Rows, Seam
+from .seam import KernelCall, Rows, Seam
 from .settings import Layers, Settings
 
 
@@ -74,9 +75,10 @@ def enhancement_of(target: Any) -> "Enhancement | None":
 class Enhancement:
     """The handle of enhance(): a context manager with summary(), remove() and settings."""
 
-    def __init__(self, target: Any, settings: Settings, family: Family | None = None):
-        """family: a row for this model alone, in place of the registered one."""
-        self.settings = settings
+    def __init__(self, target: Any, settings: Settings | Alternative, family: Family | None = None):
+        """settings: or an alternative to the method, to compare it with. family: a row for this model alone."""
+        self.alternative = settings if isinstance(settings, Alternative) else None
+        self.settings = settings.watching if isinstance(settings, Alternative) else settings
         pipeline = None if isinstance(target, nn.Module) else target
         models = denoisers(target) if family is None else {family.name: unwrapped(target)}
         self._denoisers = [_Denoiser(n, m, family or family_of(m), self, pipeline) for n, m in models.items()]
@@ -90,7 +92,7 @@ class Enhancement:
     def summary(self) -> Summary:
         """What has been done since enhance(), also after remove(). Waits for the device."""
         recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
-        return Summary.of(self.settings.to_dict(), recorded)
+        return Summary.of((self.alternative or self.settings).to_dict(), recorded)
 
     def remove(self) -> None:
         """Give every processor its own class back and take the hooks off. Safe to call twice."""
@@ -324,6 +326,7 @@ class _Layer:
         self.name, self.denoiser = name, denoiser
         self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
         self.scaled_later = denoiser.family.scale_at is not None
+        self.attend = None if denoiser.enhancement.alternative is None else self._attend
         self.index = torch.tensor(index, device=denoiser.device)
         self.depth = torch.tensor(depth, device=denoiser.device)
 
@@ -358,6 +361,18 @@ class _Layer:
         if not settings.attention_maps:
             return masses, None
         return masses, temporal_attention_map(query, key, T, sites=sites, scale=scale)  # (B, T, T)
+
+    def _attend(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
+        """An alternative's attention in the kernel's place; None outside its window: the kernel's own, to the bit."""
+        denoiser, now = self.denoiser, self.denoiser.now
+        alternative = denoiser.enhancement.alternative
+        if alternative is None or seen is None or now is None or not bool(now.active):
+            return None
+        mass = seen[0].mean(1)  # (B,)
+        if not denoiser.settings.per_sample:
+            mass = mass.mean(0, keepdim=True)  # (1,)
+        amount = denoiser.policy(mass, Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress))
+        return alternative.attend(call, amount, now.num_frames)
 
     @_timed
     def gain(self, seen: list[tuple[Tensor, Tensor | None] | None]) -> Tensor | None:

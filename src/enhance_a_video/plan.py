@@ -13,8 +13,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from .alternatives import Change
 from .errors import PromptError, SettingsError
-from .settings import Settings
 
 _WHOLE, _NUMBER = ("a whole number above 0", int), ("a number", (int, float))
 
@@ -42,7 +42,7 @@ class Item:
     prompt: str
     seed: int
     label: str
-    settings: Settings | None = None
+    settings: Change | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -75,7 +75,7 @@ class Item:
         return {"seed": self.seed, **known}
 
 
-def settings_text(settings: Settings) -> dict[str, Any]:
+def settings_text(settings: Change) -> dict[str, Any]:
     """The part of the settings that changes a clip. What is None is left out, so that a field which a later version
     adds does not change the keys of today's clips."""
     told = {name: value for name, value in settings.to_dict().items() if value is not None}
@@ -91,7 +91,7 @@ def settings_text(settings: Settings) -> dict[str, Any]:
 def expand(
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
-    panels: Sequence[tuple[str, Settings | None]],
+    panels: Sequence[tuple[str, Change | None]],
     options: Mapping[str, Any] | None = None,
 ) -> list[Item]:
     """Every prompt with every seed under every panel, prompts outermost; a clip asked for twice is listed once.
@@ -197,7 +197,7 @@ def _seeds(data: dict[str, Any], where: str) -> tuple[int, ...] | None:
 # ------------------------------------------------------------------------------------------------------- keys
 
 
-def _check_panels(panels: Sequence[tuple[str, Settings | None]]) -> None:
+def _check_panels(panels: Sequence[tuple[str, Change | None]]) -> None:
     labels: dict[str, str] = {}
     for label, settings in panels:
         same = json.dumps(_plain(None if settings is None else settings_text(settings)), sort_keys=True)

@@ -17,7 +17,7 @@ import re
 import sys
 import threading
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -77,6 +77,37 @@ class Watch(Protocol):
     def gain(self, seen: list[Any]) -> Tensor | None:
         """What look() returned, once for each kernel call -> gain (B,) or (1,), or None = leave the output alone."""
 
+    # A watch may have one thing more, to compute what the kernel would: attend(call, seen) with a KernelCall and what
+    # look() returned -> (B, H, L, D), or None = the kernel's own.
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One call of an attention kernel, for a watch that computes it in another way.
+
+    query, key, value (B, H, L, D): text and all that is joined included. rows: which of the L tokens are the video,
+    int64. mask: as scaled_dot_product_attention takes it, or None.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    rows: Tensor  # (T*S,)
+    kernel: Callable[..., Tensor]  # the layer's own, its other arguments filled in
+
+    def at(self, rows: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> Tensor:
+        """What the layer's own kernel says for these query tokens, (B, H, len(rows), D), perhaps of other keys, values.
+
+        Softmax works row by row, so rows alone are what they are in the whole.
+        """
+        mask = self.mask
+        if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
+            mask = mask[..., rows, :]
+        every = len(rows) == self.query.shape[2]
+        query = self.query if every else self.query[:, :, rows]
+        return self.kernel(query, self.key if key is None else key, self.value if value is None else value, mask)
+
 
 class _Call:
     """What the layer that is running, the kernel it calls and the place where it is scaled have to tell each other."""
@@ -105,18 +136,22 @@ def _running() -> _Call:
 
 
 # ---------------------------------------------------------------------------------------- the observed kernel
-def _look(query: Tensor, key: Tensor, scale: float | None) -> None:
-    """Called by the observed kernel with query and key as (B, H, L, D), text and all that is joined included."""
+def _look(query: Tensor, key: Tensor, scale: float | None) -> Watch | None:
+    """Called by the observed kernel with query and key as (B, H, L, D), text and all that is joined included.
+
+    Returns the watch if this is the call that it wants to compute itself.
+    """
     call = _running()
     watch = call.watch
     if watch is None:
-        return
+        return None
     number, call.kernel_calls = call.kernel_calls, call.kernel_calls + 1
     if watch.tokens.call not in (None, number):
-        return
+        return None
     rows = watch.rows()
     query, key = _video(query, key, call.length, rows, watch)
     call.seen.append(watch.look(query, key, scale, call.shards))
+    return None if getattr(watch, "attend", None) is None else watch
 
 
 def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) -> tuple[Tensor, Tensor]:
@@ -143,6 +178,15 @@ def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) ->
     return query[:, :, first + start : first + stop], key[:, :, first + start : first + stop]  # (B, H, T*S, D)
 
 
+def _places(queries: int, length: int, rows: Rows, watch: Watch, device: torch.device) -> Tensor:
+    """Where the video is among the kernel's queries, (T*S,) int64: as _video() takes it."""
+    if watch.tokens.argument is None:
+        length = queries
+    first = queries - length if watch.tokens.place == "text first" else 0
+    stream = torch.arange(first, first + length, device=device)
+    return stream if rows is None else stream[rows]
+
+
 def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
     """What stands in for the global that leads to the kernel: the kernel observed, or a copy of the module it is in."""
     path = tuple(kernel.name.split("."))
@@ -150,10 +194,48 @@ def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
 
     def observed(*args, **kwargs):
         query, key, scale = read(args, kwargs)
-        _look(kernel.arrange(query), kernel.arrange(key), scale)
-        return _resolved(home, path)(*args, **kwargs)
+        watch = _look(kernel.arrange(query), kernel.arrange(key), scale)
+        if watch is None:
+            return _resolved(home, path)(*args, **kwargs)
+        return _attended(watch, kernel, _resolved(home, path), args, kwargs)
 
     return _leading_to(observed, getattr(home, path[0]), path[1:], f"{kernel.name}_{home.__name__}")
+
+
+_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")  # of KNOWN_KERNELS
+
+
+def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the watch computes in the place of one of KNOWN_KERNELS.
+
+    Raises UnsupportedModelError where the call cannot be taken apart.
+    """
+    call = _running()
+    given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+    rest = {name: value for name, value in given.items() if name not in ("query", "key", "value", "attn_mask")}
+    query, key, value = (kernel.arrange(given[name]) for name in ("query", "key", "value"))
+    mask = given.get("attn_mask")
+    refused = {
+        "its attention is causal": bool(given.get("is_causal")),
+        f"its mask is a {type(mask).__name__}": mask is not None and not isinstance(mask, Tensor),
+        f"its keys {tuple(key.shape)} are not those of its queries {tuple(query.shape)}": query.shape != key.shape,
+        "its tokens lie on several devices": given.get("parallel_config") is not None,
+        "the model is compiled": torch.compiler.is_compiling(),
+    }
+    for reason in (reason for reason, holds in refused.items() if holds):
+        raise UnsupportedModelError(
+            f"{watch.name}: the attention itself cannot be replaced here, because {reason}. Leave the layer out with "
+            "layers=..., or use enhance(), which can."
+        )
+
+    def own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        # the layouts of KNOWN_KERNELS exchange two axes or none: the same function leads there and back
+        q, k, v = map(kernel.arrange, (query, key, value))
+        return kernel.arrange(original(query=q, key=k, value=v, attn_mask=mask, **rest))
+
+    rows = _places(query.shape[2], call.length, watch.rows(), watch, query.device)
+    output = watch.attend(KernelCall(query, key, value, mask, rows, own), call.seen[-1])
+    return original(*args, **kwargs) if output is None else kernel.arrange(output)
 
 
 def _resolved(home: Any, path: Sequence[str]) -> Any:
@@ -224,6 +306,11 @@ def _kernels_of(carrier: Any, watch: Watch) -> tuple[Kernel, ...]:
     Raises UnsupportedModelError when they are to be seen at a kernel that the layer does not call.
     """
     how, original = watch.query_key, type(carrier)
+    if getattr(watch, "attend", None) is not None and (how is not None or watch.tokens.call is None):
+        raise UnsupportedModelError(
+            f"{watch.name}: {original.__name__} does not compute its attention in one call of a known kernel "
+            f"({', '.join(k.name for k in KNOWN_KERNELS[:2])}), so it cannot be replaced by another attention."
+        )
     if how is not None and not isinstance(how, Kernel):
         return ()
     called: tuple[Kernel, ...] = ()

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..settings import Settings
+from ..alternatives import Change
 
 # (kind, payload):
 #   ready   {"host", "pid", "device"}
@@ -34,7 +34,7 @@ class Task:
     """One clip: call has the keyword arguments of `pipelines.generate`, facts the known half of the record."""
 
     prompt: str
-    settings: Settings | None
+    settings: Change | None
     call: dict[str, Any]
     facts: dict[str, Any]
 

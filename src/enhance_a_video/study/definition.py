@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from ..alternatives import Change, alternative_from_dict
 from ..comparison import Row, general_judge
 from ..errors import EnhanceAVideoError, PromptError, SettingsError
 from ..pipelines import EMBEDDED
@@ -74,7 +75,7 @@ class Study:
     models: tuple[str, ...]
     load: Mapping[str, Any]
     prompts: tuple[Prompt, ...]  # each with its seeds
-    settings: Mapping[str, Settings | None]  # label -> settings, the baseline first
+    settings: Mapping[str, Change | None]  # label -> settings, the baseline first
     options: Mapping[str, Any]  # of pipelines.generate, the same for all clips
     varied: Mapping[str, tuple[Any, ...]]  # of pipelines.generate, each value a condition of its own
     measures: tuple[Row, ...]
@@ -317,23 +318,32 @@ def _seeds(value: Any, _: Path) -> int | tuple[int, ...]:
     return _whole("seeds", value, least=1)
 
 
-def _settings(value: Any, _: Path) -> dict[str, Settings | None]:
+def _settings(value: Any, _: Path) -> dict[str, Change | None]:
     if not isinstance(value, Mapping) or len(value) < 2:
         raise SettingsError(
             f"settings: {value!r}; give two or more with a label each: 'plain: null' is the plain model, "
-            "'default: {}' the default, 'paper: {temperature: 4, start: 0, end: 1}' any knobs."
+            "'default: {}' the default, 'paper: {temperature: 4, start: 0, end: 1}' any knobs, "
+            "'flat: {alternative: logit_temperature, tau: 1.1}' what the method is compared with."
         )
-    found: dict[str, Settings | None] = {}
+    found: dict[str, Change | None] = {}
     for label, knobs in value.items():
         if not isinstance(label, str) or not label.strip():
             raise SettingsError(f"settings: the label {label!r} is not text: put it in quotes.")
-        if knobs is not None:
-            _keys(f"settings: {label}", knobs, list(Settings().to_dict()))
+        if knobs is not None and not _is_alternative(knobs):
+            _keys(f"settings: {label}", knobs, [*Settings().to_dict(), "alternative"])
         try:
-            found[label] = None if knobs is None else Settings.from_dict(knobs)
+            found[label] = None if knobs is None else _change(knobs)
         except SettingsError as error:
             raise SettingsError(f"settings: {label}: {error}") from None
     return found
+
+
+def _change(knobs: Mapping[str, Any]) -> Change:
+    return alternative_from_dict(knobs) if _is_alternative(knobs) else Settings.from_dict(knobs)
+
+
+def _is_alternative(knobs: Any) -> bool:
+    return isinstance(knobs, Mapping) and "alternative" in knobs
 
 
 def _options(value: Any, folder: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
@@ -447,7 +457,7 @@ def _choose(where: str, names: list[str] | None, known: Sequence[Row], which: st
     return tuple(row for row in known if row.name in names)
 
 
-def _baseline_first(settings: dict[str, Settings | None], baseline: Any) -> dict[str, Settings | None]:
+def _baseline_first(settings: dict[str, Change | None], baseline: Any) -> dict[str, Change | None]:
     """The baseline in front: the one named, else the one that is null."""
     plain = [label for label, knobs in settings.items() if knobs is None]
     if baseline is None:

@@ -1,0 +1,229 @@
+"""What the method is compared with: other ways to let frames look at each other more, inside the attention itself.
+
+    with Enhancement(pipe, LogitTemperature(tau=1.1)): ...          # as a scope, like enhance()
+
+Source: Luo et al. (arXiv 2502.07508), section 3.3 and appendix A. With s the method's gain, CFI_enhanced (eq. 7):
+
+    LogitTemperature   softmax(QK^T / (tau * sqrt(d))) V          eq. 5 and 9; tau = 1.1 in the paper's figure 13 (a)
+    CfiTemperature     softmax(QK^T / (s * sqrt(d))) V            eq. 10, "CFI attention scaling", figure 13 (b)
+    MapScaling         (A * W) V, W = s where query and key lie in different frames, else 1; A = softmax(QK^T / sqrt(d))
+
+How the paper is read, and what it leaves open:
+
+- Eq. 10 has s where eq. 9 has tau, so there "CFI scaling" is a temperature that each layer and step sets itself: it
+  flattens the map, which agrees with the weakened diagonal of figure 13 (b). `MapScaling` is the other thing the
+  words can mean, the cross-frame entries of the map amplified as they are, and is in no equation of the paper.
+- Which logits are divided is not said. Here: those of video queries with video keys, so that in a joint stream the
+  logits with text keep their size; queries of text tokens are left alone. In full 3D attention the logits within a
+  frame are divided too (eq. 5 and 9 have no mask), at all sites, not only between the same sites of two frames.
+- s is measured on the layer's own query and key before they are changed, in the same way as the method does it.
+- Rows of A * W sum to more than 1: MapScaling is not renormalised, because the sum is what is amplified. If it were,
+  it would move attention from a frame to the others and be a kind of temperature again.
+- When they act is not said; by default always, as in the authors' code. The method's window is for `start` and `end`.
+
+What they cost: LogitTemperature and CfiTemperature a kernel call more where there is text, MapScaling one kernel call
+for each frame (together as many products as before) and a copy of the values for each. The layer's own kernel computes
+all of it. Eager mode only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .errors import SettingsError
+from .intensity import DEFAULT_SITES
+from .policy import DEFAULT_STRENGTH, Moment
+from .seam import KernelCall
+from .settings import Layers, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """What all have: where and when, as in Settings. SettingsError says what is wrong with a value."""
+
+    name: ClassVar[str]  # in JSON and study.yaml
+
+    start: float = 0.0
+    end: float = 1.0
+    layers: Layers = None
+    attention_maps: bool = False  # record the layers' maps as they are before the change
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", self.watching.layers)
+
+    @property
+    def watching(self) -> Settings:
+        """The settings under which its layers are looked at. Their policy gives the number that `attend` works with,
+        tau or s, and that number is what a summary calls the gain."""
+        raise NotImplementedError
+
+    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
+        """What the kernel's call gives instead, (B, H, L, D); amount: tau or s for each sample, (B,) or (1,)."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: {"alternative": its name, ...}."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"alternative": self.name, **found, "layers": self.watching.to_dict()["layers"]}
+
+
+@dataclass(frozen=True)
+class LogitTemperature(Alternative):
+    """Plain temperature on the logits, the paper's eq. 5 and 9: above 1 it flattens the map. tau is above 0."""
+
+    tau: float = 1.1
+
+    name: ClassVar[str] = "logit_temperature"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tau, bool) or not isinstance(self.tau, int | float) or not 0 < self.tau < float("inf"):
+            raise SettingsError(f"tau={self.tau!r} is not a number above 0: 1.1 flattens a little, 1 changes nothing")
+        super().__post_init__()
+
+    @property
+    def watching(self) -> Settings:
+        return Settings(
+            policy=_Always(float(self.tau)), start=self.start, end=self.end, layers=self.layers, observe_only=True,
+            attention_maps=self.attention_maps,
+        )  # fmt: skip
+
+    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
+        return with_divided_logits(call, amount)
+
+
+@dataclass(frozen=True)
+class _BySize(Alternative):
+    """Those that take the method's gain, s = max(1, (1 + strength) * mass): see Settings for its knobs."""
+
+    strength: float | None = None
+    temperature: float | None = None
+    sites: int | None = DEFAULT_SITES
+    per_sample: bool = True
+
+    def __post_init__(self) -> None:
+        if self.strength is None and self.temperature is None:
+            object.__setattr__(self, "strength", DEFAULT_STRENGTH)
+        super().__post_init__()
+
+    @property
+    def watching(self) -> Settings:
+        return Settings(
+            strength=self.strength, temperature=self.temperature, start=self.start, end=self.end, layers=self.layers,
+            sites=self.sites, per_sample=self.per_sample, observe_only=True, attention_maps=self.attention_maps,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CfiTemperature(_BySize):
+    """The method's gain as a temperature on the logits, the paper's eq. 10."""
+
+    name: ClassVar[str] = "cfi_temperature"
+
+    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
+        return with_divided_logits(call, amount)
+
+
+@dataclass(frozen=True)
+class MapScaling(_BySize):
+    """The cross-frame entries of the attention map multiplied by the method's gain; not renormalised."""
+
+    name: ClassVar[str] = "map_scaling"
+
+    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
+        return with_scaled_map(call, amount, num_frames)
+
+
+ALTERNATIVES: dict[str, type[Alternative]] = {c.name: c for c in (LogitTemperature, CfiTemperature, MapScaling)}
+
+
+Change = Settings | Alternative
+"""What may be done to a model: the method, or what it is compared with."""
+
+
+def alternative_from_dict(data: Mapping[str, Any]) -> Alternative:
+    """The inverse of to_dict(). SettingsError for an unknown name or key, and for values that do not fit."""
+    name = data.get("alternative")
+    if name not in ALTERNATIVES:
+        near = difflib.get_close_matches(str(name), ALTERNATIVES, 1, 0.5)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise SettingsError(f"alternative: {name!r} is unknown. {hint}Known: {', '.join(ALTERNATIVES)}.")
+    kind = ALTERNATIVES[name]
+    values = {key: value for key, value in data.items() if key != "alternative"}
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(set(values) - set(known)):
+        raise SettingsError(f"unknown settings {unknown} of {name}: known are {sorted(known)}")
+    if "layers" in values:
+        values["layers"] = Settings.from_dict({"layers": values["layers"]}).layers
+    return kind(**values)
+
+
+@dataclass(frozen=True)
+class _Always:
+    """One number whatever the mass."""
+
+    number: float | Tensor
+
+    def __call__(self, mass: Tensor, moment: Moment) -> Tensor:
+        return torch.zeros_like(mass) + self.number  # (B,)
+
+
+# ------------------------------------------------------------------------------------------------ the attention
+
+
+def with_divided_logits(call: KernelCall, amount: Tensor) -> Tensor:
+    """Attention in which the logits of video queries with video keys are divided: (B, H, L, D).
+
+    amount: (B,) or (1,), by how much. Dividing those keys is dividing those logits; text keys stay.
+    """
+    video, others = call.rows, _others(call)
+    divided = call.key.clone()
+    divided[:, :, video] = (call.key[:, :, video] / _for_each(amount, call.key)).to(call.key.dtype)
+    output = call.at(video, key=divided)
+    return output if not len(others) else _together(call, {video: output, others: call.at(others)})
+
+
+def with_scaled_map(call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
+    """Attention whose map is multiplied, after softmax, where a video query meets a video key of another frame.
+
+    amount: (B,) or (1,), by how much; returns (B, H, L, D). The weight of an entry depends on its key and on the frame
+    of its query only, so for one frame's queries it is the same as weighting the values.
+    """
+    video, others = call.rows, _others(call)
+    weight = torch.ones_like(call.value[:, :1, :, :1], dtype=torch.float32)  # (B, 1, L, 1)
+    weight[:, :, video] = _for_each(amount, call.value)
+    found = {others: call.at(others)} if len(others) else {}
+    for frame in video.view(num_frames, -1):  # (S,)
+        own = weight.clone()
+        own[:, :, frame] = 1.0
+        found[frame] = call.at(frame, value=(call.value * own).to(call.value.dtype))
+    return _together(call, found)
+
+
+def _others(call: KernelCall) -> Tensor:
+    """The tokens that are not video, (L - T*S,)."""
+    every = torch.ones(call.query.shape[2], dtype=torch.bool, device=call.query.device)
+    every[call.rows] = False
+    return every.nonzero().flatten()
+
+
+def _together(call: KernelCall, found: dict[Tensor, Tensor]) -> Tensor:
+    """One output (B, H, L, D) from its parts: rows -> (B, H, len(rows), D)."""
+    first = next(iter(found.values()))
+    output = first.new_empty(*first.shape[:2], call.query.shape[2], first.shape[3])
+    for rows, part in found.items():
+        output[:, :, rows] = part
+    return output
+
+
+def _for_each(amount: Tensor, x: Tensor) -> Tensor:
+    """(B,) or (1,) fp32 -> what broadcasts over x (B, H, L, D); temporal layers have B*S sequences."""
+    amount = amount.to(x.device)
+    if len(amount) not in (1, len(x)):
+        amount = amount.repeat_interleave(len(x) // len(amount))
+    return amount.view(-1, 1, 1, 1)
