@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from ..errors import EnhanceAVideoError, SettingsError
 from ..metrics import measure
 from ..plan import Item
 from ..record import Summary
+from ..team import Team, device_for
 from ..toy import checker, model_folder, world
 from ..toy.train_transformer import held_out_scene
 from .definition import Study, Trial, held_out_prompt
@@ -34,7 +31,7 @@ from .store import Store, only_one
 Progress = Callable[[int, int, int], None]  # (clips stored, clips in all, of these failed now)
 PREVIEW = (128, 256)  # shortest side of the small videos in pixels: at least, at most
 WORLD = "world"  # stands for model, weights and setting of the clips that the embedded world paints itself
-_HOPELESS = 3  # so many failures with nothing made before, or worker processes that died, end the run
+_HOPELESS = 3  # so many failures with nothing made before end the run
 
 
 @dataclass(frozen=True)
@@ -331,107 +328,14 @@ def _results(tasks: Sequence[Task], workers: int) -> Generator[Made, None, None]
     if workers == 1:
         yield from map(make, tasks)
         return
-    team = _Team(min(workers, len(tasks)))
-    try:
-        yield from team.run(tasks)
-    finally:
-        team.stop()
+    with Team(make_in, min(workers, len(tasks))) as team:
+        for task, made, lost in team.run(tasks):
+            yield made or Made(task, error=lost)
 
 
-class _Team:
-    """Worker processes, each with one task at a time. One that dies costs its clip and is replaced."""
-
-    def __init__(self, size: int):
-        self.context = multiprocessing.get_context("spawn")
-        self.members: dict[Connection, Any] = {}
-        self.died = 0
-        for number in range(size):
-            self._hire(number)
-
-    def _hire(self, number: int) -> Connection:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_serve, args=(theirs, number), daemon=True)
-        process.start()
-        theirs.close()  # so that our end hears when the process is gone
-        self.members[ours] = (process, number)
-        return ours
-
-    def run(self, tasks: Iterable[Task]) -> Iterator[Made]:
-        left = iter(tasks)
-        busy: dict[Connection, Task] = {}
-        for member in list(self.members):
-            self._give(member, left, busy)
-        while busy:
-            for member in (found for found in wait(list(busy)) if isinstance(found, Connection)):
-                task = busy.pop(member)
-                try:
-                    answer = member.recv()
-                except EOFError:
-                    answer, successor = self._replaced(member, task)
-                else:
-                    successor = member
-                if isinstance(answer, BaseException):
-                    raise answer
-                self._give(successor, left, busy)
-                yield answer
-
-    def _give(self, member: Connection, left: Iterator[Task], busy: dict[Connection, Task]) -> None:
-        task = next(left, None)
-        if task is not None:
-            member.send(task)
-            busy[member] = task
-
-    def _replaced(self, member: Connection, task: Task) -> tuple[Made | EnhanceAVideoError, Connection]:
-        process, number = self.members.pop(member)
-        process.join()
-        self.died += 1
-        text = f"a worker process died (exit code {process.exitcode}; -9 is often a lack of memory)"
-        if self.died == _HOPELESS:
-            return EnhanceAVideoError(
-                f"{_HOPELESS} worker processes died, the last with exit code {process.exitcode} (-9 is often a lack of "
-                "memory). What was made is stored: run the same command with fewer workers."
-            ), member
-        return Made(task, error=text), self._hire(number)
-
-    def stop(self) -> None:
-        for process, _ in self.members.values():
-            process.terminate()
-        for process, _ in self.members.values():
-            process.join()
-
-
-def _serve(tasks: Connection, number: int) -> None:
-    """A worker process: makes what it is given, until nothing comes or the parent is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    os.dup2(2, 1)  # what a library prints must not get between the parent's JSON
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    import cv2
+def make_in(task: Task, worker: int) -> Made:
+    """`make` in a worker process: with several GPUs, on the one whose turn it is."""
     import torch
-    import tqdm
 
-    tqdm.tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    while True:
-        try:
-            task = tasks.recv()
-        except EOFError:
-            return
-        device = device_for(number, str(task.load.get("device", "auto")), torch.cuda.device_count())
-        try:
-            tasks.send(make(replace(task, load={**task.load, "device": device})))
-        except EnhanceAVideoError as error:  # the model cannot be loaded: no clip of it can
-            tasks.send(error)
-
-
-def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would go on with its clip for nobody."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def device_for(worker: int, wanted: str, gpus: int) -> str:
-    """Workers take turns with several GPUs; everything else is as asked."""
-    return f"cuda:{worker % gpus}" if gpus > 1 and wanted in ("auto", "cuda") else wanted
+    device = device_for(worker, str(task.load.get("device", "auto")), torch.cuda.device_count())
+    return make(replace(task, load={**task.load, "device": device}))
