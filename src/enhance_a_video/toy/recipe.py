@@ -113,9 +113,9 @@ def build_joint_transformer() -> MotifVideoTransformer3DModel:
 def build_temporal_transformer() -> LatteTransformer3DModel:
     """Latte: 4 blocks over space and text, 4 over time, in turns; 16 tokens for each of 17 frames of 16x16."""
     return LatteTransformer3DModel(
-        num_attention_heads=4, attention_head_dim=64, in_channels=FRAME_LATENT_CHANNELS,
+        num_attention_heads=4, attention_head_dim=48, in_channels=FRAME_LATENT_CHANNELS,
         out_channels=2 * FRAME_LATENT_CHANNELS,  # LattePipeline drops the second half, a variance once
-        num_layers=4, cross_attention_dim=256, attention_bias=True, sample_size=world.SIZE // 4, patch_size=4,
+        num_layers=4, cross_attention_dim=192, attention_bias=True, sample_size=world.SIZE // 4, patch_size=4,
         activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
         norm_elementwise_affine=False, norm_eps=1e-6, caption_channels=TEXT_WIDTH,
         video_length=(world.FRAMES + 1) // 2,

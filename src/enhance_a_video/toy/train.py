@@ -97,6 +97,8 @@ def main() -> None:
     parser.add_argument("--vae-steps", type=int, default=None, help="default: of the architecture's VAE")
     parser.add_argument("--clips", type=int, default=Training.clips)
     parser.add_argument("--steps", type=int, default=Training.steps)
+    parser.add_argument("--batch", type=int, default=Training.batch)
+    parser.add_argument("--no-compile", action="store_true", help="quicker for a model of many small operations")
     parser.add_argument("--start-from", type=Path, default=None, help="go on from a finished model, e.g. the packaged")
     parser.add_argument("--export-to", type=Path, default=None, help="default: OUT/model")
     options = parser.parse_args()
@@ -105,7 +107,7 @@ def main() -> None:
     architecture = ARCHITECTURES[options.model]
     codec = architecture.codec
     vae_recipe = codec.recipe if options.vae_steps is None else replace(codec.recipe, steps=options.vae_steps)
-    recipe = Training(clips=options.clips, steps=options.steps)
+    recipe = Training(clips=options.clips, steps=options.steps, batch=options.batch, compile=not options.no_compile)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.start_from and not (options.out / "start.pt").exists():
         start_from(options.start_from, options.out, architecture)
