@@ -24,7 +24,7 @@ FLOORS = [
     {"comparison"},
     {"report"},
     {"study"},
-    {"job", "batch", "score", "vote"},
+    {"job", "batch", "score", "vote", "tune"},
     {"cli"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -3,7 +3,7 @@
 torch and diffusers are imported inside the commands, so that --help answers at once.
 """
 
-from . import batch, clips, score, study, vote  # noqa: F401  (they add their commands)
+from . import batch, clips, score, study, tune, vote  # noqa: F401  (they add their commands)
 from .app import main
 
 __all__ = ["main"]

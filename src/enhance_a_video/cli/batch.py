@@ -33,6 +33,7 @@ from .options import (
     Model,
     Negative,
     Offload,
+    Policy,
     Seed,
     Start,
     Steps,
@@ -87,6 +88,7 @@ def batch(
     ] = None,
     strength: Strength = None,
     temperature: Temperature = None,
+    policy: Policy = None,
     start: Start = None,
     end: End = None,
     seeds: Annotated[
@@ -127,7 +129,7 @@ def batch(
 
     A line of prompts.jsonl: {"prompt": "a cat", "seeds": [0, 1], "negative": "blur", "steps": 30}
     """
-    knobs = (strength, temperature, start, end)
+    knobs = (strength, temperature, policy, start, end)
     if not enhance and any(knob is not None for knob in knobs):
         raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
     from .. import batch as batches

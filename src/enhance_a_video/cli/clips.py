@@ -28,6 +28,7 @@ from .options import (
     Model,
     Negative,
     Offload,
+    Policy,
     Prompt,
     Seed,
     Start,
@@ -53,6 +54,7 @@ def demo(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the initial noise.")] = None,
     strength: Strength = None,
     temperature: Temperature = None,
+    policy: Policy = None,
     start: Start = None,
     end: End = None,
     model: Annotated[str, typer.Option(hidden=True)] = "embedded",
@@ -66,7 +68,7 @@ def demo(
     enhance-a-video demo
     enhance-a-video demo --seed 7 --strength 1.0 -o strong --force
     """
-    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, start, end))]
+    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, policy, start, end))]
     job = job_of(ctx, model, json, force)
     job.compare(out, panels, prompt, seed, title="Enhance-A-Video, the demo")
 
@@ -82,6 +84,7 @@ def generate(
     ] = True,
     strength: Strength = None,
     temperature: Temperature = None,
+    policy: Policy = None,
     start: Start = None,
     end: End = None,
     negative: Negative = None,
@@ -107,7 +110,7 @@ def generate(
     enhance-a-video generate -m Wan-AI/Wan2.1-T2V-14B-Diffusers -p "..." -o x.mp4 --offload model --vae-tiling
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
     """
-    knobs = (strength, temperature, start, end)
+    knobs = (strength, temperature, policy, start, end)
     if not enhance and any(knob is not None for knob in knobs):
         raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
     settings = settings_of(*knobs) if enhance else None
@@ -134,6 +137,7 @@ def compare(
     model: Model = "embedded",
     strength: Strength = None,
     temperature: Temperature = None,
+    policy: Policy = None,
     start: Start = None,
     end: End = None,
     negative: Negative = None,
@@ -158,7 +162,7 @@ def compare(
     enhance-a-video compare -p "a red ball moves to the right over a green meadow" --seeds 8
     enhance-a-video compare -p "..." --strength 0.5 --panel "paper: temperature=4,start=0,end=1"
     """
-    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, start, end))]
+    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, policy, start, end))]
     panels += [panel_of(text) for text in panel or []]
     job = job_of(ctx, model, json, force, dtype=dtype, device=device, offload=offload, vae_tiling=vae_tiling)
     job.options = options_of(negative, steps, width, height, frames, fps, guidance, image, extra)

@@ -48,6 +48,14 @@ Temperature = Annotated[
         rich_help_panel="Enhancement", help="The paper's knob instead of strength; its effect depends on length."
     ),
 ]
+Policy = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel="Enhancement",
+        metavar="FILE",
+        help="A profile, .json, such as [b]tune[/b] writes; in place of strength or temperature.",
+    ),
+]
 Start = Annotated[
     float | None, typer.Option(rich_help_panel="Enhancement", help="Act from here: 0 = pure noise, 1 = clean.")
 ]
@@ -88,11 +96,15 @@ def job_of(ctx: typer.Context, model: str, json: bool, force: bool, **load: Any)
     return Job(model, load, force=force, json=json, command=shlex.join(["enhance-a-video", *map(str, words)]))
 
 
-def settings_of(strength: float | None, temperature: float | None, start: float | None, end: float | None) -> Settings:
+def settings_of(
+    strength: float | None, temperature: float | None, policy: Path | None, start: float | None, end: float | None
+) -> Settings:
     """Settings from flags; those that were not given keep their defaults."""
     from ..settings import Settings
 
-    given = {"strength": strength, "temperature": temperature, "start": start, "end": end}
+    if policy is not None and policy.suffix != ".json":
+        raise SettingsError(f"--policy {policy}: give the file of a profile, .json; enhance-a-video tune writes one.")
+    given = {"strength": strength, "temperature": temperature, "policy": policy, "start": start, "end": end}
     return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 

@@ -318,7 +318,7 @@ def _seeds(value: Any, _: Path) -> int | tuple[int, ...]:
     return _whole("seeds", value, least=1)
 
 
-def _settings(value: Any, _: Path) -> dict[str, Change | None]:
+def _settings(value: Any, folder: Path) -> dict[str, Change | None]:
     if not isinstance(value, Mapping) or len(value) < 2:
         raise SettingsError(
             f"settings: {value!r}; give two or more with a label each: 'plain: null' is the plain model, "
@@ -332,14 +332,18 @@ def _settings(value: Any, _: Path) -> dict[str, Change | None]:
         if knobs is not None and not _is_alternative(knobs):
             _keys(f"settings: {label}", knobs, [*Settings().to_dict(), "alternative"])
         try:
-            found[label] = None if knobs is None else _change(knobs)
+            found[label] = None if knobs is None else _change(knobs, folder)
         except SettingsError as error:
             raise SettingsError(f"settings: {label}: {error}") from None
     return found
 
 
-def _change(knobs: Mapping[str, Any]) -> Change:
-    return alternative_from_dict(knobs) if _is_alternative(knobs) else Settings.from_dict(knobs)
+def _change(knobs: Mapping[str, Any], folder: Path) -> Change:
+    if _is_alternative(knobs):
+        return alternative_from_dict(knobs)
+    if isinstance(knobs.get("policy"), str):  # a profile, whose name is relative to the file as all names in it are
+        knobs = {**knobs, "policy": str(folder / knobs["policy"])}
+    return Settings.from_dict(knobs)
 
 
 def _is_alternative(knobs: Any) -> bool:

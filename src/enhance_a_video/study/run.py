@@ -226,10 +226,9 @@ def about(study: Study) -> dict[str, Any]:
     """What runs here, for the record: versions and the machine."""
     import torch
 
-    names = ("enhance-a-video", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "av")
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+        "versions": versions_here(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cpu": _cpu(),
@@ -238,6 +237,12 @@ def about(study: Study) -> dict[str, Any]:
         },
         "load": dict(study.load),
     }
+
+
+def versions_here() -> dict[str, str]:
+    """Of Python and of the packages that decide the numbers."""
+    names = ("enhance-a-video", "torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "av")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def _cpu() -> str:

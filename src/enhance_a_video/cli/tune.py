@@ -1,0 +1,170 @@
+"""The command `tune`: search or learn a policy for a model, confirm it on other prompts, write a profile."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .app import app, err
+from .options import (
+    Device,
+    Dtype,
+    Extra,
+    Frames,
+    Guidance,
+    Height,
+    Json,
+    Model,
+    Negative,
+    Offload,
+    Steps,
+    Tiling,
+    Width,
+    options_of,
+)
+
+if TYPE_CHECKING:
+    from ..tune import Confirmation, Result
+
+
+@app.command()
+def tune(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run, continued where it has one.")] = Path(
+        "enhance-a-video-tune"
+    ),
+    model: Model = "embedded",
+    method: Annotated[
+        str, typer.Option(help="[b]tpe[/b] or [b]cmaes[/b]: search a grid of strengths. [b]learn[/b]: a small network.")
+    ] = "tpe",
+    budget: Annotated[
+        int, typer.Option(min=1, help="Trials of a search, updates of a learning; each makes --clips clips.")
+    ] = 60,
+    clips: Annotated[int, typer.Option(min=2, help="Prompts, with a noise each, that every policy is judged on.")] = 16,
+    confirm: Annotated[
+        int, typer.Option(min=0, help="Other prompts on which the result is confirmed afterwards; 0: none.")
+    ] = 48,
+    reward: Annotated[str, typer.Option(help="quality, truth or no-reference: see docs/tune.md.")] = "quality",
+    prompts: Annotated[
+        Path | None, typer.Option(help="A prompts file, as for batch. Not needed for the embedded model.")
+    ] = None,
+    first: Annotated[
+        int, typer.Option(min=0, help="Without a file: the first held-out scene of the embedded world.")
+    ] = 1000,
+    groups: Annotated[int, typer.Option(min=1, help="Depths of the grid that is searched.")] = 6,
+    times: Annotated[int, typer.Option(min=1, help="Times of that grid.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the search or the learning.")] = 0,
+    profile: Annotated[
+        Path | None, typer.Option(help="The profile to write, .json; by default profile.json in the folder.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; several have one CPU thread each, and a GPU each in turn.")
+    ] = 1,
+    negative: Negative = None,
+    steps: Steps = None,
+    width: Width = None,
+    height: Height = None,
+    frames: Frames = None,
+    guidance: Guidance = None,
+    extra: Extra = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    offload: Offload = "none",
+    vae_tiling: Tiling = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the --profile that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Find where and when to enhance this model: a policy is searched or learned, then confirmed on other prompts.
+
+    Writes a profile: enhance(pipe, policy="profile.json"), or --policy profile.json. Killed or stopped, the same
+    command goes on where it was.
+
+    enhance-a-video tune --out runs/tune --workers 2
+    enhance-a-video tune --method learn --budget 100 --clips 32 --out runs/learned
+    enhance-a-video tune -m ./my-model --prompts prompts.txt --clips 16 --confirm 32 --out runs/mine
+    """
+    from .. import tune as room
+
+    own, others = room.chosen_prompts(model, prompts, clips, confirm, first)
+    asked = room.Tuning(
+        model, own, others, method=method, reward=reward, budget=budget, groups=groups, times=times, seed=seed,
+        load={"dtype": dtype, "device": device, "offload": offload, "vae_tiling": vae_tiling},
+        options=options_of(negative, steps, width, height, frames, None, guidance, None, extra), workers=workers,
+    )  # fmt: skip
+    words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])
+    try:
+        with _bar() as progress:
+            result = room.tune(asked, out, profile=profile, command=words, force=force, progress=progress)
+    except KeyboardInterrupt:
+        err.print("\nStopped. What is stored stays; the same command goes on from there.")
+        raise SystemExit(130) from None
+    if json:
+        told = {"command": "tune", "out": str(out), "model": model, **room.result_to_dict(result)}
+        print(jsonlib.dumps(told, allow_nan=False))
+        return
+    _tell(Console(), result, method)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar over all clips, with what is being done, the best reward so far and the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left())
+    with Progress(*columns, console=err, transient=True, speed_estimate_period=600) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def step(done: int, total: int, text: str) -> None:
+            bar.update(task, description=text, completed=done, total=total)
+
+        yield step
+
+
+def _tell(say: Console, result: Result, method: str) -> None:
+    found, confirmation = result.found, result.confirmation
+    what = "updates" if method == "learn" else "trials"
+    say.print(f"{len(found.tries)} {what}. Reward of the best on its own prompts: {found.reward:+.3f}", highlight=False)
+    if found.policy is None:
+        say.print("Nothing that was tried is better than the plain model. The profile does nothing.", highlight=False)
+    elif confirmation is None:
+        say.print("Not confirmed on other prompts (--confirm 0): its reward is too high by chance.", highlight=False)
+    else:
+        say.print(_table(confirmation))
+        colour = "green" if "better than the plain model, and" in confirmation.verdict() else "yellow"
+        say.print(f"[{colour}]{escape(confirmation.verdict())}[/]", highlight=False)
+    say.print("\n[bold green]Written:[/]")
+    for path in result.files:
+        say.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def _table(confirmation: Confirmation) -> Table:
+    from rich import box
+
+    table = Table(title="Against the plain model, on other prompts", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", max_width=30)
+    labels = list(confirmation.rewards)
+    for label in labels:
+        table.add_column(label, justify="right", no_wrap=True)
+        table.add_column("95 %", justify="right", no_wrap=True)
+    cells = [(f"{one.difference:+.3f}", f"{one.low:+.3f} … {one.high:+.3f}") for one in confirmation.rewards.values()]
+    table.add_row("[bold]reward[/]", *(text for pair in cells for text in pair))
+    effects = confirmation.results.effects
+    for row in confirmation.results.study.measures:
+        texts = []
+        for label in labels:
+            one = effects[label].get(row.name)
+            texts += [f"{one.scaled[0]:+.3f}", f"{one.scaled[1]:+.3f} … {one.scaled[2]:+.3f}"] if one else ["–", ""]
+        mark = {"higher": "", "lower": "", "neither": " (no direction)"}[row.better]
+        table.add_row(escape(row.label) + mark, *texts)
+    table.caption = "Measures in standard deviations of the plain model's clips, + better (no direction: + more)."
+    return table

@@ -1,0 +1,125 @@
+"""The reward of a clip against the plain model's clip of the same prompt and noise: 0 where nothing changed.
+
+reward = mean over measures with a direction of clamp(± change / sd, -1, 1)  -  sum of the guards' penalties
+
+sd is the measure's standard deviation over the plain clips. A guard is a measure without a direction (motion,
+sharpness, contrast, saturation) that should stay what it was: beyond a tolerance its relative change costs. Steadiness
+alone would be had by freezing or blurring the clip; the guards weigh enough that neither can pay (tests/test_tune.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..comparison import Row
+from ..errors import SettingsError
+
+Measures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What has to stay as it was: `weight` times the relative change beyond `tolerance`, a change of at most 100 %.
+
+    The tolerances are about what the default setting does to nine in ten clips of the embedded model (runs of
+    studies/sweep.yaml); the distance that objects travel is noisy, because the checker may lose one.
+    """
+
+    measure: str
+    weight: float
+    tolerance: float
+
+
+GUARDS = (
+    Guard("motion", 2.0, 0.10),
+    Guard("path_length", 1.0, 0.25),
+    Guard("sharpness", 2.0, 0.10),
+    Guard("contrast", 2.0, 0.05),
+    Guard("saturation", 2.0, 0.05),
+)
+REWARDS = {
+    "quality": "every measure with a direction, the embedded world's truth included where it is known",
+    "truth": "only what the embedded world's checker knows",
+    "no-reference": "only what needs no truth",
+}
+
+
+def rows_of(name: str, known: Sequence[Row]) -> tuple[Row, ...]:
+    """The measures that a reward of this name looks at, guards included, out of those that there are.
+
+    Raises:
+        SettingsError: an unknown reward; "truth" where nothing is known of it.
+    """
+    if name not in REWARDS:
+        told = "; ".join(f"{key}: {text}" for key, text in REWARDS.items())
+        raise SettingsError(f"--reward {name!r} is unknown. There are {told}.")
+    if name == "truth" and not any(row.truth for row in known):
+        raise SettingsError("--reward truth: only prompts of the embedded world have a truth that is known.")
+    guards = {guard.measure for guard in GUARDS}
+    wanted = {"quality": (True, False), "truth": (True,), "no-reference": (False,)}[name]
+    return tuple(row for row in known if row.name in guards or (row.better != "neither" and row.truth in wanted))
+
+
+@dataclass(frozen=True)
+class Reward:
+    """The reward, with its scales: `spread` (sd) and `mean` of each measure over the plain clips."""
+
+    rows: tuple[Row, ...]
+    spread: Mapping[str, float]
+    mean: Mapping[str, float]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], plain: Sequence[Measures]) -> Reward:
+        """The scales from the plain model's clips.
+
+        Raises:
+            SettingsError: fewer than two clips, which have no spread.
+        """
+        if len(plain) < 2:
+            raise SettingsError(f"--clips {len(plain)}: a reward is scaled by how clips differ; give at least 2.")
+        values = {row.name: np.array([clip[row.name] for clip in plain], np.float64) for row in rows}
+        finite = {name: column[np.isfinite(column)] for name, column in values.items()}
+        spread = {name: float(column.std(ddof=1)) if column.size > 1 else 0.0 for name, column in finite.items()}
+        return cls(tuple(rows), spread, {n: float(c.mean()) if c.size else math.nan for n, c in finite.items()})
+
+    def __call__(self, plain: Measures, changed: Measures) -> float:
+        """The reward of one clip, at most 1. The truth weighs half, or its share of the measures where that is more."""
+        terms, penalties = self.parts(plain, changed)
+        truth = [terms[row.name] for row in self.rows if row.truth and row.name in terms]
+        rest = [terms[row.name] for row in self.rows if not row.truth and row.name in terms]
+        weight = max(0.5, len(truth) / (len(truth) + len(rest))) if truth and rest else float(bool(truth))
+        mean = weight * float(np.mean(truth or [0.0])) + (1 - weight) * float(np.mean(rest or [0.0]))
+        return mean - sum(penalties.values())
+
+    def parts(self, plain: Measures, changed: Measures) -> tuple[dict[str, float], dict[str, float]]:
+        """The terms, each -1 to 1, and the penalties. A measure that neither clip has is left out."""
+        terms = {}
+        for row in self.rows:
+            term = self._term(row, plain[row.name], changed[row.name])
+            if term is not None:
+                terms[row.name] = term
+        names = {row.name for row in self.rows}
+        penalties = {g.measure: self._penalty(g, plain, changed) for g in GUARDS if g.measure in names}
+        return terms, penalties
+
+    def _term(self, row: Row, before: float, after: float) -> float | None:
+        had, has = math.isfinite(before), math.isfinite(after)
+        if row.better == "neither" or not (had or has):
+            return None
+        if had != has:  # an object that can no longer be followed is lost
+            return 1.0 if has else -1.0
+        change = (after - before) if row.better == "higher" else (before - after)
+        scale = self.spread[row.name]
+        return float(np.clip(change / scale, -1, 1)) if scale > 0 else float(np.sign(change))
+
+    def _penalty(self, guard: Guard, plain: Measures, changed: Measures) -> float:
+        before, after = plain[guard.measure], changed[guard.measure]
+        if not (math.isfinite(before) and math.isfinite(after)):
+            return 0.0
+        least = 0.5 * self.mean[guard.measure]  # a clip with next to no motion has no relative change to speak of
+        shift = min(abs(after - before) / max(before, least, 1e-12), 1.0)
+        return guard.weight * max(0.0, shift - guard.tolerance)
