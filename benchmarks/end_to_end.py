@@ -20,7 +20,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from overhead import extra_bytes, machine
 
-from enhance_a_video import enhance, pipelines, seam
+from enhance_a_video import enhance, pipelines
+from enhance_a_video.seam import layer
 from enhance_a_video.stats import interval
 
 PROMPT = "A red ball bounces up and down while a striped blue star moves to the left over a green meadow."
@@ -87,7 +88,7 @@ def measure(name: str, args: argparse.Namespace) -> str:
     target, run = make(args.device)
     times: list[tuple[float, float]] = []
     own: list[float] = []  # share of the enhanced run
-    scaled = seam.scaled = Timed(seam.scaled)
+    scaled = layer.scaled = Timed(layer.scaled)
     for number in range(1 + (args.pairs or pairs)):  # the first pair warms up
         plain = seconds(run, args.device)
         scaled.seconds = 0.0
@@ -98,7 +99,7 @@ def measure(name: str, args: argparse.Namespace) -> str:
         print(f"{name}: pair {number}: {plain:.3f} s, {enhanced:.3f} s, its own work {own[-1]:.3%}", flush=True)
     ratios = [enhanced / plain for plain, enhanced in times[1:]]
     low, high = interval(ratios)
-    seam.scaled = scaled.function
+    layer.scaled = scaled.function
     memory = extra_bytes(run, args.device)
     with enhance(target):
         more = extra_bytes(run, args.device)
@@ -121,8 +122,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     lines = [
-        f"{machine(args.device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"{args.device}",
+        f"{machine(args.device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.device}",
         "",
         "| loop | without | with / without (95 %) | its own work | pairs | peak memory | more with |",
         "|---|---|---|---|---|---|---|",

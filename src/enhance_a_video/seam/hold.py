@@ -1,0 +1,126 @@
+"""Seam: one attention module and the watch on it, attached and given back."""
+
+import copy
+import sys
+from typing import Any
+
+from torch import nn
+
+from ..errors import NoLayersError, UnsupportedModelError
+from ..query_key import Outputs
+from .layer import NOTES, enhanced_class, kernels_of, noting_class, scaling_class
+from .watch import WATCH, Watch
+
+
+class Seam:
+    """One attention module and the watch on it: attach(), intact, detach().
+
+    scale_at: the module whose output is scaled, where that is not the attention's own.
+    """
+
+    def __init__(self, module: nn.Module, watch: Watch, scale_at: nn.Module | None = None):
+        self.module, self.watch, self.scale_at = module, watch, scale_at
+        self.carrier: Any = None  # what is watched: the module's processor, or the module where it has none
+        self.original: Any = None  # the carrier's own class
+        self.shared: Any = None  # the processor we stand in for, where it serves several modules
+        self.refused: Any = None  # a later processor that could not be followed
+        self.scaling: Any = None  # the own class of scale_at
+        self.noting: list[tuple[Any, type]] = []  # modules whose outputs are query and key, with their own classes
+
+    @property
+    def intact(self) -> bool:
+        """Whether the module still runs what is watched."""
+        present = carrier_of(self.module)
+        return present is self.carrier or present is self.refused
+
+    def attach(self, shared: bool = False) -> None:
+        """Watch the module's present processor. One that serves several modules is left alone: a copy stands in.
+
+        Raises UnsupportedModelError when query and key cannot be seen, NoLayersError when a module for it is not there.
+        """
+        carrier = carrier_of(self.module)
+        original = type(carrier)
+        enhanced = enhanced_class(original, kernels_of(carrier, self.watch))  # type: ignore[arg-type]
+        self.original = original
+        outputs = self._outputs()
+        if shared:
+            self.shared, carrier = carrier, copy.copy(carrier)
+            self.module.processor = carrier
+        self.carrier = carrier
+        setattr(carrier, WATCH, self.watch)
+        _register_like(original, enhanced)
+        carrier.__class__ = enhanced
+        if self.scale_at is not None:
+            self.scaling = type(self.scale_at)
+            setattr(self.scale_at, WATCH, self.watch)
+            self.scale_at.__class__ = scaling_class(self.scaling)
+        for name, module in outputs.items():
+            own: Any = type(module)
+            self.noting.append((module, own))
+            setattr(module, WATCH, self.watch)
+            module.__class__ = noting_class(own, name)
+
+    def _outputs(self) -> dict[str, Any]:
+        """The modules whose outputs are query and key. Raises NoLayersError when one is not there."""
+        how = self.watch.query_key
+        if not isinstance(how, Outputs):
+            return {}
+        try:
+            found = {"query": self.module.get_submodule(how.query), "key": self.module.get_submodule(how.key)}
+        except AttributeError as error:
+            raise NoLayersError(f"{self.watch.name}: {error}; query and key were to be its outputs") from None
+        if found["query"] is found["key"] or any(hasattr(m, NOTES) for m in found.values()):
+            raise UnsupportedModelError(
+                f"{self.watch.name}: {how.query} or {how.key} serves several purposes or layers, so its outputs cannot "
+                "be told apart. Give query_key a function instead (docs/add-a-model.md)."
+            )
+        return found
+
+    def follow(self, shared: bool = False) -> bool:
+        """After a replacement: let the old processor go and watch the new one. False when it cannot be watched."""
+        self.detach()
+        try:
+            self.attach(shared)
+        except UnsupportedModelError:
+            self.refused = carrier_of(self.module)
+        return self.carrier is not None
+
+    def detach(self) -> None:
+        """Give every watched object its own class back, and a shared processor its place. Safe to call twice."""
+        carrier, self.carrier = self.carrier, None
+        if carrier is None:
+            return
+        _give_back(carrier, self.original)
+        if self.scale_at is not None:
+            _give_back(self.scale_at, self.scaling)
+        while self.noting:
+            _give_back(*self.noting.pop())
+        if self.shared is not None:
+            self.shared.__dict__.update(carrier.__dict__)
+            if self.module.processor is carrier:
+                self.module.processor = self.shared
+            self.shared = None
+
+
+def carrier_of(module: nn.Module) -> Any:
+    """What computes a module's attention: its processor, or itself."""
+    return getattr(module, "processor", module)
+
+
+def _register_like(original: type, enhanced: type) -> None:
+    """Guidance by perturbation and layer skipping look a processor up by its class in a register of diffusers."""
+    if "diffusers" not in sys.modules:
+        return
+    try:
+        from diffusers.hooks._helpers import AttentionProcessorRegistry
+    except ImportError:  # private; not every version has it
+        return
+    AttentionProcessorRegistry._register()
+    known = AttentionProcessorRegistry._registry
+    if original in known:
+        known[enhanced] = known[original]
+
+
+def _give_back(watched: Any, original: type) -> None:
+    watched.__class__ = original
+    watched.__dict__.pop(WATCH, None)
