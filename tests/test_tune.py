@@ -324,7 +324,7 @@ def test_a_stopped_tuning_goes_on_and_makes_no_clip_twice(tiny_folder, prompts_f
 
     more = tune(asked_of(tiny_folder, prompts_file, budget=3), tmp_path / "pieces")
     assert len(more.found.tries) == 3 and more.found.tries[:2] == whole.found.tries
-    with pytest.raises(OutputExistsError, match="another tuning: .*method"):
+    with pytest.raises(OutputExistsError, match=r"another tuning: .*method"):
         tune(asked_of(tiny_folder, prompts_file, method="tpe"), tmp_path / "pieces")
 
 
@@ -401,6 +401,7 @@ def test_a_search_by_command_keeps_a_profile_that_is_its_own(command, tiny_folde
     data = json.loads(out)
     assert [row["strengths"] for row in data["tries"]][:2] == [[0, 0], [0.2, 0.2]]
     assert data["tries"][0]["reward"] == 0 and len(data["tries"]) == 3
+    assert "optuna" in data["found"]["versions"]
     assert command(*words)[0] == 0
     Path("mine.json").write_text('{"name": "constant", "gain": 1.2}')
     code, _, err = command(*words)
@@ -425,16 +426,19 @@ def test_a_search_by_command_keeps_a_profile_that_is_its_own(command, tiny_folde
         (["--confirm", 1], 2, "no interval"),
         (["--method", "learn", "--clips", 3], 2, "even number"),
         (["-o", "full"], 2, "holds no tuning"),
-        (["--profile", "p.txt"], 2, "Already there"),
+        (["--profile", "p.json"], 2, "Already there"),
+        (["--profile", "p.txt"], 2, "ends in .json"),
     ],
 )
 def test_errors(command, monkeypatch, tmp_path, words, code, text):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "p.txt").write_text("\n".join(WORDS))
+    (tmp_path / "p.json").write_text("precious")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "novel.txt").write_text("precious")
     found, out, err = command("tune", *words)
+    assert not Path("enhance-a-video-tune", "tune.json").exists()  # it would refuse the right command
     assert found == code and text in err and not out
     assert "Traceback" not in err
 

@@ -6,6 +6,7 @@ import json as jsonlib
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,7 +164,10 @@ def _table(confirmation: Confirmation) -> Table:
         texts = []
         for label in labels:
             one = effects[label].get(row.name)
-            texts += [f"{one.scaled[0]:+.3f}", f"{one.scaled[1]:+.3f} … {one.scaled[2]:+.3f}"] if one else ["–", ""]
+            if one is None or not isfinite(one.scaled[0]):  # nothing to measure, or all plain clips are alike
+                texts += ["–", ""]
+            else:
+                texts += [f"{one.scaled[0]:+.3f}", f"{one.scaled[1]:+.3f} … {one.scaled[2]:+.3f}"]
         mark = {"higher": "", "lower": "", "neither": " (no direction)"}[row.better]
         table.add_row(escape(row.label) + mark, *texts)
     table.caption = "Measures in standard deviations of the plain model's clips, + better (no direction: + more)."

@@ -25,8 +25,8 @@ Measures = Mapping[str, float]
 class Guard:
     """What has to stay as it was: `weight` times the relative change beyond `tolerance`, a change of at most 100 %.
 
-    The tolerances are about what the default setting does to nine in ten clips of the embedded model (runs of
-    studies/sweep.yaml); the distance that objects travel is noisy, because the checker may lose one.
+    The tolerances are wider than what the default setting does to nine in ten clips of the embedded model (measured on
+    those of studies/sweep.yaml); the distance that objects travel is noisy, because the checker may lose one.
     """
 
     measure: str

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .reward import rows_of
 from .search import Found, optuna_here, search
 
 METHODS = ("tpe", "cmaes", "learn")
-FILE = "tune.json"
+FILE, CLIPS = "tune.json", "clips"
 Progress = Callable[[int, int, str], None]  # (clips there, clips in all, what is being done)
 
 
@@ -138,15 +139,16 @@ def tune(
     weights = weights_of(asked.model, asked.load)
     about = asked.about(weights)
     target = profile or folder / "profile.json"
-    _claim(folder, about)
+    _refuse_another(folder, about)
     _refuse_other(target, _digest(about), force or profile is None)
     items = [Item(p.text, (p.seeds or (0,))[0], "plain", None, {**asked.options, **p.options}) for p in asked.prompts]
     count = _Count(asked, progress)
     with Clips(
-        folder / "clips", asked.model, weights, asked.load, items, rows,
+        folder / CLIPS, asked.model, weights, asked.load, items, rows,
         workers=asked.workers, command=command, about={"versions": versions_here()}, told=count.more,
     ) as clips:  # fmt: skip
-        reward = clips.reward()
+        reward = clips.reward()  # the model can be loaded: the folder is this tuning's
+        video.write_text(folder / FILE, json.dumps(about, indent=1, ensure_ascii=False) + "\n", force=True)
         found = _find(asked, clips.rewards(reward), folder, count)
     how = _how(asked, found, weights, _digest(about), command)
     made = Profile(found.policy or Grid(((0.0,),)), (asked.model,), how)
@@ -201,23 +203,23 @@ def _find(asked: Tuning, rewards: Rewards, folder: Path, count: _Count) -> Found
 
 def _how(asked: Tuning, found: Found, weights: str, digest: str, command: str) -> dict[str, Any]:
     """How it was found, for the profile."""
+    versions = versions_here() | ({} if asked.method == "learn" else {"optuna": version("optuna")})
     return {
         "by": "enhance-a-video tune", "command": command, "method": asked.method,
         "budget": len(found.tries), "clips": len(asked.prompts), "reward": asked.reward,
         "reward_on_these_clips": found.reward, "seed": asked.seed, "weights": weights,
         "options": _plain(asked.options), "digest": digest,
         "prompts": {"first": asked.prompts[0].text, "last": asked.prompts[-1].text},
-        "versions": versions_here(), "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": versions, "date": datetime.now(timezone.utc).date().isoformat(),
     }  # fmt: skip
 
 
-def _claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Makes the folder this tuning's. Raises OutputExistsError where it is another's."""
+def _refuse_another(folder: Path, about: Mapping[str, Any]) -> None:
+    """Raises OutputExistsError where the folder holds another tuning, or something else."""
     path = folder / FILE
     if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(inner.name != CLIPS for inner in folder.iterdir())):
             raise OutputExistsError(f"{folder} is there already and holds no tuning. Choose another --out.")
-        video.write_text(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
@@ -232,15 +234,18 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def _refuse_other(target: Path, digest: str, force: bool) -> None:
-    """A profile of this very tuning may be written again; another file may not."""
-    if force or not target.exists():
-        return
-    try:
-        own = read_profile(target).found.get("digest") == digest
-    except SettingsError:
-        own = False
+    """A profile of this very tuning may be written again; another file may not. The name is one that is read again."""
+    if target.suffix != ".json":
+        raise SettingsError(f"--profile {target}: the name of a profile ends in .json.")
+    own = force or not target.exists()
+    if not own:
+        try:
+            own = read_profile(target).found.get("digest") == digest
+        except SettingsError:
+            own = False
     if not own:
         raise OutputExistsError(f"Already there: {target}. Choose another --profile or overwrite it with --force.")
+    video.refuse_existing([target], force=True)  # before hours of work: can it be written?
 
 
 def _pictures(folder: Path, found: Found, asked: Tuning, policy: Any) -> list[Path]:
