@@ -20,7 +20,6 @@ from enhance_a_video.policy import Grid, Moment, read_profile
 from enhance_a_video.study import parse_study
 from enhance_a_video.study.definition import held_out_prompt, measures_of
 from enhance_a_video.toy import checker, world
-from enhance_a_video.toy.train_transformer import held_out_scene
 from enhance_a_video.tune import REWARDS, Reward, Tuning, chosen_prompts, tune
 from enhance_a_video.tune.learn import Recipe, episodes, learn, network_of, start_of
 from enhance_a_video.tune.reward import rows_of
@@ -39,7 +38,7 @@ def measured(frames: np.ndarray, scene: world.Scene) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def painted():
     """The world's own clips of three held-out scenes: (frames, scene, measures)."""
-    scenes = [held_out_scene(n) for n in range(3)]
+    scenes = [world.held_out_scene(n) for n in range(3)]
     clips = [world.render(scene)[0] for scene in scenes]
     return [(frames, scene, measured(frames, scene)) for frames, scene in zip(clips, scenes, strict=True)]
 
@@ -289,7 +288,7 @@ def prompts_file(tmp_path):
 
 
 def asked_of(tiny_folder, prompts_file, **other) -> Tuning:
-    own, others = chosen_prompts(str(tiny_folder), prompts_file, 2, 2, 0)
+    own, others = chosen_prompts(str(tiny_folder), prompts_file, 2, 2, None)
     options = {"method": "learn", "budget": 2, "options": {"steps": 2}} | other
     return Tuning(str(tiny_folder), own, others, **options)
 
@@ -364,7 +363,7 @@ def test_the_command_on_the_embedded_model(command, monkeypatch, tmp_path):
     assert profile.found["reward_on_these_clips"] == data["found"]["reward_on_these_clips"]
     kept = {(row["setting"], row["measure"]) for row in profile.study}
     assert {("tuned", "reward"), ("default", "jerk"), ("tuned", "colour_right")} <= kept
-    own, others = chosen_prompts("embedded", None, 2, 2, 1000)
+    own, others = chosen_prompts("embedded", None, 2, 2, None)
     with sqlite3.connect("out/confirmation/study.sqlite") as db:
         confirmed = {text for (text,) in db.execute("SELECT prompt FROM clips WHERE setting != 'world'")}
     assert confirmed == {prompt.text for prompt in others} and not confirmed & {prompt.text for prompt in own}
@@ -447,14 +446,19 @@ def test_prompts_are_split_and_numbered(tmp_path):
     path = tmp_path / "p.jsonl"
     lines = [{"prompt": "a"}, {"prompt": "b", "seeds": [7, 8]}, {"prompt": "c"}, {"prompt": "d"}, {"prompt": "e"}]
     path.write_text("\n".join(map(json.dumps, lines)))
-    own, others = chosen_prompts("m", path, 2, 2, 0)
+    own, others = chosen_prompts("m", path, 2, 2, None)
     assert [(p.text, p.seeds) for p in (*own, *others)] == [("a", (0,)), ("b", (7,)), ("c", (2,)), ("d", (3,))]
     path.write_text("\n".join(map(json.dumps, [*lines, {"prompt": "a"}])))
     with pytest.raises(SettingsError, match="twice"):
-        chosen_prompts("m", path, 2, 2, 0)
+        chosen_prompts("m", path, 2, 2, None)
     with pytest.raises(PromptError):
-        chosen_prompts("m", tmp_path / "none", 2, 2, 0)
+        chosen_prompts("m", tmp_path / "none", 2, 2, None)
+    with pytest.raises(SettingsError, match="together"):
+        chosen_prompts("m", path, 2, 2, 5)
     own, others = chosen_prompts("embedded", None, 3, 2, 1000)
+    assert (own, others) == chosen_prompts("a/folder", None, 3, 2, 1000) == chosen_prompts("embedded", None, 3, 2, None)
+    assert Tuning("a/folder", own, others, scenes=True).embedded and not Tuning("a/folder", own, others).embedded
+    assert not Tuning("embedded", own, others, options={"height": 128}).embedded  # its checker knows one size
     assert [p.seeds[0] for p in islice((*own, *others), 5)] == [1000, 1001, 1002, 1003, 1004]
 
 

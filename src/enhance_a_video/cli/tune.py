@@ -59,8 +59,9 @@ def tune(
         Path | None, typer.Option(help="A prompts file, as for batch. Not needed for the embedded model.")
     ] = None,
     first: Annotated[
-        int, typer.Option(min=0, help="Without a file: the first held-out scene of the embedded world.")
-    ] = 1000,
+        int | None,
+        typer.Option(min=0, help="Without a file: the first held-out scene of the embedded world (else 1000)."),
+    ] = None,
     groups: Annotated[int, typer.Option(min=1, help="Depths of the grid that is searched.")] = 6,
     times: Annotated[int, typer.Option(min=1, help="Times of that grid.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Of the search or the learning.")] = 0,
@@ -100,6 +101,7 @@ def tune(
         model, own, others, method=method, reward=reward, budget=budget, groups=groups, times=times, seed=seed,
         load={"dtype": dtype, "device": device, "offload": offload, "vae_tiling": vae_tiling},
         options=options_of(negative, steps, width, height, frames, None, guidance, None, extra), workers=workers,
+        scenes=first is not None,
     )  # fmt: skip
     words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])
     try:

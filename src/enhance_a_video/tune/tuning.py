@@ -25,6 +25,7 @@ from .pictures import history, importance, strengths
 from .reward import rows_of
 from .search import Found, optuna_here, search
 
+SCENES = 1000  # the first held-out scene; the studies of this repository use those below 400
 METHODS = ("tpe", "cmaes", "learn")
 FILE, CLIPS = "tune.json", "clips"
 Progress = Callable[[int, int, str], None]  # (clips there, clips in all, what is being done)
@@ -37,6 +38,7 @@ class Tuning:
     prompts: the block every policy is judged on, each with one seed. held_out: those of the confirmation.
     budget: trials of a search, updates of a learning; each makes one clip for each prompt.
     groups, times: rows and columns of a search's grid.
+    scenes: the prompts are scenes of the embedded world and the model one of it, under whatever name.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Tuning:
     load: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 1
+    scenes: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -67,7 +70,7 @@ class Tuning:
     @property
     def embedded(self) -> bool:
         """Whether the clips are those of the embedded world, whose truth its checker knows."""
-        return self.model == EMBEDDED and not {"height", "width"} & set(self.options)
+        return (self.scenes or self.model == EMBEDDED) and not {"height", "width"} & set(self.options)
 
     def about(self, weights: str) -> dict[str, Any]:
         """What decides the result, JSON-able."""
@@ -91,20 +94,27 @@ class Result:
 
 
 def chosen_prompts(
-    model: str, path: Path | None, clips: int, held_out: int, first: int
+    model: str, path: Path | None, clips: int, held_out: int, first: int | None
 ) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
     """The prompts to tune on and those to confirm on, none in both, each with one seed: that of the file or its number.
 
     Args:
-        path: of a prompts file; None for held-out scenes of the embedded world, from number `first` on.
+        path: of a prompts file; None for held-out scenes of the embedded world, from number `first` on (of a model that
+            is not the embedded one, only where `first` is given).
 
     Raises:
         SettingsError: another model without a file, a file with too few prompts or the same one twice; PromptError.
     """
     wanted = clips + held_out
+    if path is not None and first is not None:
+        raise SettingsError("--prompts and --first were given together: leave one of them out.")
     if path is None:
-        if model != EMBEDDED:
-            raise SettingsError(f"{model} needs prompts: give a file with {wanted} or more of them, --prompts FILE.")
+        if model != EMBEDDED and first is None:
+            raise SettingsError(
+                f"{model} needs prompts: give a file with {wanted} or more of them, --prompts FILE. (For a model of "
+                f"the embedded world: --first {SCENES}, its held-out scenes from there on.)"
+            )
+        first = SCENES if first is None else first
         found = [Prompt(held_out_prompt(n), seeds=(n,)) for n in range(first, first + wanted)]
         return tuple(found[:clips]), tuple(found[clips:])
     read = read_prompts(path)
