@@ -22,14 +22,13 @@ from rich.progress import track
 from enhance_a_video.metrics import MEASURES, measure
 from enhance_a_video.metrics.damage import DAMAGES
 from enhance_a_video.toy import world
-from enhance_a_video.toy.train_transformer import held_out_scene
 
 ERR = Console(stderr=True)
 
 
 def world_clip(number: int) -> np.ndarray:
     """A held-out scene of the embedded world, float (33, 64, 64, 3)."""
-    return world.render(held_out_scene(number))[0].astype(np.float32) / 255
+    return world.render(world.held_out_scene(number))[0].astype(np.float32) / 255
 
 
 def camera_clip(number: int, frames: int = 25, side: int = 96) -> np.ndarray:

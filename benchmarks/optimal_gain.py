@@ -22,7 +22,6 @@ from enhance_a_video.policy import DEFAULT_STRENGTH, Moment, Strength
 from enhance_a_video.toy import world
 from enhance_a_video.toy.architectures import ARCHITECTURES, Architecture
 from enhance_a_video.toy.recipe import text_states
-from enhance_a_video.toy.train_transformer import held_out_scene
 from enhance_a_video.toy.train_vae import to_video
 
 LEVELS = (0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625)  # u: 1 is pure noise
@@ -47,7 +46,7 @@ class Denoiser:
         self.architecture = architecture
         self.pipe = pipelines.load(model, device="cpu", dtype="float32")
         self.transformer = self.pipe.transformer.eval().requires_grad_(False)
-        scenes = [held_out_scene(i) for i in range(first, first + clips)]
+        scenes = [world.held_out_scene(i) for i in range(first, first + clips)]
         self.captions = [world.caption(s, np.random.default_rng((3, first + i))) for i, s in enumerate(scenes)]
         self.latents = torch.cat([self._encoded(scenes[i : i + BATCH]) for i in range(0, clips, BATCH)])
         with enhance(self.transformer, observe_only=True, start=0.0, end=1.0) as handle:

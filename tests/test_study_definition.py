@@ -11,7 +11,6 @@ from enhance_a_video.errors import PromptError, SettingsError
 from enhance_a_video.settings import Settings
 from enhance_a_video.study import parse_study, read_study
 from enhance_a_video.toy import world
-from enhance_a_video.toy.train_transformer import held_out_scene
 
 BASE = """
 prompts: [a red ball, a blue square]
@@ -102,7 +101,7 @@ def test_the_clips_of_a_prompt_come_together_so_that_an_interrupted_study_has_wh
 
 def test_embedded_prompts_are_those_of_the_results_page_each_with_noise_of_its_own():
     study = parse(BASE, prompts={"embedded": {"first": 7, "count": 2}})
-    expected = [world.caption(held_out_scene(i), np.random.default_rng((3, i))) for i in (7, 8)]
+    expected = [world.caption(world.held_out_scene(i), np.random.default_rng((3, i))) for i in (7, 8)]
     assert [prompt.text for prompt in study.prompts] == expected
     assert [prompt.seeds for prompt in study.prompts] == [(7,), (8,)]
     assert parse(BASE, prompts={"embedded": {"first": 7, "count": 2}}, seeds=3).prompts[0].seeds == (21, 22, 23)
@@ -113,7 +112,7 @@ def test_a_held_out_sentence_asks_for_its_scene():
         return [(t.colour, t.kind, t.texture, t.motion) for t in scene.things], scene.backdrop
 
     for index in range(200):
-        scene = held_out_scene(index)
+        scene = world.held_out_scene(index)
         sentence = world.caption(scene, np.random.default_rng((3, index)))
         assert asked(world.parse_caption(sentence)) == asked(scene), sentence
 

@@ -44,7 +44,7 @@ class FrameCount:
 
 @dataclass(frozen=True)
 class Family:
-    """One transformer class. Which of the usual kernels it calls needs no field: that is read off its code (seam/kernel.py).
+    """One transformer class. Which of the usual kernels it calls needs no field: that is read off its code.
 
     Functions get the transformer's config and the arguments of its forward call. Raises SettingsError for an invalid
     regular expression.

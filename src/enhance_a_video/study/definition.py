@@ -22,7 +22,6 @@ from ..plan import OPTIONS, Item, Prompt, expand, read_prompts, settings_text
 from ..settings import Settings
 from ..stats import CORRECTIONS
 from ..toy import checker, world
-from ..toy.train_transformer import held_out_scene
 
 MODEL = "model"  # the name of the factor when a study has several
 LOAD = ("dtype", "device", "offload", "vae_tiling")  # of pipelines.load
@@ -305,7 +304,7 @@ def held_out_prompt(index: int) -> str:
     """The sentence of held-out scene `index`: scenes that the embedded models' training never draws."""
     import numpy as np
 
-    return world.caption(held_out_scene(index), np.random.default_rng((3, index)))
+    return world.caption(world.held_out_scene(index), np.random.default_rng((3, index)))
 
 
 def _seeds(value: Any, _: Path) -> int | tuple[int, ...]:

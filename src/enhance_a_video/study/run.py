@@ -24,7 +24,6 @@ from ..plan import Item
 from ..record import Summary
 from ..team import Team, device_for
 from ..toy import checker, model_folder, world
-from ..toy.train_transformer import held_out_scene
 from .definition import Study, Trial, held_out_prompt
 from .store import Store, only_one
 
@@ -132,7 +131,7 @@ def _measure_world(study: Study, store: Store, record: int, scenes: Sequence[int
     for scene in scenes:
         item = Item(held_out_prompt(scene), scene, WORLD)
         task = Task(f"{WORLD}-{scene}", WORLD, WORLD, {}, item, names, None)
-        frames, _ = world.render(held_out_scene(scene))
+        frames, _ = world.render(world.held_out_scene(scene))
         store.add(_row(task, frames, None, 0.0), _measure(frames, task), record)
 
 

@@ -14,14 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import (
-    ClassifierFreeGuidance,
-    DDIMScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    LattePipeline,
-    MotifVideoPipeline,
-    WanPipeline,
-)
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from . import world
@@ -134,33 +127,52 @@ def _over_time(output: Tensor, batch: int) -> Tensor:
     return output.unflatten(0, (batch, -1)).transpose(1, 2).flatten(1, 2)
 
 
-# ------------------------------------------------------------------------------------------------------- the rows
+# -------------------------------------------------------------------------- pipelines, imported when one is made
 
 
 def _flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(shift=SHIFT)
 
 
+def _wan_pipeline(**parts: Any) -> Any:
+    from diffusers import WanPipeline
+
+    return WanPipeline(scheduler=_flow_scheduler(), **parts)
+
+
+def _joint_pipeline(**parts: Any) -> Any:
+    from diffusers import ClassifierFreeGuidance, MotifVideoPipeline
+
+    guider = ClassifierFreeGuidance(guidance_scale=JOINT.guidance)  # where this pipeline has it
+    return MotifVideoPipeline(scheduler=_flow_scheduler(), guider=guider, **parts)
+
+
+def _temporal_pipeline(**parts: Any) -> Any:
+    from diffusers import LattePipeline
+
+    return LattePipeline(scheduler=ddim(), **parts)
+
+
+# ------------------------------------------------------------------------------------------------------- the rows
+
+
 WAN = Architecture(
     name="wan", codec=CLIPS, build=build_transformer, predict=_predict_wan, noisy=_flow,
     read="blocks.3", tokens=lambda output, batch: output,
-    pipeline=lambda **parts: WanPipeline(scheduler=_flow_scheduler(), **parts),
+    pipeline=_wan_pipeline,
     guidance=4.0, lengths=(32,) * 16 + (128, 128, 512),  # any of them works later
     extra={"max_sequence_length": 32},  # the longest sentence of the world has fewer words; 512 works, slower
 )  # fmt: skip
-_JOINT_GUIDANCE = 4.0  # its pipeline has it in a part of its own, the guider
 JOINT = Architecture(
     name="joint", codec=CLIPS, build=build_joint_transformer, predict=_predict_joint, noisy=_flow,
     read="single_transformer_blocks.1", tokens=lambda output, batch: output[0],
-    pipeline=lambda **parts: MotifVideoPipeline(
-        scheduler=_flow_scheduler(), guider=ClassifierFreeGuidance(guidance_scale=_JOINT_GUIDANCE), **parts
-    ),
-    guidance=_JOINT_GUIDANCE, extra={"max_sequence_length": 32},
+    pipeline=_joint_pipeline,
+    guidance=4.0, extra={"max_sequence_length": 32},
 )  # fmt: skip
 TEMPORAL = Architecture(
     name="temporal", codec=FRAMES, build=build_temporal_transformer, predict=_predict_temporal, noisy=_diffusion,
     read="temporal_transformer_blocks.1", tokens=_over_time,
-    pipeline=lambda **parts: LattePipeline(scheduler=ddim(), **parts),
+    pipeline=_temporal_pipeline,
     guidance=4.0, frames=FRAMES.latent[1], fps=world.FPS / FRAMES.every, extra={"clean_caption": False},
 )  # fmt: skip
 ARCHITECTURES = {row.name: row for row in (WAN, JOINT, TEMPORAL)}

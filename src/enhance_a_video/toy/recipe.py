@@ -7,13 +7,13 @@ All parts are stock diffusers and transformers classes, so that the pipelines of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLWan,
     LatteTransformer3DModel,
-    MotifVideoTransformer3DModel,
     WanTransformer3DModel,
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -101,8 +101,10 @@ def build_transformer() -> WanTransformer3DModel:
     )  # fmt: skip
 
 
-def build_joint_transformer() -> MotifVideoTransformer3DModel:
+def build_joint_transformer() -> Any:
     """Text and video in one stream of attention, as in HunyuanVideo: 2 dual-stream and 4 single-stream blocks."""
+    from diffusers import MotifVideoTransformer3DModel  # diffusers 0.37 or newer: only this model needs it
+
     return MotifVideoTransformer3DModel(
         in_channels=2 * LATENT_CHANNELS + 1, out_channels=LATENT_CHANNELS, num_attention_heads=4, attention_head_dim=64,
         num_layers=2, num_single_layers=4, mlp_ratio=3.0, patch_size=2, patch_size_t=1, text_embed_dim=TEXT_WIDTH,

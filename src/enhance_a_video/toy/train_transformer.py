@@ -47,7 +47,7 @@ def encode_clips(folder: Path, recipe: Training, say: Say, codec: Codec = CLIPS,
         if latents[min(first + chunk, recipe.clips) - 1].any():
             continue  # encoded before an interruption
         ids = range(first, min(first + chunk, recipe.clips))
-        scenes = [training_scene(i) for i in ids]
+        scenes = [world.training_scene(i) for i in ids]
         drawn = [world.render(scene) for scene in scenes]
         clips = to_video(np.stack([frames[:: codec.every] for frames, _ in drawn]))
         truth[first : ids[-1] + 1] = [
@@ -87,16 +87,6 @@ def truth_map(scene: world.Scene, masks: np.ndarray, codec: Codec = CLIPS) -> np
     return (255 * result).round().byte().numpy()
 
 
-def training_scene(index: int) -> world.Scene:
-    """The scene of training clip `index`."""
-    return world.sample_scene(np.random.default_rng((0, index)))
-
-
-def held_out_scene(index: int) -> world.Scene:
-    """Scene `index` of those that training never draws."""
-    return world.sample_scene(np.random.default_rng((1, index)))
-
-
 def _keep_output(module: torch.nn.Module, _: Any, output: Any) -> None:
     module.kept = output
 
@@ -123,7 +113,7 @@ class Trainer:
         self.read = transformer.get_submodule(architecture.read)
         self.read.register_forward_hook(_keep_output)
         self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
-        self.scenes = [training_scene(i) for i in range(len(self.latents))]
+        self.scenes = [world.training_scene(i) for i in range(len(self.latents))]
         self.captions = [
             [world.caption(scene, np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
             for i, scene in enumerate(self.scenes)

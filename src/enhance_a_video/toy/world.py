@@ -115,6 +115,16 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     return Scene(things, str(rng.choice(list(BACKDROPS))))
 
 
+def training_scene(index: int) -> Scene:
+    """The scene of training clip `index`."""
+    return sample_scene(np.random.default_rng((0, index)))
+
+
+def held_out_scene(index: int) -> Scene:
+    """Scene `index` of those that training never draws."""
+    return sample_scene(np.random.default_rng((1, index)))
+
+
 def _overlap(a: Thing, b: Thing) -> float:
     """Share of frames in which two things touch."""
     return float((np.linalg.norm(path(a) - path(b), axis=1) < 0.9 * (a.radius + b.radius)).mean())
