@@ -6,6 +6,7 @@ import json as jsonlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,34 +18,8 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 from typer.core import TyperCommand
 
-from ..errors import SettingsError
 from .app import app, err
-from .options import (
-    Device,
-    Dtype,
-    End,
-    Extra,
-    Fps,
-    Frames,
-    Guidance,
-    Height,
-    Image,
-    Json,
-    Model,
-    Negative,
-    Offload,
-    Policy,
-    Seed,
-    Start,
-    Steps,
-    Strength,
-    Temperature,
-    Tiling,
-    Width,
-    options_of,
-    panel_of,
-    settings_of,
-)
+from .options import Clip, Json, Knobs, Load, Model, Seed, grouped, panel_of
 
 if TYPE_CHECKING:
     from ..batch import Progress, Tally
@@ -65,7 +40,9 @@ class _WithRay(TyperCommand):
 
 
 @app.command(cls=_WithRay)
+@grouped
 def batch(
+    *,
     prompts: Annotated[
         Path, typer.Argument(metavar="PROMPTS", help=".txt: a prompt a line. .jsonl: an object a line, see below.")
     ],
@@ -86,28 +63,13 @@ def batch(
             help="Clips with other settings as well, e.g. 'paper: temperature=4,start=0,end=1'; repeatable.",
         ),
     ] = None,
-    strength: Strength = None,
-    temperature: Temperature = None,
-    policy: Policy = None,
-    start: Start = None,
-    end: End = None,
+    knobs: Knobs,
     seeds: Annotated[
         int, typer.Option(min=1, rich_help_panel="Video", help="How many for each prompt, from --seed on.")
     ] = 1,
-    negative: Negative = None,
+    clip: Clip,
     seed: Seed = 0,
-    steps: Steps = None,
-    width: Width = None,
-    height: Height = None,
-    frames: Frames = None,
-    fps: Fps = None,
-    guidance: Guidance = None,
-    image: Image = None,
-    extra: Extra = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    offload: Offload = "none",
-    vae_tiling: Tiling = False,
+    load: Load,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="How many clips at a time. Without it one for each CUDA device, or one."),
@@ -129,25 +91,21 @@ def batch(
 
     A line of prompts.jsonl: {"prompt": "a cat", "seeds": [0, 1], "negative": "blur", "steps": 30}
     """
-    knobs = (strength, temperature, policy, start, end)
-    if not enhance and any(knob is not None for knob in knobs):
-        raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
+    settings = knobs.settings(enhance)
     from .. import batch as batches
     from .. import plan
 
     panels = [("plain", None)] if plain or not enhance else []
-    panels += [("enhanced", settings_of(*knobs))] if enhance else []  # type: ignore[list-item]
+    panels += [("enhanced", settings)] if enhance else []  # type: ignore[list-item]
     panels += [panel_of(text) for text in panel or []]  # type: ignore[misc]
-    options = options_of(negative, steps, width, height, frames, fps, guidance, None, extra)
-    if image is not None:
-        options["image"] = image.absolute()
+    options = clip.options(open_image=False)
     items = plan.expand(plan.read_prompts(prompts), range(seed, seed + seeds), panels, options)
-    load = {"dtype": dtype, "device": device, "offload": offload, "vae_tiling": vae_tiling}
     try:
         with _bar() as tell:
             tally = batches.run(
-                out, items, model=model, load=load, workers=workers, ray=ray, retry_failed=retry_failed, tell=tell
-            )
+                out, items, model=model, load=asdict(load), workers=workers, ray=ray, retry_failed=retry_failed,
+                tell=tell,
+            )  # fmt: skip
     except KeyboardInterrupt:
         err.print("\nStopped. What is written stays; the same command goes on from there.")
         raise SystemExit(130) from None

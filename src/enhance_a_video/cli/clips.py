@@ -10,53 +10,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..errors import SettingsError
 from .app import app
-from .options import (
-    Device,
-    Dtype,
-    End,
-    Extra,
-    Folder,
-    Force,
-    Fps,
-    Frames,
-    Guidance,
-    Height,
-    Image,
-    Json,
-    Model,
-    Negative,
-    Offload,
-    Policy,
-    Prompt,
-    Seed,
-    Start,
-    Steps,
-    Strength,
-    Temperature,
-    Tiling,
-    Width,
-    job_of,
-    options_of,
-    panel_of,
-    settings_of,
-)
+from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, grouped, job_of, panel_of
 
 
 @app.command()
+@grouped
 def demo(
     ctx: typer.Context,
+    *,
     out: Folder = Path("enhance-a-video-demo"),
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Another sentence of the embedded world.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the initial noise.")] = None,
-    strength: Strength = None,
-    temperature: Temperature = None,
-    policy: Policy = None,
-    start: Start = None,
-    end: End = None,
+    knobs: Knobs,
     model: Annotated[str, typer.Option(hidden=True)] = "embedded",
     force: Force = False,
     json: Json = False,
@@ -68,39 +36,26 @@ def demo(
     enhance-a-video demo
     enhance-a-video demo --seed 7 --strength 1.0 -o strong --force
     """
-    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, policy, start, end))]
+    panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     job = job_of(ctx, model, json, force)
     job.compare(out, panels, prompt, seed, title="Enhance-A-Video, the demo")
 
 
 @app.command()
+@grouped
 def generate(
     ctx: typer.Context,
+    *,
     prompt: Prompt,
     out: Annotated[Path, typer.Option("--out", "-o", help="The video to write, .mp4.")],
     model: Model = "embedded",
     enhance: Annotated[
         bool, typer.Option("--enhance/--no-enhance", rich_help_panel="Enhancement", help="On by default.")
     ] = True,
-    strength: Strength = None,
-    temperature: Temperature = None,
-    policy: Policy = None,
-    start: Start = None,
-    end: End = None,
-    negative: Negative = None,
+    knobs: Knobs,
+    clip: Clip,
     seed: Seed = 0,
-    steps: Steps = None,
-    width: Width = None,
-    height: Height = None,
-    frames: Frames = None,
-    fps: Fps = None,
-    guidance: Guidance = None,
-    image: Image = None,
-    extra: Extra = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    offload: Offload = "none",
-    vae_tiling: Tiling = False,
+    load: Load,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -110,18 +65,17 @@ def generate(
     enhance-a-video generate -m Wan-AI/Wan2.1-T2V-14B-Diffusers -p "..." -o x.mp4 --offload model --vae-tiling
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
     """
-    knobs = (strength, temperature, policy, start, end)
-    if not enhance and any(knob is not None for knob in knobs):
-        raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
-    settings = settings_of(*knobs) if enhance else None
-    job = job_of(ctx, model, json, force, dtype=dtype, device=device, offload=offload, vae_tiling=vae_tiling)
-    job.options = options_of(negative, steps, width, height, frames, fps, guidance, image, extra)
+    settings = knobs.settings(enhance)
+    job = job_of(ctx, model, json, force, load)
+    job.options = clip.options()
     job.generate(out, prompt, seed, settings)
 
 
 @app.command()
+@grouped
 def compare(
     ctx: typer.Context,
+    *,
     prompt: Prompt,
     out: Folder = Path("enhance-a-video-compare"),
     panel: Annotated[
@@ -135,25 +89,10 @@ def compare(
         int, typer.Option(min=1, help="How many seeds, from --seed on: mean and 95 % interval per measure.")
     ] = 1,
     model: Model = "embedded",
-    strength: Strength = None,
-    temperature: Temperature = None,
-    policy: Policy = None,
-    start: Start = None,
-    end: End = None,
-    negative: Negative = None,
+    knobs: Knobs,
+    clip: Clip,
     seed: Seed = 0,
-    steps: Steps = None,
-    width: Width = None,
-    height: Height = None,
-    frames: Frames = None,
-    fps: Fps = None,
-    guidance: Guidance = None,
-    image: Image = None,
-    extra: Extra = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    offload: Offload = "none",
-    vae_tiling: Tiling = False,
+    load: Load,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -162,10 +101,10 @@ def compare(
     enhance-a-video compare -p "a red ball moves to the right over a green meadow" --seeds 8
     enhance-a-video compare -p "..." --strength 0.5 --panel "paper: temperature=4,start=0,end=1"
     """
-    panels = [("without", None), ("with Enhance-A-Video", settings_of(strength, temperature, policy, start, end))]
+    panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     panels += [panel_of(text) for text in panel or []]
-    job = job_of(ctx, model, json, force, dtype=dtype, device=device, offload=offload, vae_tiling=vae_tiling)
-    job.options = options_of(negative, steps, width, height, frames, fps, guidance, image, extra)
+    job = job_of(ctx, model, json, force, load)
+    job.options = clip.options()
     job.compare(out, panels, prompt, seed, seeds, title="Enhance-A-Video, compared")
 
 

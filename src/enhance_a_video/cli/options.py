@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json as jsonlib
 import shlex
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -86,26 +90,108 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the outputs.")]
 
 
+# ------------------------------------------------------------------------------------------------ groups of options
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """How the clip is enhanced."""
+
+    strength: Strength = None
+    temperature: Temperature = None
+    policy: Policy = None
+    start: Start = None
+    end: End = None
+
+    def settings(self, enhance: bool = True) -> Settings | None:
+        """Settings from what was given, the rest at its default; None with --no-enhance.
+
+        Raises SettingsError: both --no-enhance and a knob; a profile that is none.
+        """
+        from ..settings import Settings
+
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        if not enhance and given:
+            raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
+        if self.policy is not None and self.policy.suffix != ".json":
+            raise SettingsError(
+                f"--policy {self.policy}: give the file of a profile, .json; enhance-a-video tune writes one."
+            )
+        return Settings(**given) if enhance else None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What of the video is asked for."""
+
+    negative: Negative = None
+    steps: Steps = None
+    width: Width = None
+    height: Height = None
+    frames: Frames = None
+    fps: Fps = None
+    guidance: Guidance = None
+    image: Image = None
+    extra: Extra = None
+
+    def options(self, open_image: bool = True) -> dict[str, Any]:
+        """The options of pipelines.generate that were given; the picture opened, or as an absolute path.
+
+        Raises SettingsError: a picture that cannot be read; --set without NAME=VALUE.
+        """
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        given["extra"] = pairs_of("--set", self.extra or []) or None
+        if self.image is not None:
+            given["image"] = _picture(self.image) if open_image else self.image.absolute()
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Load:
+    """How the model is loaded: the arguments of pipelines.load."""
+
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    offload: Offload = "none"
+    vae_tiling: Tiling = False
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """For a command with parameters that are groups: each of their fields becomes an option of the command's own."""
+    hints = get_type_hints(command, include_extras=True)
+    options: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            options.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = kind
+        inner = get_type_hints(kind, include_extras=True)
+        options += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=inner[f.name])
+            for f in fields(kind)
+        ]
+
+    @functools.wraps(command)
+    def flat(**given: Any) -> None:
+        values = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in groups.items()}
+        command(**given, **values)
+
+    flat.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    flat.__annotations__ = {option.name: option.annotation for option in options}
+    return flat
+
+
 # --------------------------------------------------------------------------------------------- from text to values
 
 
-def job_of(ctx: typer.Context, model: str, json: bool, force: bool, **load: Any) -> Any:
+def job_of(ctx: typer.Context, model: str, json: bool, force: bool, load: Load | None = None) -> Any:
     from ..job import Job
 
     words = [word for word in ctx.find_root().obj or [ctx.info_name] if word not in ("--json", "--force", "-f")]
-    return Job(model, load, force=force, json=json, command=shlex.join(["enhance-a-video", *map(str, words)]))
-
-
-def settings_of(
-    strength: float | None, temperature: float | None, policy: Path | None, start: float | None, end: float | None
-) -> Settings:
-    """Settings from flags; those that were not given keep their defaults."""
-    from ..settings import Settings
-
-    if policy is not None and policy.suffix != ".json":
-        raise SettingsError(f"--policy {policy}: give the file of a profile, .json; enhance-a-video tune writes one.")
-    given = {"strength": strength, "temperature": temperature, "policy": policy, "start": start, "end": end}
-    return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    command = shlex.join(["enhance-a-video", *map(str, words)])
+    return Job(model, asdict(load) if load else {}, force=force, json=json, command=command)
 
 
 def panel_of(text: str) -> tuple[str, Settings]:
@@ -129,25 +215,6 @@ def pairs_of(flag: str, texts: list[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
-
-
-def options_of(
-    negative: str | None,
-    steps: int | None,
-    width: int | None,
-    height: int | None,
-    frames: int | None,
-    fps: float | None,
-    guidance: float | None,
-    image: Path | None,
-    extra: list[str] | None,
-) -> dict[str, Any]:
-    """The options of pipelines.generate that were given."""
-    given = {
-        "negative": negative, "steps": steps, "width": width, "height": height, "frames": frames, "fps": fps,
-        "guidance": guidance, "image": _picture(image), "extra": pairs_of("--set", extra or []) or None,
-    }  # fmt: skip
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _picture(path: Path | None) -> Any:

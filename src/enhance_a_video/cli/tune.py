@@ -6,6 +6,7 @@ import json as jsonlib
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,30 +17,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from .app import app, err
-from .options import (
-    Device,
-    Dtype,
-    Extra,
-    Frames,
-    Guidance,
-    Height,
-    Json,
-    Model,
-    Negative,
-    Offload,
-    Steps,
-    Tiling,
-    Width,
-    options_of,
-)
+from .options import Clip, Json, Load, Model, grouped
 
 if TYPE_CHECKING:
     from ..tune import Confirmation, Result
 
 
 @app.command()
+@grouped
 def tune(
     ctx: typer.Context,
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run, continued where it has one.")] = Path(
         "enhance-a-video-tune"
     ),
@@ -71,17 +59,8 @@ def tune(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; several have one CPU thread each, and a GPU each in turn.")
     ] = 1,
-    negative: Negative = None,
-    steps: Steps = None,
-    width: Width = None,
-    height: Height = None,
-    frames: Frames = None,
-    guidance: Guidance = None,
-    extra: Extra = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    offload: Offload = "none",
-    vae_tiling: Tiling = False,
+    clip: Clip,
+    load: Load,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the --profile that is there.")] = False,
     json: Json = False,
 ) -> None:
@@ -99,8 +78,7 @@ def tune(
     own, others = room.chosen_prompts(model, prompts, clips, confirm, first)
     asked = room.Tuning(
         model, own, others, method=method, reward=reward, budget=budget, groups=groups, times=times, seed=seed,
-        load={"dtype": dtype, "device": device, "offload": offload, "vae_tiling": vae_tiling},
-        options=options_of(negative, steps, width, height, frames, None, guidance, None, extra), workers=workers,
+        load=asdict(load), options=clip.options(), workers=workers,
         scenes=first is not None,
     )  # fmt: skip
     words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])
