@@ -15,6 +15,8 @@ from enhance_a_video import enhance, video
 from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
 from enhance_a_video.intensity import site_mass
 from enhance_a_video.parallel import Shards, gathered
+from enhance_a_video.policy import Constant, Trust
+from enhance_a_video.seam import Residual
 
 ALWAYS = {"start": 0.0, "end": 1.0}
 CASES = {  # (degrees, frames, sites): with 3 frames the cut goes through the middle of one
@@ -23,6 +25,8 @@ CASES = {  # (degrees, frames, sites): with 3 frames the cut goes through the mi
     "ulysses, a cut frame": ({"ulysses_degree": 2}, 3, 7),
     "ring, exact": ({"ring_degree": 2}, 3, None),
 }
+
+TRUST = Trust(Constant(3.0), 0.05)
 
 
 def the_model(degrees=()):
@@ -60,8 +64,13 @@ def worker(rank, port, folder):
         model.enable_parallelism(config=ContextParallelConfig(**degrees))
         output, summary = enhanced(model, frames, sites, attention_maps=True)
         found[name] = {"output": output, "gain": summary.gain, "maps": summary.attention_maps}
+    model = the_model()
+    model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
+    with enhance(model, policy=TRUST):
+        found["trust"] = run(model, TINY["wan"].inputs())
     query = noise(2, 2, 8 * 4, 8)
     part = query[:, :, (0, 20)[rank] : (20, 32)[rank]]  # uneven parts
+    found["share"] = Residual(part, 2 * part[..., :5] + 1, Shards(rank, 2, dist.group.WORLD, uneven=True)).share(2)
     found["uneven"] = gathered(part, part, 4, 3, Shards(rank, 2, dist.group.WORLD, uneven=True))[0]
     try:
         gathered(part[:, :, :7], part[:, :, :7], 4, 3, Shards(rank, 2, dist.group.WORLD))
@@ -94,6 +103,16 @@ def test_two_processes_equal_one(ranks, name):
         assert (found[name]["output"] - expected).abs().max() <= 1e-5 * expected.abs().max()
         assert abs(found[name]["gain"] - summary.gain).max() <= 1e-6 and (summary.gain > 1).all()
         assert abs(found[name]["maps"] - summary.attention_maps).max() <= 1e-6
+
+
+def test_a_trust_region_is_that_of_the_whole_video(ranks):
+    model, query = the_model(), noise(2, 2, 8 * 4, 8)
+    with enhance(model, policy=TRUST) as handle:
+        expected = run(model, TINY["wan"].inputs())
+    assert (handle.summary().gain < 3).all()
+    for found in ranks:
+        assert (found["trust"] - expected).abs().max() <= 1e-5 * expected.abs().max()
+        assert torch.allclose(found["share"], Residual(query, 2 * query[..., :5] + 1).share(2), rtol=1e-5)
 
 
 def test_uneven_parts_are_put_together(ranks):

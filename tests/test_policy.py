@@ -20,11 +20,13 @@ from enhance_a_video.policy import (
     Strength,
     Target,
     Temperature,
+    Trust,
     Unclipped,
     Window,
     from_dict,
     names,
     needs_progress,
+    needs_share,
     read_profile,
     strength_of,
     temperature_of,
@@ -36,19 +38,19 @@ frames = st.integers(2, 81)
 mass = st.floats(0, 1, width=32)
 
 
-def at(num_frames, layer=0.5, progress=float("nan")):
-    return Moment(num_frames, layer=torch.tensor(layer), progress=torch.tensor(progress))
+def at(num_frames, layer=0.5, progress=float("nan"), share=0.3):
+    return Moment(num_frames, torch.tensor(layer), torch.tensor(progress), torch.tensor([share]))
 
 
-def gain(policy, mass=0.8, layer=0.5, progress=0.5, num_frames=9):
-    return policy(torch.tensor([mass]), at(num_frames, layer, progress)).item()
+def gain(policy, mass=0.8, layer=0.5, progress=0.5, num_frames=9, share=0.3):
+    return policy(torch.tensor([mass]), at(num_frames, layer, progress, share)).item()
 
 
 NETWORK = Network(first=((0.5, -1.0, 0.3, 0.2, 0.1, 0.0, 1.0, 0.1), (1.0,) * 8), second=(0.7, -0.4, 0.05), most=0.6)
 EVERY = [
     Strength(0.7), Temperature(4.0), Unclipped(0.2), Constant(1.3), Even(0.5), Target(0.85, 0.5),
     Window(Constant(1.4), 0.2, 0.6, "cosine"), Depths(Window(Strength(0.5), end=0.7), (0.0, 1.0, 1.0, 0.0)),
-    Grid(((0.1, 0.2, 0.0), (-0.3, 0.4, 0.5))), NETWORK,
+    Grid(((0.1, 0.2, 0.0), (-0.3, 0.4, 0.5))), NETWORK, Trust(Window(Strength(0.7), end=0.7), 0.05),
 ]  # fmt: skip
 
 
@@ -179,6 +181,29 @@ def test_a_network_is_what_its_docstring_says(mass, layer, progress, num_frames)
     assert 1 - NETWORK.most <= expected <= 1 + NETWORK.most
 
 
+@given(
+    mass=mass, inner=st.floats(0, 4, width=32), bound=st.just(0.0) | st.floats(1e-3, 2),
+    share=st.just(0.0) | st.floats(1e-3, 50),
+)  # fmt: skip
+def test_trust_bounds_the_change_and_nothing_else(mass, inner, bound, share):
+    found, wanted = gain(Trust(Constant(inner), bound), mass, share=share), gain(Constant(inner), mass)
+    slack = 1e-6 * (1 + abs(wanted))  # what rounding 1 + excess to fp32 may move
+    assert abs(found - 1) * share <= bound * (1 + 1e-5) + slack * share
+    assert abs(found - 1) <= abs(wanted - 1) + slack and (found - 1) * (wanted - 1) >= -slack
+    if abs(wanted - 1) * share < bound * (1 - 1e-5):
+        assert found == pytest.approx(wanted, abs=slack)
+    elif bound and share:
+        assert abs(found - 1) * share == pytest.approx(bound, rel=1e-4, abs=slack * share)
+
+
+def test_trust_asks_for_the_share_wherever_it_is():
+    inside = Window(Depths(Trust(Constant(1.3)), (1.0, 0.5)), end=0.5)
+    assert [to_dict(p)["name"] for p in EVERY if needs_share(p)] == ["trust"] and needs_share(inside)
+    assert not needs_share(Window(Constant(1.1))) and not needs_share(lambda mass, moment: mass)
+    with pytest.raises(SettingsError, match="share"):
+        Trust(Constant(1.3))(torch.ones(1), Moment(9, 0.5, torch.tensor(0.5)))
+
+
 @pytest.mark.parametrize("policy", EVERY, ids=lambda p: type(p).__name__)
 def test_policies_work_on_batches_sample_by_sample(policy):
     masses, moment = torch.tensor([0.2, 0.7, 0.95]), at(9, 0.6, 0.4)
@@ -226,6 +251,8 @@ def test_whole_numbers_from_json_are_numbers():
         ({"name": "window", "of": {"name": "constant", "gain": 2}, "start": 0.6, "end": 0.5}, "smaller than"),
         ({"name": "window", "of": {"name": "constant", "gain": 2}, "shape": "round"}, "step, cosine or rise"),
         ({"name": "window", "of": 3}, "policy"),
+        ({"name": "trust", "of": {"name": "constant", "gain": 2}, "bound": -0.1}, "at least 0"),
+        ({"name": "trust", "bound": 0.1}, r"needs \['of'\]"),
         ({"name": "depths", "of": {"name": "constant", "gain": 2}, "weights": [1]}, "2 or more numbers"),
         ({"name": "grid", "strengths": [[0, 1], [0]]}, "give 2 numbers"),
         ({"name": "grid", "strengths": []}, "a row for each depth"),
@@ -265,6 +292,6 @@ def test_a_policy_decides_itself_when_it_acts():
 
 
 def test_some_ask_how_far_the_denoising_is():
-    asking = {"window", "depths", "grid", "network"}  # this Depths has a Window inside
+    asking = {"window", "depths", "grid", "network", "trust"}  # this Depths and this Trust have a Window inside
     assert {to_dict(policy)["name"] for policy in EVERY if needs_progress(policy)} == asking
     assert not needs_progress(Depths(Constant(1.1), (0.0, 1.0))) and not needs_progress(lambda mass, moment: mass)

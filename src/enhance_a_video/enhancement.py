@@ -25,13 +25,13 @@ from .errors import (
     TokenLayoutError,
     UnsupportedModelError,
 )
-from .families import Family, attention_modules, chosen, denoisers, family_of, scaled_module, unwrapped
+from .families import Family, attention_modules, block_around, chosen, denoisers, family_of, scaled_module, unwrapped
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
 from .parallel import Shards, gathered
-from .policy import Moment, needs_progress, to_dict
+from .policy import Moment, needs_progress, needs_share, to_dict
 from .record import Recorder, Summary
 from .schedule import progress_of
-from .seam import KernelCall, Rows, Seam
+from .seam import Entrance, KernelCall, Residual, Rows, Seam
 from .settings import Layers, Settings
 
 
@@ -166,8 +166,11 @@ class _Denoiser:
         names = chosen(list(modules), self.settings.layers, name)
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
+        self.asks_share = needs_share(self.settings.gain_policy)
         self.layers = [_Layer(n, i, depths[n], self) for i, n in enumerate(names)]
         self.seams = [Seam(modules[w.name], w, scaled_module(model, self.family, w.name)) for w in self.layers]
+        blocks = [block_around(model, self.family, n) for n in names] if self.asks_share else []
+        self.entrances = [Entrance(b, self.family.tokens.argument or 0) for b in {id(b): b for b in blocks}.values()]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = _with_tensors(self.settings.gain_policy, self.device)
         self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
@@ -178,9 +181,13 @@ class _Denoiser:
         _strip(self.model)
         for seam in self.seams:
             seam.attach(shared=self._shared(seam.module))
+        for entrance in self.entrances:  # after the seams: a block may itself be one
+            entrance.attach()
         self.hook = self.model.register_forward_pre_hook(_Hook(self), with_kwargs=True)
 
     def detach(self) -> None:
+        for entrance in self.entrances:
+            entrance.detach()
         for seam in self.seams:
             seam.detach()
         if self.hook is not None:
@@ -326,6 +333,7 @@ class _Layer:
         self.name, self.denoiser = name, denoiser
         self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
         self.scaled_later = denoiser.family.scale_at is not None
+        self.asks_share = denoiser.asks_share
         self.attend = None if denoiser.enhancement.alternative is None else self._attend
         self.index = torch.tensor(index, device=denoiser.device)
         self.depth = torch.tensor(depth, device=denoiser.device)
@@ -375,7 +383,7 @@ class _Layer:
         return alternative.attend(call, amount, now.num_frames)
 
     @_timed
-    def gain(self, seen: list[tuple[Tensor, Tensor | None] | None]) -> Tensor | None:
+    def gain(self, seen: list[tuple[Tensor, Tensor | None] | None], residual: Residual | None = None) -> Tensor | None:
         """What look() saw, call by call -> gain (B,) or (1,); None = leave the output alone."""
         denoiser = self.denoiser
         settings, policy, now = denoiser.settings, denoiser.policy, denoiser.now
@@ -387,7 +395,11 @@ class _Layer:
         if not settings.per_sample:
             mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
         moment = Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
+        if residual is not None:
+            moment = dataclasses.replace(moment, share=residual.share(len(mass)))  # (B,) or (1,)
         gain = torch.where(now.active, policy(mass, moment), 1.0)
+        if moment.share is not None:  # each site has that of its sample
+            moment = dataclasses.replace(moment, share=moment.share.repeat_interleave(masses.numel() // len(mass)))
         clipped = policy(masses.flatten(), moment) <= 1.0  # (B*n,)
         denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
         maps = [look[1] for look in looks if look[1] is not None]

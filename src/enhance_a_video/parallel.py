@@ -49,6 +49,13 @@ class Shards:
         return sum(every[: self.rank]), sum(every)
 
 
+def summed(x: Tensor, shards: Shards) -> Tensor:
+    """The sum of x over the ranks, on every rank."""
+    x = x.clone()
+    dist.all_reduce(x, group=shards.group)
+    return x
+
+
 def gathered(query: Tensor, key: Tensor, num_frames: int, sites: int | None, shards: Shards) -> tuple[Tensor, Tensor]:
     """This rank's query and key (B, H, L, D) -> those of the whole video at n sites, (B, H, T, n, D), on every rank.
 

@@ -171,14 +171,41 @@ def scaled_module(model: nn.Module, family: Family, attention: str) -> nn.Module
     """
     if family.scale_at is None:
         return None
-    if family.scale_at.startswith("."):
-        name = attention + family.scale_at
-    else:
-        name = ".".join(part for part in (attention.rpartition(".")[0], family.scale_at) if part)
+    name = _scaled_name(family, attention)
     try:
         return model.get_submodule(name)
     except AttributeError:
         raise NoLayersError(f"{type(model).__name__}: there is no module {name}, which is to be scaled") from None
+
+
+def _scaled_name(family: Family, attention: str) -> str:
+    """The name of the module that is scaled."""
+    if family.scale_at is None:
+        return attention
+    if family.scale_at.startswith("."):
+        return attention + family.scale_at
+    return ".".join(part for part in (attention.rpartition(".")[0], family.scale_at) if part)
+
+
+def block_around(model: nn.Module, family: Family, attention: str) -> nn.Module:
+    """The block whose residual stream an attention module is added to: the nearest module around the one that is scaled
+    which is called itself (lists of modules and mere holders of parameters are not).
+
+    Raises UnsupportedModelError where that is the whole model.
+    """
+    scaled = name = _scaled_name(family, attention)
+    while name:
+        name = name.rpartition(".")[0]
+        block = model.get_submodule(name)
+        if type(block).forward is not nn.Module.forward and not isinstance(block, nn.Sequential):
+            break
+    if not name:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: the policy asks for the attention's share of its block's residual stream, but "
+            f"{scaled} is in no block, only in the model itself. Use a policy that does not ask for that, or leave "
+            "this layer out with layers=..."
+        )
+    return block
 
 
 def chosen(names: list[str], layers: Layers, model: str) -> list[str]:

@@ -1,7 +1,7 @@
 """From cross-frame mass to gain: small pure functions that never know the model.
 
 base.py says what a policy is; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
-sets itself, learned.py what is searched or learned, profile.py files of them.
+sets itself, trust.py bounds what a gain may change, learned.py what is searched or learned, profile.py files of them.
 """
 
 from .adaptive import Even, Target
@@ -14,12 +14,14 @@ from .base import (
     from_dict,
     names,
     needs_progress,
+    needs_share,
     to_dict,
 )
 from .learned import Grid, Network
 from .method import Constant, Strength, Temperature, Unclipped, strength_of, temperature_of
 from .profile import Profile, read_profile
 from .shapes import Depths, Window
+from .trust import Trust
 
 __all__ = [
     "DEFAULT_END",
@@ -36,11 +38,13 @@ __all__ = [
     "Strength",
     "Target",
     "Temperature",
+    "Trust",
     "Unclipped",
     "Window",
     "from_dict",
     "names",
     "needs_progress",
+    "needs_share",
     "read_profile",
     "strength_of",
     "temperature_of",

@@ -9,8 +9,9 @@ query_key.py says at which names, or where else, query and key are seen.
 docs/architecture.md compares this with the other ways, measured.
 """
 
-from .hold import Seam, carrier_of
+from .hold import Entrance, Seam, carrier_of
 from .layer import scaled
+from .residual import Residual
 from .watch import KernelCall, Rows, Tokens, Watch
 
-__all__ = ["KernelCall", "Rows", "Seam", "Tokens", "Watch", "carrier_of", "scaled"]
+__all__ = ["Entrance", "KernelCall", "Residual", "Rows", "Seam", "Tokens", "Watch", "carrier_of", "scaled"]

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import NoLayersError, UnsupportedModelError
 from ..query_key import Outputs
-from .layer import NOTES, enhanced_class, kernels_of, noting_class, scaling_class
+from .layer import NOTES, enhanced_class, entering_class, kernels_of, noting_class, scaling_class
 from .watch import WATCH, Watch
 
 
@@ -102,23 +102,48 @@ class Seam:
             self.shared = None
 
 
+class Entrance:
+    """The block around watched layers: attach() keeps the stream that enters it for them, detach() undoes that.
+
+    argument: which of the tensors that its forward gets is the stream. A block that is itself watched or scaled has to
+    be so before, and given back after this.
+    """
+
+    def __init__(self, block: nn.Module, argument: int = 0):
+        self.block, self.argument = block, argument
+        self.original: Any = None
+
+    def attach(self) -> None:
+        """Watch what enters the block."""
+        self.original = type(self.block)
+        entering: Any = entering_class(self.original, self.argument)
+        _register_like(self.original, entering)
+        self.block.__class__ = entering
+
+    def detach(self) -> None:
+        """Give the block its own class back. Safe to call twice."""
+        original, self.original = self.original, None
+        if original is not None:
+            self.block.__class__ = original
+
+
 def carrier_of(module: nn.Module) -> Any:
     """What computes a module's attention: its processor, or itself."""
     return getattr(module, "processor", module)
 
 
 def _register_like(original: type, enhanced: type) -> None:
-    """Guidance by perturbation and layer skipping look a processor up by its class in a register of diffusers."""
+    """Guidance by perturbation, layer skipping and step caches look classes up in registers of diffusers."""
     if "diffusers" not in sys.modules:
         return
     try:
-        from diffusers.hooks._helpers import AttentionProcessorRegistry
+        from diffusers.hooks._helpers import AttentionProcessorRegistry, TransformerBlockRegistry
     except ImportError:  # private; not every version has it
         return
-    AttentionProcessorRegistry._register()
-    known = AttentionProcessorRegistry._registry
-    if original in known:
-        known[enhanced] = known[original]
+    for register in (AttentionProcessorRegistry, TransformerBlockRegistry):
+        register._register()
+        if original in register._registry:
+            register._registry[enhanced] = register._registry[original]
 
 
 def _give_back(watched: Any, original: type) -> None:

@@ -11,6 +11,7 @@ from ..errors import TokenLayoutError, UnsupportedModelError
 from ..parallel import Shards
 from ..query_key import KNOWN_KERNELS, Kernel, Outputs
 from .kernel import kernels_called, look, observed_copy_of
+from .residual import Residual, video_of
 from .watch import WATCH, Rows, Watch, running
 
 
@@ -86,11 +87,10 @@ def enhanced_class(original: type, kernels: tuple[Kernel, ...]) -> type:
                 f"{watch.name}: {original.__name__} returned without {missed}, so there was nothing to see. Leave this "
                 "layer out with layers=..."
             )
-        gain = watch.gain(seen) if seen else None
-        if gain is None or watch.scaled_later:
-            call.late = gain
+        if watch.scaled_later:
+            call.late = seen
             return output
-        return scaled(output, gain, watch.rows(), watch.tokens.argument or 0)
+        return _scaled_by_gain(output, watch, seen)
 
     return _subclass(original, {**functions, function.__name__: watched})
 
@@ -158,25 +158,78 @@ def scaling_class(original: Any) -> type:
     def forward(self, *args, **kwargs):
         output = function(self, *args, **kwargs)
         watch = getattr(self, WATCH)
-        gain = _late_gain(watch)
-        return output if gain is None else scaled(output, gain, watch.rows(), watch.tokens.argument or 0)
+        return _scaled_by_gain(output, watch, _seen_by_now(watch))
 
     return _subclass(original, {"forward": forward})
 
 
-def _late_gain(watch: Watch) -> Tensor | None:
-    """The gain for a module that is scaled in place of the layer, after it or inside it."""
+def _seen_by_now(watch: Watch) -> list[Any]:
+    """What was seen in the layer in whose place a module is scaled, which runs after it or inside it."""
     call = running()
     if call.watch is not watch:  # after it
-        gain, call.late = call.late, None
-        return gain
+        seen, call.late = call.late, None
+        return seen or []
     if not call.seen and not watch.tokens.skips:
         raise UnsupportedModelError(
             f"{watch.name}: the module that is to be scaled ran before query and key were seen, so it is not what "
             "follows the attention. Name another one."
         )
     call.done = True
-    return watch.gain(call.seen) if call.seen else None
+    return call.seen
+
+
+def _scaled_by_gain(output: Any, watch: Any, seen: list[Any]) -> Any:
+    """The output, its video scaled by what the watch says to what was seen; as it is where that is nothing."""
+    if not seen:
+        return output
+    rows, part = watch.rows(), watch.tokens.argument or 0
+    if getattr(watch, "asks_share", False):
+        gain = watch.gain(seen, _residual(output, watch, rows, part))
+    else:
+        gain = watch.gain(seen)
+    return output if gain is None else scaled(output, gain, rows, part)
+
+
+def _residual(output: Any, watch: Watch, rows: Rows, part: int) -> Residual:
+    """What the layer puts out and the stream of the block that is running."""
+    call = running()
+    if call.stream is None:
+        raise UnsupportedModelError(
+            f"{watch.name} ran outside of its block, so its share of the residual stream cannot be measured. Use a "
+            "policy that does not ask for it, or leave this layer out with layers=..."
+        )
+    return Residual(video_of(output, rows, part), call.stream, call.shards)
+
+
+@functools.cache
+def entering_class(original: Any, argument: int) -> type:
+    """The subclass of a block that keeps the stream that enters it, while it runs: its tensor number `argument`.
+
+    Both ways in are watched: a compiled block is entered by its forward, and one whose forward was replaced (step
+    caches and offloading do that, at the instance) by its __call__.
+    """
+    names = tuple(inspect.signature(original.forward).parameters)[1:]  # without self
+
+    def keeping(function: Any) -> Any:
+        @functools.wraps(function)
+        def entered(self, *args, **kwargs):
+            call = running()
+            around, call.stream = call.stream, _tensor(argument, names, args, kwargs)
+            try:
+                return function(self, *args, **kwargs)
+            finally:
+                call.stream = around
+
+        return entered
+
+    return _subclass(original, {"forward": keeping(original.forward), "__call__": keeping(original.__call__)})
+
+
+def _tensor(argument: int, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """That of the tensors among a forward's arguments, in the order of its definition."""
+    given = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
+    tensors = [value for value in given if isinstance(value, Tensor)]
+    return tensors[argument] if argument < len(tensors) else None
 
 
 def _subclass(original: type, functions: dict[str, Any]) -> type:

@@ -61,7 +61,8 @@ class Watch(Protocol):
         """What look() returned, once for each kernel call -> gain (B,) or (1,), or None = leave the output alone."""
 
     # A watch may have one thing more, to compute what the kernel would: attend(call, seen) with a KernelCall and what
-    # look() returned -> (B, H, L, D), or None = the kernel's own.
+    # look() returned -> (B, H, L, D), or None = the kernel's own. And asks_share: then gain(seen, residual) also gets a
+    # Residual, for which the block around the layer has to be watched too (Entrance).
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ class _Call:
     query: Tensor | None = None  # what the modules put out at which query and key are seen
     key: Tensor | None = None
     seen: list[Any]
-    late: Tensor | None = None  # the gain, until the module that is to be scaled by it has run
+    late: list[Any] | None = None  # what was seen, until the module that is to be scaled has run
     done: bool = False  # whether that was one inside the layer
+    stream: Tensor | None = None  # what entered the innermost of the watched blocks that are running
 
 
 class _CallInThread(_Call, threading.local):
