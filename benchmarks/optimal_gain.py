@@ -19,6 +19,7 @@ from torch import Tensor
 
 from enhance_a_video import enhance, pipelines
 from enhance_a_video.policy import DEFAULT_STRENGTH, Moment, Strength
+from enhance_a_video.stats import interval
 from enhance_a_video.toy import world
 from enhance_a_video.toy.architectures import ARCHITECTURES, Architecture
 from enhance_a_video.toy.recipe import text_states
@@ -109,7 +110,8 @@ def table(denoiser: Denoiser) -> list[str]:
         slope, curvature, loss = found["slope"], found["curvature"].mean(0), found["loss"].mean()
         curvature = np.maximum(curvature, 1e-9)
         best = 1 - slope.mean(0) / curvature
-        half = 1.96 * slope.std(0, ddof=1) / np.sqrt(len(slope)) / curvature
+        spans = [interval(column) for column in (1 - slope / curvature).T]
+        half = [(high - low) / 2 for low, high in spans]
         won = (slope.mean(0) ** 2 / (2 * curvature)).sum() / loss
         cells = [f"{b:.2f} ± {h:.2f}" for b, h in zip(best, half, strict=True)]
         method = found["method"].mean() / loss - 1
@@ -122,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="wan")
-    parser.add_argument("--clips", type=int, default=48)
+    parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     lines = table(Denoiser(args.model, ARCHITECTURES[args.architecture], args.clips))
