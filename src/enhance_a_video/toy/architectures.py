@@ -45,7 +45,7 @@ class Architecture:
     read: str  # the transformer's block off whose output the truth is read in training
     tokens: Callable[[Any, int], Tensor]  # that output, batch size -> (B, tokens, width), frame after frame
     pipeline: Callable[..., Any]  # of transformer, vae, text_encoder, tokenizer
-    guidance: float  # the best of 2.5, 4, 6 and 9
+    guidance: float  # the best of several on held-out prompts (the models' cards)
     lengths: tuple[int, ...] = (32,)  # padded text lengths met in training
     frames: int = world.FRAMES
     fps: float = world.FPS
@@ -167,7 +167,7 @@ JOINT = Architecture(
     name="joint", codec=CLIPS, build=build_joint_transformer, predict=_predict_joint, noisy=_flow,
     read="single_transformer_blocks.1", tokens=lambda output, batch: output[0],
     pipeline=_joint_pipeline,
-    guidance=4.0, extra={"max_sequence_length": 32},
+    guidance=2.5, extra={"max_sequence_length": 32},
 )  # fmt: skip
 TEMPORAL = Architecture(
     name="temporal", codec=FRAMES, build=build_temporal_transformer, predict=_predict_temporal, noisy=_diffusion,
