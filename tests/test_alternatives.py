@@ -1,13 +1,12 @@
 """What the method is compared with, against attention written out in float64 in the real classes."""
 
+import importlib.util
 import json
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusers.models import attention_processor
-from diffusers.models.transformers import transformer_hunyuan_video, transformer_motif_video, transformer_wan
 from tiny_models import TINY, H, T, W, run
 
 from enhance_a_video.alternatives import (
@@ -26,12 +25,17 @@ from enhance_a_video.settings import Settings
 
 S = H * W
 # name -> (the module whose kernel is written out again, the kernel's name in it, how many tokens precede the video)
-MODELS = {
-    "wan": (transformer_wan, "dispatch_attention_fn", 0),
-    "motif_video": (transformer_motif_video, "dispatch_attention_fn", 0),
-    "hunyuan": (transformer_hunyuan_video, "dispatch_attention_fn", 0),
-    "cogvideox_5b": (attention_processor, "F", S),
-    "latte": (attention_processor, "F", 0),
+HOMES = {
+    "wan": ("transformers.transformer_wan", "dispatch_attention_fn", 0),
+    "motif_video": ("transformers.transformer_motif_video", "dispatch_attention_fn", 0),
+    "hunyuan": ("transformers.transformer_hunyuan_video", "dispatch_attention_fn", 0),
+    "cogvideox_5b": ("attention_processor", "F", S),
+    "latte": ("attention_processor", "F", 0),
+}
+MODELS = {  # those that the installed diffusers has
+    name: (importlib.import_module(f"diffusers.models.{home}"), *rest)
+    for name, (home, *rest) in HOMES.items()
+    if importlib.util.find_spec(f"diffusers.models.{home}")
 }
 CHANGES = [LogitTemperature(tau=1.6), CfiTemperature(strength=2.0, sites=None), MapScaling(strength=2.0, sites=None)]
 

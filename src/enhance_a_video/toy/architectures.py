@@ -173,6 +173,6 @@ TEMPORAL = Architecture(
     name="temporal", codec=FRAMES, build=build_temporal_transformer, predict=_predict_temporal, noisy=_diffusion,
     read="temporal_transformer_blocks.1", tokens=_over_time,
     pipeline=_temporal_pipeline,
-    guidance=4.0, frames=FRAMES.latent[1], fps=world.FPS / FRAMES.every, extra={"clean_caption": False},
+    guidance=2.5, frames=FRAMES.latent[1], fps=world.FPS / FRAMES.every, extra={"clean_caption": False},
 )  # fmt: skip
 ARCHITECTURES = {row.name: row for row in (WAN, JOINT, TEMPORAL)}
