@@ -65,7 +65,7 @@ class Team(Generic[T, R]):
                 task, lost = busy.pop(member), ""
                 try:
                     answer = member.recv()
-                except EOFError:
+                except (EOFError, ConnectionError):
                     answer, (lost, member) = None, self._replaced(member)
                 if isinstance(answer, BaseException):
                     raise answer
@@ -113,7 +113,7 @@ def _serve(tasks: Connection, number: int, work: Callable[[Any, int], Any]) -> N
     while True:
         try:
             task = tasks.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         try:
             tasks.send(work(task, number))
