@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -558,7 +560,9 @@ def run(command, monkeypatch):
 def test_the_command_serves_and_then_prints_results(tmp_path, run):
     folder = folder_of_folders(tmp_path / "clips", 2)
     words = [sys.executable, "-m", "enhance_a_video.cli", "vote", str(folder), "--port", "0", "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    with subprocess.Popen(words, **pipes, **heard) as process:  # where the tests run in the background, it is ignored
         try:
             told = json.loads(process.stdout.readline())
             assert told["command"] == "vote" and told["pairs"] == 2 and told["url"].startswith("http://127.0.0.1:")
