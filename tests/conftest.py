@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never asks the network
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import json
+import signal
 
 import pytest
 import torch
@@ -118,6 +119,12 @@ def tiny_pipe(tiny_folder):
     pipe = WanPipeline.from_pretrained(tiny_folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture
+def hearing():
+    """Arguments of Popen for a process that hears Ctrl+C, also where the tests run in the background and ignore it."""
+    return {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
 
 
 @pytest.fixture

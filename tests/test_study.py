@@ -1,7 +1,6 @@
 """A study end to end on the tiny folder: run, killed, resumed, with workers that die, reported."""
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -112,12 +111,10 @@ def test_a_study_from_its_file_to_its_report(command, tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_killed_or_stopped_it_goes_on_and_nothing_is_made_twice(tiny_folder, tmp_path, how):
+def test_killed_or_stopped_it_goes_on_and_nothing_is_made_twice(tiny_folder, tmp_path, hearing, how):
     file = write(tmp_path / "s.yaml", data_of(tiny_folder, options={"steps": 8}))
     words = [sys.executable, "-m", "enhance_a_video.cli", "study", file, "--out", tmp_path / "out"]
-    # where the tests run in the background, Ctrl+C is ignored
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
-    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **heard)
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **hearing)
     try:
         while running.poll() is None and stored(tmp_path / "out") < 2:
             time.sleep(0.02)

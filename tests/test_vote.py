@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -557,12 +555,11 @@ def run(command, monkeypatch):
     return command
 
 
-def test_the_command_serves_and_then_prints_results(tmp_path, run):
+def test_the_command_serves_and_then_prints_results(tmp_path, run, hearing):
     folder = folder_of_folders(tmp_path / "clips", 2)
     words = [sys.executable, "-m", "enhance_a_video.cli", "vote", str(folder), "--port", "0", "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
-    with subprocess.Popen(words, **pipes, **heard) as process:  # where the tests run in the background, it is ignored
+    with subprocess.Popen(words, **pipes, **hearing) as process:
         try:
             told = json.loads(process.stdout.readline())
             assert told["command"] == "vote" and told["pairs"] == 2 and told["url"].startswith("http://127.0.0.1:")

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
-from .policy import DEFAULT_STRENGTH, Moment
+from .policy import DEFAULT_STRENGTH, Constant
 from .seam import KernelCall
 from .settings import Layers, Settings
 
@@ -89,7 +89,7 @@ class LogitTemperature(Alternative):
     @property
     def watching(self) -> Settings:
         return Settings(
-            policy=_Always(float(self.tau)), start=self.start, end=self.end, layers=self.layers, observe_only=True,
+            policy=Constant(float(self.tau)), start=self.start, end=self.end, layers=self.layers, observe_only=True,
             attention_maps=self.attention_maps,
         )  # fmt: skip
 
@@ -161,16 +161,6 @@ def alternative_from_dict(data: Mapping[str, Any]) -> Alternative:
     if "layers" in values:
         values["layers"] = Settings.from_dict({"layers": values["layers"]}).layers
     return kind(**values)
-
-
-@dataclass(frozen=True)
-class _Always:
-    """One number whatever the mass."""
-
-    number: float | Tensor
-
-    def __call__(self, mass: Tensor, moment: Moment) -> Tensor:
-        return torch.zeros_like(mass) + self.number  # (B,)
 
 
 # ------------------------------------------------------------------------------------------------ the attention

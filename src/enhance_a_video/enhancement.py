@@ -376,11 +376,15 @@ class _Layer:
         alternative = denoiser.enhancement.alternative
         if alternative is None or seen is None or now is None or not bool(now.active):
             return None
-        mass = seen[0].mean(1)  # (B,)
-        if not denoiser.settings.per_sample:
-            mass = mass.mean(0, keepdim=True)  # (1,)
-        amount = denoiser.policy(mass, Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress))
+        amount = denoiser.policy(*self._asked(seen[0], now))
         return alternative.attend(call, amount, now.num_frames)
+
+    def _asked(self, masses: Tensor, now: _Now) -> tuple[Tensor, Moment]:
+        """What a policy is asked with: the mass (B,) or (1,) of the sites' masses (B, n), and the moment."""
+        mass = masses.mean(1)  # (B,)
+        if not self.denoiser.settings.per_sample:
+            mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
+        return mass, Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
 
     @_timed
     def gain(self, seen: list[tuple[Tensor, Tensor | None] | None], residual: Residual | None = None) -> Tensor | None:
@@ -391,10 +395,7 @@ class _Layer:
         if now is None or not looks:
             return None
         masses = looks[0][0] if len(looks) == 1 else torch.cat([look[0] for look in looks])  # (B, n)
-        mass = masses.mean(1)  # (B,)
-        if not settings.per_sample:
-            mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
-        moment = Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
+        mass, moment = self._asked(masses, now)
         if residual is not None:
             moment = dataclasses.replace(moment, share=residual.share(len(mass)))  # (B,) or (1,)
         gain = torch.where(now.active, policy(mass, moment), 1.0)

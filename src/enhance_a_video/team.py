@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -100,14 +101,10 @@ class Team(Generic[T, R]):
 
 def _serve(tasks: Connection, number: int, work: Callable[[Any, int], Any]) -> None:
     """A worker process: makes what it is given, until nothing comes or the parent is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    os.dup2(2, 1)  # what a library prints must not get between the parent's JSON
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    become_worker()
     import cv2
     import torch
-    import tqdm
 
-    tqdm.tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     while True:
@@ -121,8 +118,19 @@ def _serve(tasks: Connection, number: int, work: Callable[[Any, int], Any]) -> N
             tasks.send(error)
 
 
+def become_worker() -> None:
+    """The first steps of a worker process, whoever it works for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.dup2(2, 1)  # what a library prints must not get between the parent's JSON
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    with suppress(ImportError):  # its own lock is a semaphore of the system, which a killed process leaves behind
+        import tqdm
+
+        tqdm.tqdm.set_lock(threading.RLock())
+
+
 def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would go on with its task for nobody."""
+    """A worker whose parent was killed would go on with its task for nobody, holding its device."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

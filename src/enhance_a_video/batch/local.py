@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import connection
 from typing import Any
 
+from ..team import become_worker
 from .worker import Message, Task, Worker
 
 
@@ -101,13 +101,7 @@ def _cause(code: int | None) -> str:
 
 
 def _work(pipe: Any, model: str, load: dict[str, Any], threads: int | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
-    os.dup2(2, 1)  # what a library prints must not get between the driver's JSON
-    threading.Thread(target=_end_with_the_driver, daemon=True).start()
-    with suppress(ImportError):  # its own lock is a semaphore of the system, which a killed process leaves behind
-        import tqdm
-
-        tqdm.tqdm.set_lock(threading.RLock())
+    become_worker()
     if load["device"].startswith("cuda:"):
         import torch
 
@@ -122,11 +116,3 @@ def _work(pipe: Any, model: str, load: dict[str, Any], threads: int | None) -> N
             return
         message = worker.make(task, lambda done, total: pipe.send(("step", (done, total))))
         pipe.send(message)
-
-
-def _end_with_the_driver() -> None:
-    """A worker whose driver was killed would go on holding its device."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
