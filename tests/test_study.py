@@ -1,18 +1,20 @@
 """A study end to end on the tiny folder: run, killed, resumed, with workers that die, reported."""
 
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from enhance_a_video import cli, video
+from enhance_a_video import cli, pipelines, video
 from enhance_a_video.errors import EnhanceAVideoError
 from enhance_a_video.study import analyse, parse_study, read_study, run, write_pages
 from enhance_a_video.study.run import preview, targets, weights_of
@@ -290,3 +292,43 @@ def test_the_same_prompt_and_noise_in_the_plan_of_every_setting(tiny_folder):
     study = parse_study(data_of(tiny_folder, model=[str(tiny_folder), "embedded"]))
     wanted = targets(study, {str(tiny_folder): "a", "embedded": "b"})
     assert len(wanted) == 2 * 4 * 3 and {weights for _, weights in wanted} == {"a", "b"}
+
+
+def test_several_clips_at_once_are_the_clips_one_by_one(tiny_folder, tmp_path):
+    settings = {"plain": None, "default": {}, "flat": {"alternative": "logit_temperature", "tau": 1.5}}
+    alone = parse_study(data_of(tiny_folder, settings=settings))
+    together = parse_study(data_of(tiny_folder, settings=settings, load={"batch": 3}))
+    assert run(alone, tmp_path / "alone").made == run(together, tmp_path / "together").made == 12
+    query = "SELECT c.key, m.measure, m.value FROM measures m JOIN clips c ON c.id = m.clip ORDER BY 1, 2"
+    for one, same in zip(rows(tmp_path / "alone", query), rows(tmp_path / "together", query), strict=True):
+        assert one[:2] == same[:2] and same[2] == pytest.approx(one[2], rel=0.02, abs=2e-3, nan_ok=True), (one, same)
+    assert together.digest != alone.digest
+    assert weights_of(str(tiny_folder), together.load) != weights_of(str(tiny_folder), alone.load)
+
+
+def test_a_group_that_fails_is_tried_one_by_one(tiny_folder, tmp_path, monkeypatch):
+    module = import_module("enhance_a_video.study.run")
+    generate, calls = module.generate_with, []
+
+    def refusing(pipe, prompt, *args, **options):
+        calls.append(len(prompt))
+        if WORDS[1] in prompt:
+            raise RuntimeError("no room")
+        return generate(pipe, prompt, *args, **options)
+
+    monkeypatch.setattr(module, "generate_with", refusing)
+    outcome = run(parse_study(data_of(tiny_folder, load={"batch": 4})), tmp_path / "results")
+    assert (outcome.made, len(outcome.failures)) == (9, 3)
+    assert sorted(calls) == [1] * 12 + [4] * 3
+
+
+def test_a_pipeline_that_wants_one_prompt_at_a_time_gets_it(tiny_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    known = json.loads((folder / "defaults.json").read_text()) if (folder / "defaults.json").exists() else {}
+    (folder / "defaults.json").write_text(json.dumps(known | {"several": False}))
+    generate, seen = pipelines.generate, []
+    noting = lambda pipe, prompt, **options: seen.append(prompt) or generate(pipe, prompt, **options)  # noqa: E731
+    monkeypatch.setattr("enhance_a_video.comparison.generate", noting)
+    run(parse_study(data_of(folder, load={"batch": 4})), tmp_path / "results")
+    assert sorted(map(len, seen)) == [1] * 12

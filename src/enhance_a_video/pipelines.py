@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,9 +225,9 @@ def defaults(pipe: Any) -> dict[str, Any]:
 
 def generate(
     pipe: Any,
-    prompt: str,
+    prompt: str | Sequence[str],
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     negative: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
@@ -243,6 +243,7 @@ def generate(
 
     Args:
         pipe: from `load`, or any diffusers video pipeline.
+        prompt: or several, with a seed each: one call makes them all, quicker than one by one.
         seed: of the initial noise, drawn on the CPU so that it is the same on any device.
         fps: only for models that are told their frame rate (LTX-Video).
         image: first picture, for image-to-video pipelines (PIL image).
@@ -250,10 +251,11 @@ def generate(
         progress: called after each step with (steps done, steps in all).
 
     Returns:
-        uint8 (T, H, W, 3).
+        uint8 (T, H, W, 3); for several prompts (n, T, H, W, 3).
 
     Raises:
-        SettingsError: what this pipeline does not take or refuses; frames that are not finite.
+        SettingsError: what this pipeline does not take or refuses; frames that are not finite; several prompts whose
+            number is not that of the seeds.
         EnhanceAVideoError: out of memory.
     """
     accepted = inspect.signature(pipe.__call__).parameters
@@ -268,10 +270,10 @@ def generate(
     _refuse(type(pipe).__name__, accepted, call)
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    asked, generator = _several(prompt, seed)
     try:
         with torch.inference_mode():
-            video = pipe(prompt=prompt, generator=generator, output_type="np", **call).frames[0]
+            videos = pipe(prompt=asked, generator=generator, output_type="np", **call).frames
     except RuntimeError as error:  # cuda has a class of its own for this, mps has not
         if "out of memory" not in str(error).lower() or isinstance(error, EnhanceAVideoError):
             raise
@@ -283,7 +285,17 @@ def generate(
         raise
     except (ValueError, TypeError) as error:
         raise SettingsError(f"{type(pipe).__name__} refuses this: {error}") from error
-    return _to_uint8(np.asarray(video, np.float32))
+    frames = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
+    return frames[0] if isinstance(prompt, str) else frames
+
+
+def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:
+    """Prompt and generator as a pipeline takes them: one of each, also for a list of one, or as many as there are."""
+    prompts, seeds = [prompt] if isinstance(prompt, str) else list(prompt), [seed] if isinstance(seed, int) else seed
+    if not prompts or len(prompts) != len(seeds):
+        raise SettingsError(f"{len(prompts)} prompts and {len(seeds)} seeds: give as many seeds as prompts.")
+    generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
+    return (prompts[0], generators[0]) if len(prompts) == 1 else (prompts, generators)
 
 
 def _arguments(name: str, accepted: Iterable[str], given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ..stats import CORRECTIONS
 from ..toy import checker, world
 
 MODEL = "model"  # the name of the factor when a study has several
-LOAD = ("dtype", "device", "offload", "vae_tiling")  # of pipelines.load
+LOAD = ("dtype", "device", "offload", "vae_tiling", "batch")  # of pipelines.load, and how many clips at once
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Study:
         """16 hex digits of everything that decides the numbers; not of comments, names of files or videos."""
         told = {
             "models": self.models,
-            "load": {name: value for name, value in self.load.items() if name in ("dtype", "vae_tiling")},
+            "load": {name: value for name, value in self.load.items() if name in ("dtype", "vae_tiling", "batch")},
             "prompts": [[p.text, p.seeds, {k: str(v) for k, v in p.options.items()}] for p in self.prompts],
             "settings": {label: s and settings_text(s) for label, s in self.settings.items()},
             "options": self.options,
@@ -269,6 +269,9 @@ def _located(name: str, folder: Path) -> str:
 def _load(value: Any, _: Path) -> dict[str, Any]:
     given = _keys("load", value or {}, LOAD)
     for key, inner in given.items():
+        if key == "batch":
+            _whole("load: batch", inner, least=1)
+            continue
         wanted: type = bool if key == "vae_tiling" else str
         if not isinstance(inner, wanted):
             raise SettingsError(f"load: {key}: {inner!r} is not {'true or false' if wanted is bool else 'text'}.")

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from .. import pipelines, video
 from ..comparison import brief, generate_with
 from ..errors import EnhanceAVideoError, SettingsError
 from ..metrics import measure
-from ..plan import Item
+from ..plan import Item, settings_text
 from ..record import Summary
 from ..team import Team, device_for
 from ..toy import checker, model_folder, world
@@ -101,7 +101,7 @@ def run(
         if not tasks and not scenes:
             return Outcome(len(wanted), 0, stored, failures)
         record = store.begin_run(study.digest, study.text, command, workers, about(study))
-        with closing(_results(tasks, workers)) as results:
+        with closing(_results(grouped(tasks, study.load.get("batch", 1)), workers)) as results:
             for result in results:
                 if result.clip is None:
                     failures[result.task.key] = result.error
@@ -174,6 +174,8 @@ def weights_of(model: str, load: Mapping[str, Any]) -> str:
     A folder by its files (of a large one samples are read), a hub id by its revision in the local cache.
     """
     told = hashlib.sha256(f"{load.get('dtype', 'auto')} {load.get('vae_tiling', False)}".encode())
+    if load.get("batch", 1) > 1:  # kernels round otherwise for several clips at once: such clips pair with such clips
+        told.update(f" batch {load['batch']}".encode())
     folder = _folder(model)
     if folder.is_dir():
         for path in sorted(
@@ -262,18 +264,54 @@ def _task(study: Study, folder: Path, key: str, weights: str, trial: Trial) -> T
 _loaded: dict[str, Any] = {}  # one pipeline a process: the latest
 
 
+def grouped(tasks: Iterable[Task], size: int) -> list[list[Task]]:
+    """The tasks in groups of up to `size` that differ in prompt and seed only, in the order in which they fill."""
+    open_groups: dict[str, list[Task]] = {}
+    full = []
+    for task in tasks:
+        item = task.item
+        how = None if item.settings is None else settings_text(item.settings)
+        same = json.dumps([task.model, how, sorted((k, str(v)) for k, v in item.options.items())], default=str)
+        group = open_groups.setdefault(same, [])
+        group.append(task)
+        if len(group) == size:
+            full.append(open_groups.pop(same))
+    return full + list(open_groups.values())
+
+
 def make(task: Task) -> Made:
     """Generates, measures, keeps. What goes wrong with this clip is returned; what is wrong with the model raises."""
-    pipe = _pipe(task.model, task.load)
+    return make_several([task])[0]
+
+
+def make_several(tasks: Sequence[Task]) -> list[Made]:
+    """`make` for tasks that differ in prompt and seed only, in one call of the pipeline where it can take several. If
+    that fails, each is tried alone."""
+    first, started = tasks[0], time.perf_counter()
+    pipe = _pipe(first.model, first.load)
+    if len(tasks) > 1 and not pipelines.defaults(pipe).get("several", True):
+        return [make(task) for task in tasks]
+    try:
+        call = first.item.call() | {"seed": [task.item.seed for task in tasks]}
+        videos, summary = generate_with(pipe, [task.item.prompt for task in tasks], first.item.settings, **call)
+    except Exception as error:
+        if len(tasks) > 1:
+            return [make(task) for task in tasks]
+        return [Made(first, error=f"{type(error).__name__}: {error}")]
+    seconds = (time.perf_counter() - started) / len(tasks)
+    return [_finish(pipe, task, frames, summary, seconds) for task, frames in zip(tasks, videos, strict=True)]
+
+
+def _finish(pipe: Any, task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> Made:
+    """Measures a clip and keeps its video. seconds: what it took to generate."""
     started = time.perf_counter()
     try:
-        frames, summary = generate_with(pipe, task.item.prompt, task.item.settings, **task.item.call())
         measures = _measure(frames, task)
         if task.video is not None:
             video.write_video(task.video, preview(frames), pipelines.defaults(pipe)["fps"], force=True, crf=24)
     except Exception as error:
         return Made(task, error=f"{type(error).__name__}: {error}")
-    return Made(task, _row(task, frames, summary, time.perf_counter() - started), measures)
+    return Made(task, _row(task, frames, summary, seconds + time.perf_counter() - started), measures)
 
 
 def _row(task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> dict[str, Any]:
@@ -308,7 +346,7 @@ def _pipe(model: str, load: Mapping[str, Any]) -> Any:
     if model not in _loaded:
         pipelines.quiet()
         _loaded.clear()
-        _loaded[model] = pipelines.load(model, **load)
+        _loaded[model] = pipelines.load(model, **{name: value for name, value in load.items() if name != "batch"})
     return _loaded[model]
 
 
@@ -328,18 +366,19 @@ def _json(value: Any) -> str:
 # --------------------------------------------------------------------------------------------------- processes
 
 
-def _results(tasks: Sequence[Task], workers: int) -> Generator[Made, None, None]:
+def _results(groups: Sequence[Sequence[Task]], workers: int) -> Generator[Made, None, None]:
     if workers == 1:
-        yield from map(make, tasks)
+        for group in groups:
+            yield from make_several(group)
         return
-    with Team(make_in, min(workers, len(tasks))) as team:
-        for task, made, lost in team.run(tasks):
-            yield made or Made(task, error=lost)
+    with Team(make_in, min(workers, len(groups))) as team:
+        for group, made, lost in team.run(groups):
+            yield from made or [Made(task, error=lost) for task in group]
 
 
-def make_in(task: Task, worker: int) -> Made:
-    """`make` in a worker process: with several GPUs, on the one whose turn it is."""
+def make_in(tasks: Sequence[Task], worker: int) -> list[Made]:
+    """`make_several` in a worker process: with several GPUs, on the one whose turn it is."""
     import torch
 
-    device = device_for(worker, str(task.load.get("device", "auto")), torch.cuda.device_count())
-    return make(replace(task, load={**task.load, "device": device}))
+    device = device_for(worker, str(tasks[0].load.get("device", "auto")), torch.cuda.device_count())
+    return make_several([replace(task, load={**task.load, "device": device}) for task in tasks])

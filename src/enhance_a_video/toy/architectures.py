@@ -50,12 +50,14 @@ class Architecture:
     frames: int = world.FRAMES
     fps: float = world.FPS
     extra: dict[str, Any] = field(default_factory=dict)  # of the pipeline's call
+    several: bool = True  # whether its pipeline treats several prompts as it treats one
 
     def defaults(self) -> dict[str, Any]:
         """What `generate` fills in, the folder's defaults.json."""
         prompt = "A red ball bounces up and down while a striped blue star moves to the left over a green meadow."
         size = {"frames": self.frames, "height": world.SIZE, "width": world.SIZE, "fps": self.fps}
-        return {"prompt": prompt, **size, "steps": 20, "guidance": self.guidance, "extra": self.extra}
+        told = {"prompt": prompt, **size, "steps": 20, "guidance": self.guidance, "extra": self.extra}
+        return told if self.several else told | {"several": False}
 
     def modules(self, vocabulary: int) -> torch.nn.ModuleDict:
         """What is trained together: transformer, text encoder, and two readers, which are left behind in the end."""
@@ -174,5 +176,6 @@ TEMPORAL = Architecture(
     read="temporal_transformer_blocks.1", tokens=_over_time,
     pipeline=_temporal_pipeline,
     guidance=2.5, frames=FRAMES.latent[1], fps=world.FPS / FRAMES.every, extra={"clean_caption": False},
+    several=False,
 )  # fmt: skip
 ARCHITECTURES = {row.name: row for row in (WAN, JOINT, TEMPORAL)}

@@ -14,7 +14,7 @@ from ..comparison import Row
 from ..errors import EnhanceAVideoError
 from ..plan import Item
 from ..settings import Settings
-from ..study.run import Made, Task, make, make_in
+from ..study.run import Made, Task, grouped, make_in, make_several
 from ..study.store import Store, only_one
 from ..team import Team
 from .reward import Measures, Reward
@@ -39,7 +39,7 @@ class Clips:
         self.folder, self.model, self.weights, self.load, self.items = folder, model, weights, load, items
         self.rows, self.names = tuple(rows), tuple(row.name for row in rows)
         self.workers, self.command, self.about, self.told = workers, command, about or {}, told
-        self._team: Team[Task, Made] | None = None
+        self._team: Team[list[Task], list[Made]] | None = None
 
     def __enter__(self) -> Clips:
         with ExitStack() as stack:
@@ -101,10 +101,12 @@ class Clips:
         return Task(item.key, self.weights, self.model, self.load, item, self.names, None)
 
     def _made(self, tasks: Sequence[Task]) -> Iterable[Made]:
+        groups = grouped(tasks, self.load.get("batch", 1))
         if self.workers == 1 or not tasks:
-            yield from map(make, tasks)
+            for group in groups:
+                yield from make_several(group)
             return
         if self._team is None:
             self._team = self._stack.enter_context(Team(make_in, self.workers))
-        for task, made, lost in self._team.run(tasks):
-            yield made or Made(task, error=lost)
+        for group, made, lost in self._team.run(groups):
+            yield from made or [Made(task, error=lost) for task in group]
