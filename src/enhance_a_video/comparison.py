@@ -212,8 +212,9 @@ def truth_judge(prompt: str, height: int | None, width: int | None) -> Judge:
 def generate_with(
     pipe: Any, prompt: str | Sequence[str], settings: Change | None, *, observe: bool = False, **options: Any
 ) -> tuple[np.ndarray, Summary | None]:
-    """`pipelines.generate`, of one prompt or several, under settings (None: the plain model) or an alternative, and what
-    they did. Arguments as in `compare`."""
+    """`pipelines.generate` under settings (None: the plain model) or an alternative, and what they did.
+
+    Arguments as in `compare`; several prompts, with a seed each, give several videos."""
     if settings is None and not observe:
         return generate(pipe, prompt, **options), None
     if settings is None:

@@ -285,8 +285,8 @@ def generate(
         raise
     except (ValueError, TypeError) as error:
         raise SettingsError(f"{type(pipe).__name__} refuses this: {error}") from error
-    frames = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
-    return frames[0] if isinstance(prompt, str) else frames
+    clips = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
+    return clips[0] if isinstance(prompt, str) else clips
 
 
 def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:

@@ -39,7 +39,7 @@ class Clips:
         self.folder, self.model, self.weights, self.load, self.items = folder, model, weights, load, items
         self.rows, self.names = tuple(rows), tuple(row.name for row in rows)
         self.workers, self.command, self.about, self.told = workers, command, about or {}, told
-        self._team: Team[list[Task], list[Made]] | None = None
+        self._team: Team[Sequence[Task], list[Made]] | None = None
 
     def __enter__(self) -> Clips:
         with ExitStack() as stack:
