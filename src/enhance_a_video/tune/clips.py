@@ -108,5 +108,5 @@ class Clips:
             return
         if self._team is None:
             self._team = self._stack.enter_context(Team(make_in, self.workers))
-        for group, made, lost in self._team.run(groups):
-            yield from made or [Made(task, error=lost) for task in group]
+        for those, made, lost in self._team.run(groups):
+            yield from made or [Made(task, error=lost) for task in those]
