@@ -1,0 +1,213 @@
+"""What a study of several models says of each, which setting it would choose for all of them, and whether that holds.
+
+    enhance-a-video study studies/models.yaml --out runs/models --workers 2        # or make models-study
+    python benchmarks/across_models.py studies/models.yaml runs/models [--out table.md]
+
+For each model a table: the change of every measure in percent of the plain mean, corrected over that model's tests, and
+the pooled score in standard deviations of that model's plain clips. Then, over the models (each counting alike):
+
+    choice        the setting with the highest pooled score on the first half of the prompts, and what the others get
+    confirmation  the same settings on the second half, on which nothing was chosen
+    by clip       what a choice for each clip could be worth: the setting (plain included) whose no-reference reward is
+                  highest on the finished clip, which no preview can know better, judged by the truth; and the same
+                  choice made by the truth itself, which nobody has, to show how much chance there is in a maximum
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from enhance_a_video.stats import Paired, paired
+from enhance_a_video.study import Study, analyse, read_study
+from enhance_a_video.study.analysis import known_weights, scores_of, spreads_of, table_of
+from enhance_a_video.study.run import targets
+from enhance_a_video.study.store import Store
+from enhance_a_video.tune.reward import Reward, rows_of
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one model, (prompts,) each. NaN where a clip is missing.
+
+    pooled: by setting, over all measures with a direction. truth: the same over the checker's alone. judged: the
+    no-reference reward of each clip.
+    """
+
+    pooled: dict[str, np.ndarray]
+    truth: dict[str, np.ndarray]
+    judged: dict[str, np.ndarray]
+
+
+def of_model(study: Study, model: str) -> Study:
+    return replace(study, models=(model,))
+
+
+def part(study: Study, first: int, last: int) -> Study:
+    """The study of some of its prompts."""
+    scenes = study.scenes[first:last] if study.scenes is not None else None
+    return replace(study, prompts=study.prompts[first:last], scenes=scenes)
+
+
+def scores(study: Study, folder: Path) -> Scores:
+    """Of a study of one model."""
+    with Store(folder) as store:
+        clips = store.clips()
+    wanted = targets(study, known_weights(study, clips))
+    table = table_of(study, wanted, {where: clips[where] for where in wanted if where in clips})
+    spreads = spreads_of(table, study.baseline)
+    varied = [name for name in study.pooled if spreads[table.column(name)] > 0]
+    truth = [row.name for row in study.measures if row.truth and row.name in varied]
+    rows = rows_of("no-reference", study.measures)
+    as_rows = {label: _clips(table.values[label], study) for label in study.settings}
+    reward = Reward.of(rows, [clip for clip in as_rows[study.baseline] if np.isfinite(list(clip.values())).any()])
+    judged = {
+        label: np.array([reward(*pair) for pair in zip(as_rows[study.baseline], as_rows[label], strict=True)])
+        for label in study.others
+    }
+    pooled = {label: scores_of(table, study, label, spreads, varied) for label in study.others}
+    return Scores(pooled, {label: scores_of(table, study, label, spreads, truth) for label in study.others}, judged)
+
+
+def _clips(values: np.ndarray, study: Study) -> list[dict[str, float]]:
+    return [dict(zip((row.name for row in study.measures), clip, strict=True)) for clip in values]
+
+
+def against_nothing(values: np.ndarray) -> Paired:
+    values = values[np.isfinite(values)]
+    return paired(np.zeros_like(values), values, method="bootstrap")
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+def model_table(study: Study, folder: Path) -> list[str]:
+    """A row for each measure that any setting changed, a column for each setting."""
+    results = analyse(study, folder)
+    lines = [
+        f"{results.pairs} prompts, {results.done} of {results.planned} clips.",
+        "",
+        f"| measure | better | world | plain | {' | '.join(study.others)} |",
+        "|---" * (len(study.others) + 4) + "|",
+    ]
+    for row in study.measures:
+        if row.name not in results.baseline:
+            continue
+        plain = results.baseline[row.name][0]
+        cells = [_change(results.effects[label].get(row.name), plain) for label in study.others]
+        better = {"neither": "–"}.get(row.better, row.better)
+        world = f"{results.ceiling[row.name]:.4g}" if row.name in results.ceiling else "–"
+        lines.append(f"| {row.label} | {better} | {world} | {plain:.4g} | {' | '.join(cells)} |")
+    pooled = [_marked(_span(e.change), e.adjusted, e.change.clear) for e in results.pooled.values()]
+    counts = [_counts([e.verdict for e in results.effects[label].values()]) for label in study.others]
+    gains = [f"{results.gains[label]:.2f}" if label in results.gains else "–" for label in study.others]
+    seconds = [results.seconds.get(label, float("nan")) for label in study.others]
+    base = results.seconds.get(study.baseline, float("nan"))
+    return [
+        *lines,
+        f"| **pooled, sd** | higher | | 0 | {' | '.join(pooled)} |",
+        f"| significantly better, worse | | | | {' | '.join(counts)} |",
+        f"| mean gain (or tau) | | | 1 | {' | '.join(gains)} |",
+        f"| time of a clip, measured | | | 1 | {' | '.join(f'{one / base:.2f}' for one in seconds)} |",
+    ]
+
+
+def _change(effect: Any, plain: float) -> str:
+    if effect is None:
+        return "–"
+    if not plain:
+        return "±0" if not effect.change.difference else f"{effect.change.difference:+.2g}"
+    scale = 100 / abs(plain)
+    half = (effect.change.high - effect.change.low) / 2 * scale
+    digits = 3 if half < 0.02 else 2 if half < 0.5 else 1
+    text = f"{effect.change.difference * scale:+.{digits}f} ± {half:.{digits}f}"
+    return _marked(text, effect.adjusted, effect.change.clear)
+
+
+def _marked(text: str, adjusted: float, clear: bool) -> str:
+    return f"**{text}**" if adjusted < 0.05 else f"{text}°" if clear else text
+
+
+def _span(change: Paired) -> str:
+    return f"{change.difference:+.3f} ({change.low:+.3f} … {change.high:+.3f})"
+
+
+def _counts(verdicts: Sequence[str]) -> str:
+    return f"{verdicts.count('better')}, {verdicts.count('worse')}"
+
+
+def choice(study: Study, folder: Path, first: int, last: int) -> list[str]:
+    """Pooled score of each setting on some of the prompts, for each model and over all of them."""
+    each = {model: scores(part(of_model(study, model), first, last), folder) for model in study.models}
+    means = {label: _over(np.stack([one.pooled[label] for one in each.values()])) for label in study.others}
+    order = sorted(study.others, key=lambda label: -float(np.nanmean(means[label])))
+    best = means[order[0]]
+    lines = [f"| setting | over the models | {' | '.join(map(_name, study.models))} | {order[0]} minus it |"]
+    lines.append("|---" * (len(study.models) + 3) + "|")
+    for label in order:
+        cells = [_span(against_nothing(one.pooled[label])) for one in each.values()]
+        rival = "–" if label == order[0] else _span(against_nothing(best - means[label]))
+        lines.append(f"| {label} | {_span(against_nothing(means[label]))} | {' | '.join(cells)} | {rival} |")
+    return lines
+
+
+def _over(values: np.ndarray) -> np.ndarray:
+    """The mean over models (models, prompts) of each prompt that all of them have."""
+    return values.mean(0)
+
+
+def by_clip(study: Study, folder: Path) -> list[str]:
+    """A choice for each clip, by the no-reference reward and by the truth itself."""
+    lines = ["| model | best single setting | chosen by the no-reference reward | by the truth (for comparison) |"]
+    lines.append("|---" * 4 + "|")
+    for model in study.models:
+        one = scores(of_model(study, model), folder)
+        labels = list(study.others)
+        truth = np.stack([np.zeros_like(one.truth[labels[0]]), *(one.truth[label] for label in labels)])
+        judged = np.stack([np.zeros_like(one.judged[labels[0]]), *(one.judged[label] for label in labels)])
+        kept = np.isfinite(truth).all(0)
+        truth, judged = truth[:, kept], judged[:, kept]
+        at = np.arange(truth.shape[1])
+        single = int(truth.mean(1).argmax())
+        cells = [
+            f"{[study.baseline, *labels][single]}: {_span(against_nothing(truth[single]))}",
+            _span(against_nothing(truth[judged.argmax(0), at])),
+            _span(against_nothing(truth.max(0))),
+        ]
+        lines.append(f"| {_name(model)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _name(model: str) -> str:
+    return Path(model).name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--first", type=int, default=None, help="only the first so many prompts")
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    study = read_study(args.study)
+    study = part(study, 0, args.first or len(study.prompts))
+    half = len(study.prompts) // 2
+    lines: list[str] = []
+    for model in study.models:
+        lines += [f"## {_name(model)}", "", *model_table(of_model(study, model), args.folder), ""]
+    lines += [f"## Choice: prompts 1 to {half}", "", *choice(study, args.folder, 0, half), ""]
+    lines += [f"## Confirmation: prompts {half + 1} on", "", *choice(study, args.folder, half, len(study.prompts)), ""]
+    lines += ["## A choice for each clip, judged by the truth", "", *by_clip(study, args.folder), ""]
+    text = "\n".join(lines)
+    print(text)
+    if args.out:
+        args.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""benchmarks/across_models.py on clips whose damage is planted: what is best is chosen, and the rest is told as it is."""
+
+import importlib.util
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from enhance_a_video.metrics import damage
+from enhance_a_video.study import read_study, run
+from enhance_a_video.study.definition import held_out_prompt
+from enhance_a_video.toy import world
+
+SCENES = {held_out_prompt(i): i for i in range(8)}
+
+
+@pytest.fixture(scope="module")
+def across():
+    path = Path(__file__).parent.parent / "benchmarks" / "across_models.py"
+    spec = importlib.util.spec_from_file_location("across_models", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["across_models"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["across_models"]
+
+
+@pytest.fixture
+def results(tiny_folder, tmp_path, monkeypatch):
+    """A study of two models: plain flickers, `mild` half as much, `strong` boils."""
+    shutil.copytree(tiny_folder, tmp_path / "other")
+    (tmp_path / "other" / "defaults.json").write_text('{"steps": 3}')  # other weights, as a study counts
+    settings = {"plain": None, "strong": {"strength": 0.9}, "mild": {"strength": 0.1}}
+    data = {
+        "model": [str(tiny_folder), str(tmp_path / "other")], "prompts": {"embedded": {"first": 0, "count": 8}},
+        "settings": settings, "videos": {"keep": False, "count": 0},
+        "measures": ["temporal_flicker", "motion_smoothness", "motion_right", "backdrop_flicker", "motion", "sharpness"],
+    }  # fmt: skip
+
+    def painted(pipe, prompts, settings, **options):
+        amount = 0.5 if settings is None else settings.strength
+        how = (damage.boil, 1.0) if amount == 0.9 else (damage.flicker, amount)
+        drawn = [world.render(world.held_out_scene(SCENES[prompt]))[0] / np.float32(255) for prompt in prompts]
+        return np.stack([np.rint(255 * how[0](clip, how[1])).astype(np.uint8) for clip in drawn]), None
+
+    monkeypatch.setattr(import_module("enhance_a_video.study.run"), "generate_with", painted)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    assert not run(read_study(file), tmp_path / "results").failures
+    return file, tmp_path / "results"
+
+
+def test_the_best_is_chosen_and_what_boils_is_not(across, results, monkeypatch, tmp_path, capsys):
+    file, folder = results
+    monkeypatch.setattr("sys.argv", ["across_models.py", str(file), str(folder), "--out", str(tmp_path / "table.md")])
+    across.main()
+    text = (tmp_path / "table.md").read_text()
+    assert capsys.readouterr().out.strip() == text.strip()
+    assert text.count("8 prompts, 24 of 24 clips.") == 2
+    for part in ("## Choice: prompts 1 to 4", "## Confirmation: prompts 5 on"):
+        rows = [line for line in text.split(part)[1].split("##")[0].splitlines() if line.startswith("| ")]
+        assert [row.split(" | ")[0] for row in rows[1:]] == ["| mild", "| strong"]
+    flicker = next(line for line in text.splitlines() if line.startswith("| backdrop flicker"))
+    assert flicker.replace("*", "").split(" | ")[-1].startswith("-")  # mild flickers half as much
+
+
+def test_each_clip_is_scored_as_the_study_scores_it(across, results):
+    from enhance_a_video.study import analyse
+
+    file, folder = results
+    study = across.of_model(read_study(file), read_study(file).models[0])
+    scores, found = across.scores(study, folder), analyse(study, folder)
+    for label in study.others:
+        assert np.mean(scores.pooled[label]) == pytest.approx(found.pooled[label].change.difference)
+        assert across.against_nothing(scores.pooled[label]).difference == pytest.approx(
+            found.pooled[label].change.difference
+        )
+    assert np.nanmean(scores.judged["mild"]) > 0 > np.nanmean(scores.judged["strong"])
+
+
+def test_halves_share_no_prompt(across, results):
+    study = read_study(results[0])
+    one, two = across.part(study, 0, 4), across.part(study, 4, 8)
+    assert {p.text for p in one.prompts} | {p.text for p in two.prompts} == {p.text for p in study.prompts}
+    assert not {p.text for p in one.prompts} & {p.text for p in two.prompts} and list(two.scenes) == [4, 5, 6, 7]
