@@ -1,4 +1,4 @@
-"""benchmarks/across_models.py on clips whose damage is planted: what is best is chosen, and the rest is told as it is."""
+"""benchmarks/across_models.py on clips whose damage is planted: the best is chosen, the rest told as it is."""
 
 import importlib.util
 import shutil
@@ -38,7 +38,7 @@ def results(tiny_folder, tmp_path, monkeypatch):
     data = {
         "model": [str(tiny_folder), str(tmp_path / "other")], "prompts": {"embedded": {"first": 0, "count": 8}},
         "settings": settings, "videos": {"keep": False, "count": 0},
-        "measures": ["temporal_flicker", "motion_smoothness", "motion_right", "backdrop_flicker", "motion", "sharpness"],
+        "measures": ["temporal_flicker", "motion_smoothness", "motion_right", "backdrop_flicker", "motion"],
     }  # fmt: skip
 
     def painted(pipe, prompts, settings, **options):

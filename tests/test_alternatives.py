@@ -4,6 +4,7 @@ import importlib.util
 import json
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -77,8 +78,9 @@ def written_out(change, q, k, v, mask, first, samples):
 
 
 @contextmanager
-def kernel_written_out(name, change, samples, monkeypatch):
-    """The layers' kernel replaced in diffusers' module itself, for the calls that are the family's layers'."""
+def kernel_written_out(name, computed, monkeypatch):
+    """The layers' kernel replaced in diffusers' module itself, for the calls that are the family's layers': by
+    computed(q, k, v, mask, first token of the video)."""
     home, kernel, first = MODELS[name]
     original, calls = getattr(home, kernel), []
     layer_tokens = {"latte": T, "wan": T * S}.get(name)
@@ -91,7 +93,7 @@ def kernel_written_out(name, change, samples, monkeypatch):
         if not is_layer(q, k):
             return original(query, key, value, attn_mask=attn_mask, **kwargs)
         calls.append(q.shape)
-        return written_out(change, q, k, v, attn_mask, first, samples).transpose(1, 2).to(query.dtype)
+        return computed(q, k, v, attn_mask, first).transpose(1, 2).to(query.dtype)
 
     class Functional:
         def __getattr__(self, attribute):
@@ -102,7 +104,7 @@ def kernel_written_out(name, change, samples, monkeypatch):
             if not is_layer(query, key):
                 return original.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, **kwargs)
             calls.append(query.shape)
-            return written_out(change, query, key, value, attn_mask, first, samples).to(query.dtype)
+            return computed(query, key, value, attn_mask, first).to(query.dtype)
 
     with monkeypatch.context() as patch:
         patch.setattr(home, kernel, dispatched if kernel != "F" else Functional())
@@ -115,7 +117,7 @@ def test_it_is_the_attention_written_out_in_float64(name, change, monkeypatch):
     tiny = TINY[name]
     model, inputs = tiny.model(), tiny.inputs(batch=2)
     plain = run(model, inputs)
-    with kernel_written_out(name, change, 2, monkeypatch) as calls:
+    with kernel_written_out(name, partial(written_out, change, samples=2), monkeypatch) as calls:
         expected = run(model, inputs)
     assert len(calls) == tiny.layers
     with Enhancement(model, change) as handle:

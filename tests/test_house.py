@@ -17,7 +17,7 @@ FLOORS = [
     {"intensity", "policy", "query_key", "stats", "metrics"},
     {"parallel"},
     {"settings", "schedule", "record", "seam", "video", "toy", "team"},
-    {"alternatives"},
+    {"alternatives", "cross_frame"},
     {"families", "plan"},
     {"enhancement"},
     {"attention", "pipelines"},

@@ -16,6 +16,7 @@ from enhance_a_video.policy import (
     Grid,
     Moment,
     Network,
+    Odds,
     Profile,
     Strength,
     Target,
@@ -48,7 +49,7 @@ def gain(policy, mass=0.8, layer=0.5, progress=0.5, num_frames=9, share=0.3):
 
 NETWORK = Network(first=((0.5, -1.0, 0.3, 0.2, 0.1, 0.0, 1.0, 0.1), (1.0,) * 8), second=(0.7, -0.4, 0.05), most=0.6)
 EVERY = [
-    Strength(0.7), Temperature(4.0), Unclipped(0.2), Constant(1.3), Even(0.5), Target(0.85, 0.5),
+    Strength(0.7), Temperature(4.0), Unclipped(0.2), Constant(1.3), Even(0.5), Target(0.85, 0.5), Odds(1.5),
     Window(Constant(1.4), 0.2, 0.6, "cosine"), Depths(Window(Strength(0.5), end=0.7), (0.0, 1.0, 1.0, 0.0)),
     Grid(((0.1, 0.2, 0.0), (-0.3, 0.4, 0.5))), NETWORK, Trust(Window(Strength(0.7), end=0.7), 0.05),
 ]  # fmt: skip
@@ -59,6 +60,13 @@ def test_strength_is_the_largest_amplification(mass, g, num_frames):
     gain = Strength(g)(torch.tensor([mass]), at(num_frames)).item()
     assert 1 <= gain <= max(1, 1 + g) * (1 + 1e-6)
     assert gain == pytest.approx(max(1, (1 + g) * mass), rel=1e-6)
+
+
+@given(mass=st.floats(0.01, 0.99), factor=st.floats(0.1, 10))
+def test_odds_are_multiplied(mass, factor):
+    gain = Odds(factor)(torch.tensor([mass]), at(9)).item()
+    assert min(1, factor) * (1 - 1e-6) <= gain <= max(1, factor) * (1 + 1e-6) and gain * mass <= 1 + 1e-6
+    assert gain * mass / (1 - gain * mass) == pytest.approx(factor * mass / (1 - mass), rel=1e-3)
 
 
 @given(mass=mass, tau=st.floats(-0.5, 20), num_frames=frames)

@@ -171,9 +171,9 @@ def with_divided_logits(call: KernelCall, amount: Tensor) -> Tensor:
 
     amount: (B,) or (1,), by how much. Dividing those keys is dividing those logits; text keys stay.
     """
-    video, others = call.rows, _others(call)
+    video, others = call.rows, call.others
     divided = call.key.clone()
-    divided[:, :, video] = (call.key[:, :, video] / _for_each(amount, call.key)).to(call.key.dtype)
+    divided[:, :, video] = (call.key[:, :, video] / call.for_each(amount)).to(call.key.dtype)
     output = call.at(video, key=divided)
     return output if not len(others) else _together(call, {video: output, others: call.at(others)})
 
@@ -184,22 +184,15 @@ def with_scaled_map(call: KernelCall, amount: Tensor, num_frames: int) -> Tensor
     amount: (B,) or (1,), by how much; returns (B, H, L, D). The weight of an entry depends on its key and on the frame
     of its query only, so for one frame's queries it is the same as weighting the values.
     """
-    video, others = call.rows, _others(call)
+    video, others = call.rows, call.others
     weight = torch.ones_like(call.value[:, :1, :, :1], dtype=torch.float32)  # (B, 1, L, 1)
-    weight[:, :, video] = _for_each(amount, call.value)
+    weight[:, :, video] = call.for_each(amount)
     found = {others: call.at(others)} if len(others) else {}
     for frame in video.view(num_frames, -1):  # (S,)
         own = weight.clone()
         own[:, :, frame] = 1.0
         found[frame] = call.at(frame, value=(call.value * own).to(call.value.dtype))
     return _together(call, found)
-
-
-def _others(call: KernelCall) -> Tensor:
-    """The tokens that are not video, (L - T*S,)."""
-    every = torch.ones(call.query.shape[2], dtype=torch.bool, device=call.query.device)
-    every[call.rows] = False
-    return every.nonzero().flatten()
 
 
 def _together(call: KernelCall, found: dict[Tensor, Tensor]) -> Tensor:
@@ -209,11 +202,3 @@ def _together(call: KernelCall, found: dict[Tensor, Tensor]) -> Tensor:
     for rows, part in found.items():
         output[:, :, rows] = part
     return output
-
-
-def _for_each(amount: Tensor, x: Tensor) -> Tensor:
-    """(B,) or (1,) fp32 -> what broadcasts over x (B, H, L, D); temporal layers have B*S sequences."""
-    amount = amount.to(x.device)
-    if len(amount) not in (1, len(x)):
-        amount = amount.repeat_interleave(len(x) // len(amount))
-    return amount.view(-1, 1, 1, 1)

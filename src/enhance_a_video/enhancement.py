@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .alternatives import Alternative
+from .cross_frame import with_scaled_cross_frame
 from .errors import (
     AlreadyEnhancedError,
     EnhancementLostWarning,
@@ -32,7 +33,7 @@ from .policy import Moment, needs_progress, needs_share, to_dict
 from .record import Recorder, Summary
 from .schedule import progress_of
 from .seam import Entrance, KernelCall, Residual, Rows, Seam
-from .settings import Layers, Settings
+from .settings import CROSS_FRAME, Layers, Settings
 
 
 def enhance(
@@ -40,9 +41,11 @@ def enhance(
     *,
     strength: float | None = None,
     temperature: float | None = None,
+    odds: float | None = None,
     policy: Callable[..., Any] | Mapping[str, Any] | str | Path | None = None,
     start: float | None = None,
     end: float | None = None,
+    scale: str | None = None,
     layers: Layers = None,
     sites: int | None = DEFAULT_SITES,
     per_sample: bool = True,
@@ -59,8 +62,8 @@ def enhance(
     AlreadyEnhancedError when an enhancement is present; then nothing was changed.
     """
     settings = Settings(
-        strength=strength, temperature=temperature, policy=policy, start=start, end=end, layers=layers, sites=sites,
-        per_sample=per_sample, observe_only=observe_only, attention_maps=attention_maps,
+        strength=strength, temperature=temperature, odds=odds, policy=policy, start=start, end=end, scale=scale,
+        layers=layers, sites=sites, per_sample=per_sample, observe_only=observe_only, attention_maps=attention_maps,
     )  # fmt: skip
     return Enhancement(target, settings)
 
@@ -334,7 +337,12 @@ class _Layer:
         self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
         self.scaled_later = denoiser.family.scale_at is not None
         self.asks_share = denoiser.asks_share
-        self.attend = None if denoiser.enhancement.alternative is None else self._attend
+        settings, self.attend = denoiser.settings, None
+        self.attends_compiled = denoiser.enhancement.alternative is None
+        if denoiser.enhancement.alternative is not None:
+            self.attend = self._attend
+        elif settings.scale == CROSS_FRAME and not settings.observe_only:
+            self.attend = self._scale_cross_frame
         self.index = torch.tensor(index, device=denoiser.device)
         self.depth = torch.tensor(depth, device=denoiser.device)
 
@@ -379,6 +387,15 @@ class _Layer:
         amount = denoiser.policy(*self._asked(seen[0], now))
         return alternative.attend(call, amount, now.num_frames)
 
+    @_timed
+    def _scale_cross_frame(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
+        """The attention with what comes from other frames multiplied by the gain: a gain of 1 outside the window."""
+        now = self.denoiser.now
+        if seen is None or now is None:
+            return None
+        gain = torch.where(now.active, self.denoiser.policy(*self._asked(seen[0], now)), 1.0)
+        return with_scaled_cross_frame(call, gain, now.num_frames)
+
     def _asked(self, masses: Tensor, now: _Now) -> tuple[Tensor, Moment]:
         """What a policy is asked with: the mass (B,) or (1,) of the sites' masses (B, n), and the moment."""
         mass = masses.mean(1)  # (B,)
@@ -406,7 +423,7 @@ class _Layer:
         maps = [look[1] for look in looks if look[1] is not None]
         if maps:
             denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
-        return None if settings.observe_only else gain
+        return None if settings.observe_only or settings.scale == CROSS_FRAME else gain  # there it acted already
 
 
 def _latents(arguments: Mapping[str, Any]) -> Tensor:

@@ -80,6 +80,8 @@ def settings_text(settings: Change) -> dict[str, Any]:
     adds does not change the keys of today's clips."""
     told = {name: value for name, value in settings.to_dict().items() if value is not None}
     told.pop("attention_maps", None)  # only looks
+    if told.get("scale") == "output":  # as it was before there was another
+        del told["scale"]
     if " at 0x" in str(told.get("policy", "")):
         raise SettingsError(
             f"{told['policy']} has no stable name, so its clips could not be found again: "

@@ -13,6 +13,7 @@ from .intensity import DEFAULT_SITES
 from .policy import DEFAULT_END, DEFAULT_START, DEFAULT_STRENGTH, Strength, Temperature
 
 Layers = Sequence[int] | slice | str | None
+OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,16 @@ class Settings:
     """What to do, where and when. Every field is checked on construction; SettingsError says what is wrong.
 
     strength      largest amplification g of a layer, s = max(1, (1 + g) * mass); the same at any frame count
-    temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI); at most one of strength/temperature/policy
-    policy        in place of these two, any callable (mass (B,), Moment) -> gain (B,): one of the package `policy`,
+    temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI); at most one of strength/temperature/odds/policy
+    odds          by how much the odds that attention leaves its frame are multiplied: 1.5 = half as much again, 1 =
+                  nothing. It scales what a frame takes from the others, not the whole output (cross_frame.py)
+    policy        in place of these three, any callable (mass (B,), Moment) -> gain (B,): one of the package `policy`,
                   what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own
     start, end    the part of the denoising in which the gain acts: 0 = pure noise, 1 = clean.
-                  (0, 1) acts in every forward call; it is the default with a policy, which knows itself when to act
+                  (0, 1) acts in every forward call; it is the default with odds, which need no end, and with a policy,
+                  which knows itself when to act
+    scale         what the gain multiplies: "output", all that the layer puts out, as the paper does; "cross-frame", the
+                  part that comes from other frames, as odds do. A policy may be given either
     layers        which matched layers: indices (negative counts from the end), a slice, or a regular
                   expression searched in their names; None = all
     sites         how many spatial sites estimate the mass; None = all of them (exact)
@@ -35,9 +41,11 @@ class Settings:
 
     strength: float | None = None
     temperature: float | None = None
+    odds: float | None = None
     policy: Callable[..., Any] | Mapping[str, Any] | str | Path | None = None
     start: float | None = None
     end: float | None = None
+    scale: str | None = None
     layers: Layers = None
     sites: int | None = DEFAULT_SITES
     per_sample: bool = True
@@ -46,7 +54,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._check_gain()
-        start, end = (DEFAULT_START, DEFAULT_END) if self.policy is None else (0.0, 1.0)
+        self._check_scale()
+        whole = self.policy is not None or self.odds is not None
+        start, end = (0.0, 1.0) if whole else (DEFAULT_START, DEFAULT_END)
         start, end = start if self.start is None else self.start, end if self.end is None else self.end
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "end", end)
@@ -62,21 +72,36 @@ class Settings:
         object.__setattr__(self, "layers", _checked_layers(self.layers))
 
     def _check_gain(self) -> None:
-        given = [n for n in ("strength", "temperature", "policy") if getattr(self, n) is not None]
+        given = [n for n in ("strength", "temperature", "odds", "policy") if getattr(self, n) is not None]
         if len(given) > 1:
             raise SettingsError(f"{' and '.join(given)} were given together: give at most one of them")
         if not given:
             object.__setattr__(self, "strength", DEFAULT_STRENGTH)
-        for name in ("strength", "temperature"):
+        for name in ("strength", "temperature", "odds"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=0.0)
         object.__setattr__(self, "policy", _policy(self.policy))
+
+    def _check_scale(self) -> None:
+        scale = self.scale or (CROSS_FRAME if self.odds is not None else OUTPUT)
+        if scale not in (OUTPUT, CROSS_FRAME):
+            raise SettingsError(f"scale={scale!r} is unknown: give {OUTPUT!r} or {CROSS_FRAME!r}")
+        if self.odds is not None and scale == OUTPUT:
+            raise SettingsError(f"odds scale what comes from other frames: leave out scale={OUTPUT!r}")
+        if scale == CROSS_FRAME and policies.needs_share(self.policy):
+            raise SettingsError(
+                f"this policy asks how large a layer's output is, which is not known where scale={CROSS_FRAME!r} acts: "
+                f"use scale={OUTPUT!r}, or a policy without trust"
+            )
+        object.__setattr__(self, "scale", scale)
 
     @property
     def gain_policy(self) -> Callable[..., Any]:
         """The policy these settings ask for."""
         if callable(self.policy):
             return self.policy
+        if self.odds is not None:
+            return policies.Odds(float(self.odds))
         return Strength(self.strength) if self.strength is not None else Temperature(float(self.temperature or 0.0))
 
     @property

@@ -59,6 +59,9 @@ def tune(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; several have one CPU thread each, and a GPU each in turn.")
     ] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Clips of one policy made in one call of the pipeline: quicker, and more memory.")
+    ] = 1,
     clip: Clip,
     load: Load,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the --profile that is there.")] = False,
@@ -78,7 +81,7 @@ def tune(
     own, others = room.chosen_prompts(model, prompts, clips, confirm, first)
     asked = room.Tuning(
         model, own, others, method=method, reward=reward, budget=budget, groups=groups, times=times, seed=seed,
-        load=asdict(load), options=clip.options(), workers=workers,
+        load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(), workers=workers,
         scenes=first is not None,
     )  # fmt: skip
     words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])

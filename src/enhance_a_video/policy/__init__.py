@@ -4,7 +4,7 @@ base.py says what a policy is; method.py has the method's own, shapes.py where a
 sets itself, trust.py bounds what a gain may change, learned.py what is searched or learned, profile.py files of them.
 """
 
-from .adaptive import Even, Target
+from .adaptive import Even, Odds, Target
 from .base import (
     DEFAULT_END,
     DEFAULT_START,
@@ -33,6 +33,7 @@ __all__ = [
     "Grid",
     "Moment",
     "Network",
+    "Odds",
     "Policy",
     "Profile",
     "Strength",

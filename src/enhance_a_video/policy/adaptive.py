@@ -28,6 +28,26 @@ class Target:
         return torch.minimum(wanted.clamp(min=1.0), torch.ones_like(wanted) * (1 + self.most))
 
 
+@policy("odds")
+@dataclass(frozen=True)
+class Odds:
+    """The odds that attention leaves its frame, m/(1 - m), multiplied by `factor`: more where frames look little at
+    each other.
+
+    With m' the mass of those odds, gain = m'/m = factor / (1 + (factor - 1) · m), between 1 and factor, and gain · m
+    never above 1: on the cross-frame part of the output (Settings: odds) it is the softmax with log(factor) added to
+    the logits of other frames, as far as the mean mass stands for that of each token.
+    """
+
+    factor: float | Tensor
+
+    def __post_init__(self) -> None:
+        number("Odds: factor", self.factor, 0.0)
+
+    def __call__(self, mass: Tensor, moment: Moment) -> Tensor:
+        return self.factor / (1 + (self.factor - 1) * mass).clamp(min=1e-6)  # (B,)
+
+
 @policy("even")
 @dataclass(frozen=True)
 class Even:

@@ -57,13 +57,15 @@ def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) ->
     return query[:, :, first + start : first + stop], key[:, :, first + start : first + stop]  # (B, H, T*S, D)
 
 
-def _places(queries: int, length: int, rows: Rows, watch: Watch, device: torch.device) -> Tensor:
-    """Where the video is among the kernel's queries, (T*S,) int64: as _video() takes it."""
+def _places(queries: int, length: int, rows: Rows, watch: Watch) -> slice | Tensor:
+    """Where the video is among the kernel's queries: as _video() takes it."""
     if watch.tokens.argument is None:
         length = queries
     first = queries - length if watch.tokens.place == "text first" else 0
-    stream = torch.arange(first, first + length, device=device)
-    return stream if rows is None else stream[rows]
+    if isinstance(rows, Tensor):
+        return rows + first
+    start, stop, _ = (rows or slice(None)).indices(length)
+    return slice(first + start, first + stop)
 
 
 def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
@@ -97,9 +99,11 @@ def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], 
     refused = {
         "its attention is causal": bool(given.get("is_causal")),
         f"its mask is a {type(mask).__name__}": mask is not None and not isinstance(mask, Tensor),
-        f"its keys {tuple(key.shape)} are not those of its queries {tuple(query.shape)}": query.shape != key.shape,
+        f"its keys {tuple(key.shape)} are not those of its queries {tuple(query.shape)}": (
+            query.shape[0] != key.shape[0] or query.shape[2:] != key.shape[2:]
+        ),
         "its tokens lie on several devices": given.get("parallel_config") is not None,
-        "the model is compiled": torch.compiler.is_compiling(),
+        "the model is compiled": torch.compiler.is_compiling() and not watch.attends_compiled,
     }
     for reason in (reason for reason, holds in refused.items() if holds):
         raise UnsupportedModelError(
@@ -112,8 +116,8 @@ def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], 
         q, k, v = map(kernel.arrange, (query, key, value))
         return kernel.arrange(original(query=q, key=k, value=v, attn_mask=mask, **rest))
 
-    rows = _places(query.shape[2], call.length, watch.rows(), watch, query.device)
-    output = watch.attend(KernelCall(query, key, value, mask, rows, own), call.seen[-1])
+    video = _places(query.shape[2], call.length, watch.rows(), watch)
+    output = watch.attend(KernelCall(query, key, value, mask, video, own), call.seen[-1])
     return original(*args, **kwargs) if output is None else kernel.arrange(output)
 
 

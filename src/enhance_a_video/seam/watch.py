@@ -61,7 +61,8 @@ class Watch(Protocol):
         """What look() returned, once for each kernel call -> gain (B,) or (1,), or None = leave the output alone."""
 
     # A watch may have one thing more, to compute what the kernel would: attend(call, seen) with a KernelCall and what
-    # look() returned -> (B, H, L, D), or None = the kernel's own. And asks_share: then gain(seen, residual) also gets a
+    # look() returned -> (B, H, L, D), or None = the kernel's own; attends_compiled says whether dynamo may trace that.
+    # And asks_share: then gain(seen, residual) also gets a
     # Residual, for which the block around the layer has to be watched too (Entrance).
 
 
@@ -69,16 +70,44 @@ class Watch(Protocol):
 class KernelCall:
     """One call of an attention kernel, for a watch that computes it in another way.
 
-    query, key, value (B, H, L, D): text and all that is joined included. rows: which of the L tokens are the video,
-    int64. mask: as scaled_dot_product_attention takes it, or None.
+    query, key, value (B, H, L, D): text and all that is joined included; keys and values may have fewer heads. video:
+    which of the L tokens are the video. mask: as scaled_dot_product_attention takes it, or None.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
     mask: Tensor | None
-    rows: Tensor  # (T*S,)
+    video: slice | Tensor
     kernel: Callable[..., Tensor]  # the layer's own, its other arguments filled in
+
+    @property
+    def rows(self) -> Tensor:
+        """The video's places, (T*S,) int64."""
+        every = torch.arange(self.query.shape[2], device=self.query.device)
+        return every[self.video]
+
+    @property
+    def others(self) -> Tensor:
+        """The places of the tokens that are not video, (L - T*S,) int64."""
+        if isinstance(self.video, slice):  # without waiting for the device
+            every = torch.arange(self.query.shape[2], device=self.query.device)
+            start, stop, _ = self.video.indices(len(every))
+            return torch.cat([every[:start], every[stop:]])
+        left = torch.ones(self.query.shape[2], dtype=torch.bool, device=self.query.device)
+        left[self.video] = False
+        return left.nonzero().flatten()
+
+    def whole(self) -> Tensor:
+        """What the layer's own kernel gives, (B, H, L, D)."""
+        return self.kernel(self.query, self.key, self.value, self.mask)
+
+    def for_each(self, amount: Tensor) -> Tensor:
+        """(B,) or (1,), a number for each sample -> what broadcasts over (B, H, L, D); temporal layers have B*S."""
+        amount, batch = amount.to(self.query.device), self.query.shape[0]
+        if len(amount) not in (1, batch):
+            amount = amount.repeat_interleave(batch // len(amount))
+        return amount.view(-1, 1, 1, 1)
 
     def at(self, rows: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> Tensor:
         """What the layer's own kernel says for these query tokens, (B, H, len(rows), D), perhaps of other keys, values.

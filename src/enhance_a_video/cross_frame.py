@@ -1,0 +1,75 @@
+"""Only what a frame takes from the others: the part of an attention's output that a gain may scale without its rest.
+
+    o' = o_own + gain · (o - o_own) = o + (gain - 1) · (o - o_own)
+
+o is the layer's attention, before its output projection; o_own the same attention of each frame to itself alone (and to
+what is not video: text, references). With m the share of a token's attention that leaves its frame, o - o_own is m
+times the difference between what the others and what the frame itself have to say. So a gain on it moves weight from
+the frame's own tokens to the others' and keeps the sum of the weights at 1: nothing grows, as it does when the whole
+output is scaled. policy.Odds is the gain that multiplies the odds of leaving the frame.
+
+It costs the attention of T frames to themselves, 1/T of the products of full 3D attention, and one more output in
+memory; nothing in temporal layers, where a frame's own token is all it has.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .seam import KernelCall
+
+
+def with_scaled_cross_frame(call: KernelCall, gain: Tensor, num_frames: int) -> Tensor:
+    """The kernel's output with the part that comes from other frames multiplied, (B, H, L, D).
+
+    gain: (B,) or (1,) fp32; 1 leaves it to the bit. Tokens that are not video stay as they are.
+    """
+    output = call.whole()
+    video = output[:, :, call.video]  # (B, H, T*S, D)
+    excess = call.for_each(gain - 1).to(output.dtype)  # (B or 1, 1, 1, 1)
+    scaled = torch.addcmul(video, video - own_frame(call, num_frames), excess)
+    if video.shape == output.shape:
+        return scaled
+    if isinstance(call.video, Tensor):
+        return output.index_copy(2, call.video, scaled)
+    start, stop, _ = call.video.indices(output.shape[2])
+    return torch.cat([output[:, :, :start], scaled, output[:, :, stop:]], 2)
+
+
+def own_frame(call: KernelCall, num_frames: int) -> Tensor:
+    """What the video's tokens get when they see their own frame only, and what is not video, (B, H, T*S, D)."""
+    others = call.others
+    query, key, value = (
+        x[:, :, call.video].unflatten(2, (num_frames, -1)).transpose(1, 2).flatten(0, 1)  # (B*T, H, S, D)
+        for x in (call.query, call.key, call.value)
+    )
+    if query.shape[2] == 1 and not len(others):
+        own = value  # the only token there is to look at
+        if own.shape[1] != query.shape[1]:
+            own = own.repeat_interleave(query.shape[1] // own.shape[1], 1)
+    else:
+        if len(others):
+            key, value = (
+                torch.cat([x, y[:, :, others].repeat_interleave(num_frames, 0)], 2)
+                for x, y in ((key, call.key), (value, call.value))
+            )
+        own = call.kernel(query, key, value, _own_mask(call, num_frames))
+    return own.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(2, 3)
+
+
+def _own_mask(call: KernelCall, num_frames: int) -> Tensor | None:
+    """The call's mask for each frame's queries and the keys they keep, (B*T, H or 1, S or 1, S + others)."""
+    mask, T = call.mask, num_frames
+    if mask is None:
+        return None
+    mask = mask[(None,) * (4 - mask.ndim)]  # (b, h, queries or 1, L)
+    if mask.shape[2] > 1:
+        mask = mask[:, :, call.video].unflatten(2, (T, -1))  # (b, h, T, S, L)
+        own = mask[..., call.video].unflatten(-1, (T, -1)).diagonal(dim1=2, dim2=4).permute(0, 4, 1, 2, 3)
+        rest = mask[..., call.others].transpose(1, 2)  # (b, T, h, S, others)
+    else:
+        own = mask[..., call.video].unflatten(-1, (T, -1)).permute(0, 3, 1, 2, 4)  # (b, T, h, 1, S)
+        rest = mask[..., call.others][:, None].expand(-1, T, -1, -1, -1)
+    both = torch.cat([own, rest], -1)  # (b, T, h, S or 1, S + others)
+    return both.expand(call.query.shape[0], *both.shape[1:]).flatten(0, 1)

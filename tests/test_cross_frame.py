@@ -1,0 +1,214 @@
+"""The gain on the cross-frame part alone: against attention written out in float64 in the real classes, as a softmax
+whose logits of other frames are raised, undone, compiled, and refused where it cannot be."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_alternatives import MODELS, kernel_written_out
+from tiny_models import TINY, H, T, W, run
+from torch._dynamo.testing import CompileCounter
+from torch.nn.functional import scaled_dot_product_attention
+
+from enhance_a_video import enhance
+from enhance_a_video.cross_frame import own_frame, with_scaled_cross_frame
+from enhance_a_video.errors import SettingsError, UnsupportedModelError
+from enhance_a_video.policy import Moment, Odds
+from enhance_a_video.seam import KernelCall
+from enhance_a_video.settings import Settings
+
+S = H * W
+
+
+def kernel(query, key, value, mask):
+    return scaled_dot_product_attention(query, key, value, mask, enable_gqa=key.shape[1] != query.shape[1])
+
+
+def call_of(B=2, heads=4, frames=3, sites=5, text=0, first=0, D=8, mask=None, kv_heads=None, rows=None):
+    """A kernel's call with random tokens, `text` of them not video, the video from token `first` on."""
+    L = frames * sites + text
+    torch.manual_seed(0)
+    query = torch.randn(B, heads, L, D)
+    key, value = torch.randn(2, B, kv_heads or heads, L, D)
+    return KernelCall(query, key, value, mask, slice(first, first + frames * sites) if rows is None else rows, kernel)
+
+
+def own_written_out(call, frames):
+    """Each frame's attention to itself and to what is not video, token by token in float64: (B, H, T*S, D)."""
+    q, k, v = call.query.double(), call.key.double(), call.value.double()
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    rows, L = call.rows, q.shape[2]
+    frame = torch.full((L,), -1)
+    frame[rows] = torch.arange(frames).repeat_interleave(len(rows) // frames)
+    logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    if call.mask is not None:
+        mask = call.mask[(None,) * (4 - call.mask.ndim)]
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+    foreign = (frame[:, None] >= 0) & (frame[None] >= 0) & (frame[:, None] != frame[None])
+    return (logits.masked_fill(foreign, -torch.inf).softmax(-1) @ v)[:, :, rows]
+
+
+def mask_of(kind, B, L):
+    keep = torch.rand(B, 1, 1, L, generator=torch.Generator().manual_seed(1)) > 0.2
+    keep[..., ::2] = True  # nobody is left without a key
+    return {
+        "none": None,
+        "keys": keep,
+        "keys, added": torch.where(keep, 0.0, -30.0),
+        "one for all": keep[:1, 0],
+        "each query its own": torch.randn(B, 1, L, L, generator=torch.Generator().manual_seed(2)),
+        "each head its own": torch.randn(1, 4, L, L, generator=torch.Generator().manual_seed(3)),
+    }[kind]
+
+
+@pytest.mark.parametrize("where", ["alone", "before text", "after text", "among others"])
+@pytest.mark.parametrize(
+    "kind", ["none", "keys", "keys, added", "one for all", "each query its own", "each head its own"]
+)
+def test_a_frame_alone_is_what_it_is_written_out(kind, where):
+    text, first = {"alone": (0, 0), "before text": (4, 0), "after text": (4, 4), "among others": (4, 0)}[where]
+    rows = torch.tensor([i for i in range(19) if i not in (0, 6, 7, 18)]) if where == "among others" else None
+    call = call_of(text=text, first=first, mask=mask_of(kind, 2, 15 + text), rows=rows)
+    torch.testing.assert_close(own_frame(call, 3).double(), own_written_out(call, 3), atol=2e-5, rtol=1e-4)
+
+
+def test_keys_with_fewer_heads():
+    call = call_of(kv_heads=2)
+    torch.testing.assert_close(own_frame(call, 3).double(), own_written_out(call, 3), atol=2e-5, rtol=1e-4)
+    temporal = call_of(B=10, kv_heads=2, sites=1)
+    torch.testing.assert_close(own_frame(temporal, 3).double(), own_written_out(temporal, 3), atol=2e-5, rtol=1e-4)
+
+
+@given(factor=st.floats(0.2, 5), frames=st.integers(2, 6), sites=st.integers(1, 4))
+def test_where_all_tokens_have_the_mean_mass_odds_are_a_softmax_with_raised_logits(factor, frames, sites):
+    """Queries of zero see all tokens alike: the mass of every token is 1 - 1/T."""
+    call = call_of(frames=frames, sites=sites)
+    call.query.zero_()
+    mass = torch.full((2,), 1 - 1 / frames)
+    gain = Odds(factor)(mass, Moment(frames, 0.0, torch.tensor(0.5)))
+    frame = torch.arange(frames).repeat_interleave(sites)
+    raised = torch.where(frame[:, None] == frame[None], 0.0, torch.tensor(factor).log())
+    expected = raised.softmax(-1) @ call.value
+    torch.testing.assert_close(with_scaled_cross_frame(call, gain, frames), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_still_sum_to_one_and_text_is_left_alone():
+    call = call_of(text=4, first=4)
+    call.value.fill_(1.0)
+    for gain in (0.0, 0.5, 1.0, 3.0):
+        torch.testing.assert_close(with_scaled_cross_frame(call, torch.tensor([gain]), 3), torch.ones(2, 4, 19, 8))
+    call = call_of(text=4, first=4)
+    scaled = with_scaled_cross_frame(call, torch.tensor([1.0, 2.0]), 3)
+    assert torch.equal(scaled[0], call.whole()[0]) and torch.equal(scaled[1, :, :4], call.whole()[1, :, :4])
+    assert (scaled[1, :, 4:] - call.whole()[1, :, 4:]).abs().max() > 0.01
+    assert torch.equal(with_scaled_cross_frame(call, torch.tensor([0.0]), 3)[:, :, 4:], _rounded(call))
+
+
+def _rounded(call):
+    whole = call.whole()[:, :, 4:]
+    return torch.addcmul(whole, whole - own_frame(call, 3), torch.tensor(-1.0))  # a gain of 0: the frame alone
+
+
+# ---------------------------------------------------------------------------------------------- in the real classes
+
+
+def scaled_written_out(q, k, v, mask, first, gain, samples):
+    temporal = len(q) > samples
+    video = slice(first, first + (T if temporal else T * S))
+    call = KernelCall(q.double(), k.double(), v.double(), mask, video, kernel)
+    whole = kernel(call.query, call.key, call.value, mask)
+    whole[:, :, video] += (gain - 1) * (whole[:, :, video] - own_written_out(call, T))
+    return whole
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_in_a_model_it_is_the_attention_written_out_in_float64(name, monkeypatch):
+    tiny = TINY[name]
+    model, inputs = tiny.model(), tiny.inputs(batch=2)
+    plain = run(model, inputs)
+    with kernel_written_out(name, partial(scaled_written_out, gain=1.7, samples=2), monkeypatch) as calls:
+        expected = run(model, inputs)
+    assert len(calls) == tiny.layers
+    with enhance(model, policy={"name": "constant", "gain": 1.7}, scale="cross-frame") as handle:
+        found = run(model, inputs)
+    assert torch.allclose(found, expected, atol=2e-5, rtol=1e-4)
+    assert (expected - plain).abs().max() > 20 * (found - expected).abs().max()
+    assert handle.summary().gain == pytest.approx(1.7) and handle.summary().settings["scale"] == "cross-frame"
+    assert torch.equal(run(model, inputs), plain)
+
+
+REFUSED = {  # variant -> why
+    "mochi": "does not compute its attention in one call", "kandinsky_5_nabla": "BlockMask",
+    "kandinsky_6_sr": "BlockMask", "wan_animate_2": "BlockMask", "cosmos_3": "its keys",
+    "cosmos_3_sound_first": "its keys",
+    "sana_wm_refiner_cached": "its keys", "anyflow_far": "its keys",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_class_takes_odds_or_says_why_not(name):
+    model, inputs = TINY[name].model(), TINY[name].inputs()
+    first = lambda output: output[0] if isinstance(output, tuple) else output  # noqa: E731
+    plain = first(run(model, inputs))
+    before = {n: type(getattr(m, "processor", m)) for n, m in model.named_modules()}
+    if name in REFUSED:
+        with pytest.raises(UnsupportedModelError, match=REFUSED[name]), enhance(model, odds=3.0):
+            run(model, inputs)
+    else:
+        with enhance(model, odds=1.0):
+            assert torch.equal(first(run(model, inputs)), plain)  # to the bit
+        with enhance(model, odds=3.0) as handle:
+            assert (first(run(model, inputs)) - plain).abs().max() > 1e-4
+        summary = handle.summary()
+        assert (summary.gain * summary.mass <= 1 + 1e-5).all() and (summary.gain > 1).all()
+    assert torch.equal(first(run(model, inputs)), plain)
+    assert {n: type(getattr(m, "processor", m)) for n, m in model.named_modules()} == before
+
+
+def test_windows_frames_and_looking_only():
+    model, inputs = TINY["wan"].model(), TINY["wan"].inputs(timestep=100.0)
+    plain = run(model, inputs)
+    with enhance(model, odds=3.0, end=0.5) as handle:  # it is over
+        assert torch.equal(run(model, inputs), plain)
+    assert not handle.summary().active.any() and (handle.summary().gain == 1).all()
+    with enhance(model, odds=3.0, observe_only=True) as handle:
+        assert torch.equal(run(model, inputs), plain)
+    assert (handle.summary().gain > 1).all()
+    single = TINY["wan"].inputs(frames=1)
+    alone = run(model, single)
+    with enhance(model, odds=3.0):
+        assert torch.equal(run(model, single), alone)
+
+
+@pytest.mark.parametrize("name", ["wan", "cogvideox_5b", "hunyuan", "ltx", "latte"])
+def test_it_compiles_into_one_graph(name):
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    model, x = TINY[name].model(), TINY[name].inputs()
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    for odds in (2.0, 3.0):  # another number does not compile again
+        with enhance(model, odds=odds, end=0.9):
+            torch.testing.assert_close(run(compiled, x), run(model, x), atol=1e-6, rtol=1e-5)
+    assert counter.frame_count == 1
+    torch._dynamo.reset()
+
+
+def test_settings_say_what_is_scaled():
+    assert Settings(odds=1.5).scale == "cross-frame" and (Settings(odds=1.5).start, Settings(odds=1.5).end) == (
+        0.0,
+        1.0,
+    )
+    assert Settings().scale == Settings(policy=Odds(1.2)).scale == "output"
+    assert Settings.from_dict(Settings(odds=1.5).to_dict()) == Settings(odds=1.5)
+    for wrong, says in (
+        ({"odds": 1.5, "strength": 0.3}, "at most one"),
+        ({"odds": 1.5, "scale": "output"}, "leave out"),
+        ({"odds": -1}, "at least 0"),
+        ({"odds": float("nan")}, "not a finite number"),
+        ({"scale": "all"}, "is unknown"),
+        ({"policy": {"name": "trust", "of": {"name": "constant", "gain": 2}}, "scale": "cross-frame"}, "trust"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            Settings(**wrong)
