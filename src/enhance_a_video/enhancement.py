@@ -25,11 +25,12 @@ from .errors import (
     SettingsError,
     TokenLayoutError,
     UnsupportedModelError,
+    WholeOutputWarning,
 )
 from .families import Family, attention_modules, block_around, chosen, denoisers, family_of, scaled_module, unwrapped
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
 from .parallel import Shards, gathered
-from .policy import Moment, needs_progress, needs_share, to_dict
+from .policy import DEFAULT_STRENGTH, Moment, Strength, needs_progress, needs_share, to_dict
 from .record import Recorder, Summary
 from .schedule import progress_of
 from .seam import Entrance, KernelCall, Residual, Rows, Seam
@@ -88,6 +89,7 @@ class Enhancement:
         try:
             for denoiser in self._denoisers:
                 denoiser.attach()
+                denoiser.say_what_is_scaled_whole()
         except BaseException:
             self.remove()
             raise
@@ -95,7 +97,8 @@ class Enhancement:
     def summary(self) -> Summary:
         """What has been done since enhance(), also after remove(). Waits for the device."""
         recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
-        return Summary.of((self.alternative or self.settings).to_dict(), recorded)
+        whole = [{layer.name: layer.whole for layer in d.layers if layer.whole} for d in self._denoisers]
+        return Summary.of((self.alternative or self.settings).to_dict(), recorded, whole)
 
     def remove(self) -> None:
         """Give every processor its own class back and take the hooks off. Safe to call twice."""
@@ -176,6 +179,8 @@ class _Denoiser:
         self.entrances = [Entrance(b, self.family.tokens.argument or 0) for b in {id(b): b for b in blocks}.values()]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = _with_tensors(self.settings.gain_policy, self.device)
+        self.policy_of_whole = _with_tensors(Strength(DEFAULT_STRENGTH), self.device)
+        self.said: set[str] = set()  # which layers are scaled as a whole, of those that were said
         self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
         self.parameters = _parameters(model)
         self.hook: Any = None
@@ -201,6 +206,7 @@ class _Denoiser:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
         arguments = _by_name(self.parameters, args, kwargs)
         self.notice_replaced()
+        self.say_what_is_scaled_whole()
         if getattr(getattr(self.model, "_parallel_config", None), "tensor_parallel_config", None) is not None:
             raise UnsupportedModelError(
                 f"{self.name}: tensor parallelism gives each device some of the heads, which would then scale "
@@ -264,6 +270,21 @@ class _Denoiser:
         )
         return len(lost)
 
+    @torch.compiler.assume_constant_result
+    def say_what_is_scaled_whole(self) -> int:
+        """Warn, once for each layer, where odds cannot act. Returns how many layers that are."""
+        new = [layer for layer in self.layers if layer.whole and layer.name not in self.said]
+        if new:
+            self.said.update(layer.name for layer in new)
+            warnings.warn(
+                f"{self.name}: in {len(new)} of {len(self.layers)} layers what comes from other frames cannot be told "
+                f"apart ({new[0].whole}), so their whole output is scaled, by strength {DEFAULT_STRENGTH}. To choose "
+                "that yourself, give a strength.",
+                WholeOutputWarning,
+                stacklevel=2,
+            )
+        return len(self.said)
+
     def _shared(self, module: nn.Module) -> bool:
         if not hasattr(module, "processor"):
             return False
@@ -275,6 +296,7 @@ class _Denoiser:
         self.recorder.to(device)
         self.window = self.window.to(device)
         self.policy = _with_tensors(self.settings.gain_policy, device)
+        self.policy_of_whole = _with_tensors(Strength(DEFAULT_STRENGTH), device)
         for layer in self.layers:
             layer.to(device)
 
@@ -338,6 +360,7 @@ class _Layer:
         self.scaled_later = denoiser.family.scale_at is not None
         self.asks_share = denoiser.asks_share
         settings, self.attend = denoiser.settings, None
+        self.whole = ""  # why the whole output is scaled although odds were asked for
         self.attends_compiled = denoiser.enhancement.alternative is None
         if denoiser.enhancement.alternative is not None:
             self.attend = self._attend
@@ -345,6 +368,13 @@ class _Layer:
             self.attend = self._scale_cross_frame
         self.index = torch.tensor(index, device=denoiser.device)
         self.depth = torch.tensor(depth, device=denoiser.device)
+
+    def fall_back(self, reason: str) -> bool:
+        """Scale the whole output instead of its cross-frame part; not where that part was asked for by name."""
+        if self.denoiser.settings.odds is None or self.denoiser.enhancement.alternative is not None:
+            return False
+        self.attend, self.whole = None, reason
+        return True
 
     def to(self, device: torch.device) -> None:
         self.index, self.depth = self.index.to(device), self.depth.to(device)
@@ -407,7 +437,8 @@ class _Layer:
     def gain(self, seen: list[tuple[Tensor, Tensor | None] | None], residual: Residual | None = None) -> Tensor | None:
         """What look() saw, call by call -> gain (B,) or (1,); None = leave the output alone."""
         denoiser = self.denoiser
-        settings, policy, now = denoiser.settings, denoiser.policy, denoiser.now
+        settings, now = denoiser.settings, denoiser.now
+        policy = denoiser.policy_of_whole if self.whole else denoiser.policy
         looks = [look for look in seen if look is not None]
         if now is None or not looks:
             return None
@@ -423,7 +454,8 @@ class _Layer:
         maps = [look[1] for look in looks if look[1] is not None]
         if maps:
             denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
-        return None if settings.observe_only or settings.scale == CROSS_FRAME else gain  # there it acted already
+        acted = settings.scale == CROSS_FRAME and not self.whole  # in the kernel's place
+        return None if settings.observe_only or acted else gain
 
 
 def _latents(arguments: Mapping[str, Any]) -> Tensor:

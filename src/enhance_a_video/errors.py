@@ -14,6 +14,7 @@ EnhanceAVideoError
 └── MissingExtraError        (also ImportError)   an optional dependency is not installed
 
 EnhancementLostWarning       a processor was replaced after enhance(); said, never silent
+WholeOutputWarning           odds cannot act in some layers: their whole output is scaled instead
 
 Every message says what was found and what to do about it.
 """
@@ -77,3 +78,7 @@ class MissingExtraError(EnhanceAVideoError, ImportError):
 
 class EnhancementLostWarning(UserWarning):
     """An attention processor was replaced after enhance(); the message says what was done about it."""
+
+
+class WholeOutputWarning(UserWarning):
+    """The cross-frame part of some layers cannot be told apart; the message says why and what is scaled instead."""

@@ -5,7 +5,8 @@ traces under torch.compile. summary() is what moves them to the host.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,14 @@ class Summary:
     seconds: float
     calls_made: int  # more than len(progress) when the oldest were dropped
     attention_maps: np.ndarray | None = None  # (calls, layers, T, T)
+    scaled_whole: dict[str, str] = field(default_factory=dict)  # layers in which odds could not act -> why
 
     @classmethod
-    def of(cls, settings: dict[str, Any], recorded: dict[str, tuple[list[str], Recorder]]) -> "Summary":
-        """From the recorders of each model: name -> (its layer names, its recorder)."""
+    def of(
+        cls, settings: dict[str, Any], recorded: dict[str, tuple[list[str], Recorder]],
+        whole: Sequence[dict[str, str]] = (),
+    ) -> "Summary":  # fmt: skip
+        """From the recorders of each model: name -> (its layer names, its recorder). whole: scaled_whole of each."""
         reads = [recorder.read() for _, recorder in recorded.values()]
         names = [names for names, _ in recorded.values()]
         recorders = [recorder for _, recorder in recorded.values()]
@@ -133,6 +138,7 @@ class Summary:
             seconds=math.nan if any(r.compiled for r in recorders) else sum(r.seconds for r in recorders),
             calls_made=sum(r["total"] for r in reads),
             attention_maps=_block_diagonal(maps) if same_frames else None,
+            scaled_whole={p + n: why for p, each in zip(prefix, whole, strict=False) for n, why in each.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,6 +163,9 @@ class Summary:
         seconds = (
             "not measured under torch.compile" if math.isnan(self.seconds) else f"{self.seconds:.3f} s on the host"
         )
+        if self.scaled_whole:
+            why = next(iter(self.scaled_whole.values()))
+            lines.append(f"scaled as a whole, by the default strength: {len(self.scaled_whole)} layers ({why})")
         return [*lines, f"time in the method: {seconds}"]
 
     def _table(self) -> list[str]:
@@ -193,7 +202,7 @@ class Summary:
         return Path(path)
 
 
-_KNOBS = ("strength", "temperature", "policy", "start", "end", "layers")
+_KNOBS = ("strength", "temperature", "odds", "policy", "start", "end", "scale", "layers")
 
 
 def _mean(values: np.ndarray) -> str:

@@ -322,7 +322,9 @@ def _python(take: Take) -> str:
         for name, value in values.items()
         if value is not None and (name in _ALWAYS_SAID or value != getattr(plain, name))
     }
+    if take.settings.policy is None:  # what is scaled follows from the knob
+        shown.pop("scale", None)
     return "enhance(pipe, " + ", ".join(f"{name}={value!r}" for name, value in shown.items()) + ")"
 
 
-_ALWAYS_SAID = {"strength", "start", "end"}
+_ALWAYS_SAID = {"odds", "strength", "start", "end"}

@@ -10,7 +10,7 @@ from typing import Any
 from . import policy as policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
-from .policy import DEFAULT_END, DEFAULT_START, DEFAULT_STRENGTH, Strength, Temperature
+from .policy import DEFAULT_END, DEFAULT_ODDS, DEFAULT_START, DEFAULT_STRENGTH, Strength, Temperature
 
 Layers = Sequence[int] | slice | str | None
 OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies
@@ -23,7 +23,9 @@ class Settings:
     strength      largest amplification g of a layer, s = max(1, (1 + g) * mass); the same at any frame count
     temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI); at most one of strength/temperature/odds/policy
     odds          by how much the odds that attention leaves its frame are multiplied: 1.5 = half as much again, 1 =
-                  nothing. It scales what a frame takes from the others, not the whole output (cross_frame.py)
+                  nothing. It scales what a frame takes from the others, not the whole output (cross_frame.py). The
+                  default. A layer in which that part cannot be told apart is scaled by the default strength, and a
+                  WholeOutputWarning says so
     policy        in place of these three, any callable (mass (B,), Moment) -> gain (B,): one of the package `policy`,
                   what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own
     start, end    the part of the denoising in which the gain acts: 0 = pure noise, 1 = clean.
@@ -75,8 +77,10 @@ class Settings:
         given = [n for n in ("strength", "temperature", "odds", "policy") if getattr(self, n) is not None]
         if len(given) > 1:
             raise SettingsError(f"{' and '.join(given)} were given together: give at most one of them")
-        if not given:
+        if not given and self.scale == OUTPUT:
             object.__setattr__(self, "strength", DEFAULT_STRENGTH)
+        elif not given:
+            object.__setattr__(self, "odds", DEFAULT_ODDS)
         for name in ("strength", "temperature", "odds"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=0.0)

@@ -43,7 +43,8 @@ Tiling = Annotated[
 Strength = Annotated[
     float | None,
     typer.Option(
-        rich_help_panel="Enhancement", help="The largest amplification, the same for any length: 0.4 mild, 1 strong."
+        rich_help_panel="Enhancement",
+        help="In place of odds: the paper's gain on the whole output, at most 1 + this; 0.3 mild, 0.7 strong.",
     ),
 ]
 Temperature = Annotated[
@@ -52,12 +53,19 @@ Temperature = Annotated[
         rich_help_panel="Enhancement", help="The paper's knob instead of strength; its effect depends on length."
     ),
 ]
+Odds = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel="Enhancement",
+        help="By how much the odds that attention leaves its frame are multiplied: 1.5 mild, 3 strong, 1 nothing.",
+    ),
+]
 Policy = Annotated[
     Path | None,
     typer.Option(
         rich_help_panel="Enhancement",
         metavar="FILE",
-        help="A profile, .json, such as [b]tune[/b] writes; in place of strength or temperature.",
+        help="A profile, .json, such as [b]tune[/b] writes; in place of odds, strength or temperature.",
     ),
 ]
 Start = Annotated[
@@ -97,6 +105,7 @@ Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the output
 class Knobs:
     """How the clip is enhanced."""
 
+    odds: Odds = None
     strength: Strength = None
     temperature: Temperature = None
     policy: Policy = None

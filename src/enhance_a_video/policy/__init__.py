@@ -7,6 +7,7 @@ sets itself, trust.py bounds what a gain may change, learned.py what is searched
 from .adaptive import Even, Odds, Target
 from .base import (
     DEFAULT_END,
+    DEFAULT_ODDS,
     DEFAULT_START,
     DEFAULT_STRENGTH,
     Moment,
@@ -25,6 +26,7 @@ from .trust import Trust
 
 __all__ = [
     "DEFAULT_END",
+    "DEFAULT_ODDS",
     "DEFAULT_START",
     "DEFAULT_STRENGTH",
     "Constant",

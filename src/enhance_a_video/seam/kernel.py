@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import TokenLayoutError, UnsupportedModelError
 from ..query_key import Kernel, reading
-from .watch import KernelCall, Rows, Watch, running
+from .watch import KernelCall, Rows, Watch, fell_back, running
 
 
 def look(query: Tensor, key: Tensor, scale: float | None) -> Watch | None:
@@ -106,9 +106,11 @@ def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], 
         "the model is compiled": torch.compiler.is_compiling() and not watch.attends_compiled,
     }
     for reason in (reason for reason, holds in refused.items() if holds):
+        if fell_back(watch, reason):
+            return original(*args, **kwargs)
         raise UnsupportedModelError(
-            f"{watch.name}: the attention itself cannot be replaced here, because {reason}. Leave the layer out with "
-            "layers=..., or use enhance(), which can."
+            f"{watch.name}: the attention itself cannot be changed here, because {reason}. Leave the layer out with "
+            "layers=..., or scale its whole output: enhance() with a strength can."
         )
 
     def own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

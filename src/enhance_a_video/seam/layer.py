@@ -12,7 +12,7 @@ from ..parallel import Shards
 from ..query_key import KNOWN_KERNELS, Kernel, Outputs
 from .kernel import kernels_called, look, observed_copy_of
 from .residual import Residual, video_of
-from .watch import WATCH, Rows, Watch, running
+from .watch import WATCH, Rows, Watch, fell_back, running
 
 
 def _function_of(original: Any) -> Any:
@@ -27,10 +27,13 @@ def kernels_of(carrier: Any, watch: Watch) -> tuple[Kernel, ...]:
     """
     how, original = watch.query_key, type(carrier)
     if getattr(watch, "attend", None) is not None and (how is not None or watch.tokens.call is None):
-        raise UnsupportedModelError(
-            f"{watch.name}: {original.__name__} does not compute its attention in one call of a known kernel "
-            f"({', '.join(k.name for k in KNOWN_KERNELS[:2])}), so it cannot be replaced by another attention."
-        )
+        kernels = ", ".join(kernel.name for kernel in KNOWN_KERNELS[:2])
+        reason = f"{original.__name__} does not compute its attention in one call of a known kernel ({kernels})"
+        if not fell_back(watch, reason):
+            raise UnsupportedModelError(
+                f"{watch.name}: {reason}, so it cannot be replaced by another attention. Scale the layer's whole output "
+                "instead: enhance() with a strength can."
+            )
     if how is not None and not isinstance(how, Kernel):
         return ()
     called: tuple[Kernel, ...] = ()

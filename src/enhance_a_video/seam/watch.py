@@ -62,7 +62,7 @@ class Watch(Protocol):
 
     # A watch may have one thing more, to compute what the kernel would: attend(call, seen) with a KernelCall and what
     # look() returned -> (B, H, L, D), or None = the kernel's own; attends_compiled says whether dynamo may trace that.
-    # And asks_share: then gain(seen, residual) also gets a
+    # fall_back(reason) -> whether it does without, where that is not possible. And asks_share: then gain(seen, residual) also gets a
     # Residual, for which the block around the layer has to be watched too (Entrance).
 
 
@@ -120,6 +120,12 @@ class KernelCall:
         every = len(rows) == self.query.shape[2]
         query = self.query if every else self.query[:, :, rows]
         return self.kernel(query, self.key if key is None else key, self.value if value is None else value, mask)
+
+
+def fell_back(watch: Any, reason: str) -> bool:
+    """Whether a watch that would take the kernel's place does without, for this reason."""
+    fall_back = getattr(watch, "fall_back", None)
+    return fall_back is not None and bool(fall_back(reason))
 
 
 class _Call:
