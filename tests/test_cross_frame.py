@@ -1,6 +1,7 @@
 """The gain on the cross-frame part alone: against attention written out in float64 in the real classes, as a softmax
 whose logits of other frames are raised, undone, compiled, and refused where it cannot be."""
 
+import warnings
 from functools import partial
 
 import pytest
@@ -14,8 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from enhance_a_video import enhance
 from enhance_a_video.cross_frame import own_frame, with_scaled_cross_frame
-from enhance_a_video.errors import SettingsError, UnsupportedModelError
-from enhance_a_video.policy import Moment, Odds
+from enhance_a_video.errors import SettingsError, UnsupportedModelError, WholeOutputWarning
+from enhance_a_video.policy import DEFAULT_ODDS, DEFAULT_STRENGTH, Moment, Odds
 from enhance_a_video.seam import KernelCall
 from enhance_a_video.settings import Settings
 
@@ -153,9 +154,11 @@ def test_every_class_takes_odds_or_says_why_not(name):
     first = lambda output: output[0] if isinstance(output, tuple) else output  # noqa: E731
     plain = first(run(model, inputs))
     before = {n: type(getattr(m, "processor", m)) for n, m in model.named_modules()}
+    by_name = {"policy": Odds(3.0), "scale": "cross-frame"}
     if name in REFUSED:
-        with pytest.raises(UnsupportedModelError, match=REFUSED[name]), enhance(model, odds=3.0):
+        with pytest.raises(UnsupportedModelError, match=REFUSED[name]), enhance(model, **by_name):
             run(model, inputs)
+        scaled_whole_instead(model, inputs, plain, REFUSED[name])
     else:
         with enhance(model, odds=1.0):
             assert torch.equal(first(run(model, inputs)), plain)  # to the bit
@@ -165,6 +168,23 @@ def test_every_class_takes_odds_or_says_why_not(name):
         assert (summary.gain * summary.mass <= 1 + 1e-5).all() and (summary.gain > 1).all()
     assert torch.equal(first(run(model, inputs)), plain)
     assert {n: type(getattr(m, "processor", m)) for n, m in model.named_modules()} == before
+
+
+def scaled_whole_instead(model, inputs, plain, why):
+    """Odds fall back on the default strength, layer by layer, and say so: in a warning and in the summary."""
+    with enhance(model, strength=DEFAULT_STRENGTH, start=0.0, end=1.0) as handle:
+        expected, gains = run(model, inputs), handle.summary().gain
+    with warnings.catch_warnings(record=True) as caught, enhance(model, odds=3.0) as handle:
+        warnings.simplefilter("always")
+        for _ in range(2):  # what the kernel gets may only show when it is called
+            found = run(model, inputs)
+    first = lambda output: output[0] if isinstance(output, tuple) else output  # noqa: E731
+    summary, said = handle.summary(), [w for w in caught if w.category is WholeOutputWarning]
+    assert len(said) == 1 and why in str(said[0].message)
+    assert summary.scaled_whole and all(why in reason for reason in summary.scaled_whole.values())
+    assert "scaled as a whole" in str(summary)
+    if set(summary.scaled_whole) == set(summary.layers):
+        assert torch.equal(first(found), first(expected)) and (summary.gain[0] == gains[0]).all()
 
 
 def test_windows_frames_and_looking_only():
@@ -196,11 +216,10 @@ def test_it_compiles_into_one_graph(name):
 
 
 def test_settings_say_what_is_scaled():
-    assert Settings(odds=1.5).scale == "cross-frame" and (Settings(odds=1.5).start, Settings(odds=1.5).end) == (
-        0.0,
-        1.0,
-    )
-    assert Settings().scale == Settings(policy=Odds(1.2)).scale == "output"
+    chosen = Settings(odds=1.5)
+    assert (chosen.scale, chosen.start, chosen.end, chosen.always) == ("cross-frame", 0.0, 1.0, True)
+    assert Settings() == Settings(odds=DEFAULT_ODDS) and Settings(scale="output") == Settings(strength=DEFAULT_STRENGTH)
+    assert Settings(strength=0.3).scale == Settings(policy=Odds(1.2)).scale == "output"
     assert Settings.from_dict(Settings(odds=1.5).to_dict()) == Settings(odds=1.5)
     for wrong, says in (
         ({"odds": 1.5, "strength": 0.3}, "at most one"),

@@ -293,7 +293,8 @@ def test_profiles_that_cannot_be_used(tmp_path, text, says):
 
 
 def test_a_policy_decides_itself_when_it_acts():
-    assert (Settings().start, Settings().end) == (0.0, 0.7)
+    assert (Settings().start, Settings().end) == (0.0, 1.0)
+    assert (Settings(strength=0.7).start, Settings(temperature=4.0).end) == (0.0, 0.7)
     chosen = Settings(policy={"name": "constant", "gain": 1.2})
     assert (chosen.start, chosen.end, chosen.always) == (0.0, 1.0, True)
     assert Settings(policy=Constant(1.2), end=0.4).end == 0.4

@@ -73,7 +73,7 @@ def test_the_page_contains_everything_and_fetches_nothing():
     assert page.count("data:video/mp4;base64,") == 2
     assert not re.findall(r'(?:src|href)="(?!data:)[^"#]', page)
     assert "url(" not in page.replace("url(#", "") and "@import" not in page
-    for text in ("Right things", "Against the truth", "no good direction", "enhance(pipe, strength=", "a &lt;note&gt;"):
+    for text in ("Right things", "Against the truth", "no good direction", "enhance(pipe, odds=", "a &lt;note&gt;"):
         assert text in page
     assert '<span class="tag worse">worse</span>' in page
 

@@ -57,7 +57,8 @@ def rows(folder, sql: str) -> list:
 
 def test_what_the_method_is_compared_with_in_a_study(tiny_folder, tmp_path):
     settings = {
-        "plain": None, "flat": {"alternative": "logit_temperature", "tau": 1.5}, "map": {"alternative": "map_scaling"},
+        "plain": None, "flat": {"alternative": "logit_temperature", "tau": 1.5},
+        "map": {"alternative": "map_scaling", "strength": 0.7},
         "cfi": {"alternative": "cfi_temperature", "strength": 1.0, "end": 0.5},
     }  # fmt: skip
     study = parse_study(data_of(tiny_folder, prompts=WORDS[:1], settings=settings, measures=["motion"]))

@@ -31,8 +31,8 @@ def kernels_of(carrier: Any, watch: Watch) -> tuple[Kernel, ...]:
         reason = f"{original.__name__} does not compute its attention in one call of a known kernel ({kernels})"
         if not fell_back(watch, reason):
             raise UnsupportedModelError(
-                f"{watch.name}: {reason}, so it cannot be replaced by another attention. Scale the layer's whole output "
-                "instead: enhance() with a strength can."
+                f"{watch.name}: {reason}, so it cannot be replaced by another attention. Scale the layer's whole "
+                "output instead: enhance() with a strength can."
             )
     if how is not None and not isinstance(how, Kernel):
         return ()
