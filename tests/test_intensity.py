@@ -15,6 +15,7 @@ from enhance_a_video.intensity import (
     site_mass,
     spread_sites,
     temporal_attention_map,
+    token_mass,
 )
 
 
@@ -256,3 +257,16 @@ def test_a_wrong_layout_is_said(shape_q, shape_k, frames, message):
 def test_no_sites_is_said():
     with pytest.raises(SettingsError, match="sites=0"):
         cross_frame_mass(torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2), 2, sites=0)
+
+
+@pytest.mark.parametrize("sites", [5, 40])
+def test_the_mass_of_tokens_is_what_that_of_sites_is_the_mean_of(sites):
+    query, key = torch.randn(2, 2, 3, 4 * sites, 8, generator=torch.Generator().manual_seed(0))
+    found = token_mass(query, key, 4)  # (B, H, T, S)
+    torch.testing.assert_close(found.mean((1, 2)), site_mass(query, key, 4, sites=None))
+    q, k = (x.unflatten(2, (4, sites)).transpose(2, 3).double() for x in (query, key))  # (B, H, S, T, D)
+    attention = (q @ k.transpose(-1, -2) / 8**0.5).softmax(-1)
+    expected = 1 - attention.diagonal(dim1=-2, dim2=-1).transpose(2, 3)
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
+    divided = token_mass(query.unflatten(2, (4, sites)), key.unflatten(2, (4, sites)), 4)
+    torch.testing.assert_close(divided, found)

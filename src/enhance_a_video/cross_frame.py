@@ -6,7 +6,9 @@ o is the layer's attention, before its output projection; o_own the same attenti
 what is not video: text, references). With m the share of a token's attention that leaves its frame, o - o_own is m
 times the difference between what the others and what the frame itself have to say. So a gain on it moves weight from
 the frame's own tokens to the others' and keeps the sum of the weights at 1: nothing grows, as it does when the whole
-output is scaled. policy.Odds is the gain that multiplies the odds of leaving the frame.
+output is scaled. Each token of each head has a gain of its own, from its own mass, for heads are as different as can
+be: some look at their frame alone, some nearly never. policy.Odds is the gain that multiplies the odds of leaving the
+frame.
 
 It costs the attention of T frames to themselves, 1/T of the products of full 3D attention, and one more output in
 memory; nothing in temporal layers, where a frame's own token is all it has.
@@ -23,11 +25,11 @@ from .seam import KernelCall
 def with_scaled_cross_frame(call: KernelCall, gain: Tensor, num_frames: int) -> Tensor:
     """The kernel's output with the part that comes from other frames multiplied, (B, H, L, D).
 
-    gain: (B,) or (1,) fp32; 1 leaves it to the bit. Tokens that are not video stay as they are.
+    gain: (B, H, T*S) fp32, of each head and video token; 1 leaves it to the bit. Other tokens stay as they are.
     """
     output = call.whole()
     video = output[:, :, call.video]  # (B, H, T*S, D)
-    excess = call.for_each(gain - 1).to(output.dtype)  # (B or 1, 1, 1, 1)
+    excess = (gain - 1)[..., None].to(output.dtype)  # (B, H, T*S, 1)
     scaled = torch.addcmul(video, video - own_frame(call, num_frames), excess)
     if video.shape == output.shape:
         return scaled

@@ -28,7 +28,7 @@ from .errors import (
     WholeOutputWarning,
 )
 from .families import Family, attention_modules, block_around, chosen, denoisers, family_of, scaled_module, unwrapped
-from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map
+from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map, token_mass
 from .parallel import Shards, gathered
 from .policy import DEFAULT_STRENGTH, Moment, Strength, needs_progress, needs_share, to_dict
 from .record import Recorder, Summary
@@ -387,7 +387,8 @@ class _Layer:
     def look(
         self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None
     ) -> tuple[Tensor, Tensor | None] | None:
-        """query, key (B, H, T*S, D) -> mass of the sites (B, n) and perhaps maps (B, T, T); None: leave it alone."""
+        """query, key (B, H, T*S, D) -> mass of the sites (B, n), or of all heads and tokens (B, H, T, S) where the gain
+        acts on each, and perhaps maps (B, T, T); None: leave it alone."""
         settings, now = self.denoiser.settings, self.denoiser.now
         if now is None or now.num_frames == 1:
             return None
@@ -403,7 +404,10 @@ class _Layer:
                 f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
                 "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
             )
-        masses = site_mass(query, key, T, sites=sites, scale=scale)  # (B, n)
+        if settings.scale == CROSS_FRAME and not self.whole and shards is None:
+            masses = token_mass(query, key, T, scale=scale)  # (B, H, T, S)
+        else:
+            masses = site_mass(query, key, T, sites=sites, scale=scale)  # (B, n)
         if not settings.attention_maps:
             return masses, None
         return masses, temporal_attention_map(query, key, T, sites=sites, scale=scale)  # (B, T, T)
@@ -423,12 +427,16 @@ class _Layer:
         now = self.denoiser.now
         if seen is None or now is None:
             return None
-        gain = torch.where(now.active, self.denoiser.policy(*self._asked(seen[0], now)), 1.0)
-        return with_scaled_cross_frame(call, gain, now.num_frames)
+        masses = seen[0]  # (B, H, T, S)
+        _, moment = self._asked(masses, now)
+        gain = torch.where(now.active, self.denoiser.policy(masses.flatten(), moment), 1.0).view_as(masses)
+        if self.tokens.place == "temporal":
+            gain = gain.permute(0, 3, 1, 2).flatten(0, 1)  # (B*S, H, T)
+        return with_scaled_cross_frame(call, gain.flatten(2), now.num_frames)
 
     def _asked(self, masses: Tensor, now: _Now) -> tuple[Tensor, Moment]:
-        """What a policy is asked with: the mass (B,) or (1,) of the sites' masses (B, n), and the moment."""
-        mass = masses.mean(1)  # (B,)
+        """What a policy is asked with: the mass (B,) or (1,) of the masses (B, ...) that were seen, and the moment."""
+        mass = masses.flatten(1).mean(1)  # (B,)
         if not self.denoiser.settings.per_sample:
             mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
         return mass, Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
@@ -439,6 +447,7 @@ class _Layer:
         denoiser = self.denoiser
         settings, now = denoiser.settings, denoiser.now
         policy = denoiser.policy_of_whole if self.whole else denoiser.policy
+        acted = settings.scale == CROSS_FRAME and not self.whole  # in the kernel's place
         looks = [look for look in seen if look is not None]
         if now is None or not looks:
             return None
@@ -449,12 +458,14 @@ class _Layer:
         gain = torch.where(now.active, policy(mass, moment), 1.0)
         if moment.share is not None:  # each site has that of its sample
             moment = dataclasses.replace(moment, share=moment.share.repeat_interleave(masses.numel() // len(mass)))
-        clipped = policy(masses.flatten(), moment) <= 1.0  # (B*n,)
+        each = policy(masses.flatten(), moment)  # (B*n,) or (B*H*T*S,)
+        clipped = each <= 1.0
+        if acted:
+            gain = torch.where(now.active, each.mean(0, keepdim=True), 1.0)  # (1,), for the record
         denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
         maps = [look[1] for look in looks if look[1] is not None]
         if maps:
             denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
-        acted = settings.scale == CROSS_FRAME and not self.whole  # in the kernel's place
         return None if settings.observe_only or acted else gain
 
 

@@ -89,6 +89,17 @@ def site_mass(
     return torch.cat(masses, 1)
 
 
+def token_mass(query: Tensor, key: Tensor, num_frames: int, *, scale: float | None = None) -> Tensor:
+    """Cross-frame mass of each head and token, (B, H, T, S) fp32: what `site_mass` of all sites is the mean of.
+
+    How much of the attention that a token pays to its own place in all frames leaves its frame. Arguments as
+    `cross_frame_intensity`; query and key may be divided already, (B, H, T, S, D).
+    """
+    q, k, pieces, scale = _prepare(query, key, num_frames, None, scale)
+    masses = [1 - _temporal_attention(q, k, piece, scale).diagonal(dim1=-2, dim2=-1) for piece in pieces]
+    return torch.cat(masses, 1).permute(0, 2, 3, 1)  # from (B, S, H, T)
+
+
 def temporal_attention_map(
     query: Tensor,
     key: Tensor,

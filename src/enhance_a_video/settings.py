@@ -35,7 +35,8 @@ class Settings:
                   part that comes from other frames, as odds do. A policy may be given either
     layers        which matched layers: indices (negative counts from the end), a slice, or a regular
                   expression searched in their names; None = all
-    sites         how many spatial sites estimate the mass; None = all of them (exact)
+    sites         how many spatial sites estimate the mass; None = all of them (exact). With scale="cross-frame" every
+                  token of every head has a gain of its own, so that all are looked at
     per_sample    one gain for each sample; False = one for the batch, as in the authors' code
     observe_only  record and change nothing
     attention_maps  record each layer's mean (T, T) temporal attention map as well

@@ -62,7 +62,7 @@ class Watch(Protocol):
 
     # A watch may have one thing more, to compute what the kernel would: attend(call, seen) with a KernelCall and what
     # look() returned -> (B, H, L, D), or None = the kernel's own; attends_compiled says whether dynamo may trace that.
-    # fall_back(reason) -> whether it does without, where that is not possible. And asks_share: then gain(seen, residual)
+    # fall_back(reason) -> whether it does without, where that is not possible. And asks_share: gain(seen, residual)
     # also gets a Residual, for which the block around the layer has to be watched too (Entrance).
 
 
