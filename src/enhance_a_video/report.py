@@ -198,7 +198,7 @@ def gain_plot(summary: Summary | None) -> str:
     shown = np.where(active[None, :], gain, np.nan)
     top = max(1.05, float(np.nanmax(shown)) if np.isfinite(shown).any() else 1.05)
     figure, axes = _figure(2, 1, (4.6, 2.7))
-    _heat(axes[0][0], shown, "Gain of the attention output", "YlOrRd", 1.0, top, summary.layers)
+    _heat(axes[0][0], shown, "Gain", "YlOrRd", 1.0, top, summary.layers)
     _heat(axes[0][1], mass, "Cross-frame mass", "GnBu", None, None, summary.layers)
     return svg(figure)
 

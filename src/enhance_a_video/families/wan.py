@@ -133,6 +133,6 @@ register(Family(
     frames=FrameCount("hidden_states", dim=1, patch="patch_size"),
     noise=Flow(shift=5.0),
     checkpoints=("nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers",),
-    notes="few-step flow maps: with 4 steps the default window is the first 2",
+    notes="few-step flow maps: with 4 steps the window of a strength (to 0.7) is the first 2",
     tested=("anyflow",),
 ))  # fmt: skip
