@@ -116,7 +116,7 @@ def test_plots_of_a_real_run(real):
     page = render(real)
     assert page.count("<svg") >= 2
     gain = report.gain_plot(enhanced.summary)
-    assert "Gain of the attention output" in gain and "denoising step" in gain
+    assert "Gain" in gain and "denoising step" in gain
     maps = report.attention_plot(plain.summary, enhanced.summary)
     assert "without, step 1 of 3" in maps and "difference" in maps
     assert report.gain_plot(None) == report.attention_plot(None, enhanced.summary) == ""
