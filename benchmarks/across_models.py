@@ -1,16 +1,18 @@
 """What a study of several models says of each, which setting it would choose for all of them, and whether that holds.
 
     enhance-a-video study studies/models.yaml --out runs/models --workers 2        # or make models-study
-    python benchmarks/across_models.py studies/models.yaml runs/models [--out table.md]
+    python benchmarks/across_models.py studies/models.yaml runs/models [--split 125] [--out table.md]
 
 For each model a table: the change of every measure in percent of the plain mean, corrected over that model's tests, and
 the pooled score in standard deviations of that model's plain clips. Then, over the models (each counting alike):
 
-    choice        the setting with the highest pooled score on the first half of the prompts, and what the others get
-    confirmation  the same settings on the second half, on which nothing was chosen
+    choice        pooled scores on the first --split prompts (else half of them), the highest first
+    confirmation  the same settings on the other prompts, on which nothing was chosen
     by clip       what a choice for each clip could be worth: the setting (plain included) whose no-reference reward is
                   highest on the finished clip, which no preview can know better, judged by the truth; and the same
                   choice made by the truth itself, which nobody has, to show how much chance there is in a maximum
+
+Settings may have been run on different numbers of prompts: each is compared on those that the plain model has too.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from enhance_a_video.study.analysis import known_weights, scores_of, spreads_of,
 from enhance_a_video.study.run import targets
 from enhance_a_video.study.store import Store
 from enhance_a_video.tune.reward import Reward, rows_of
+
+LEAST = 4  # prompts: a setting with fewer is left out
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,6 @@ def model_table(study: Study, folder: Path) -> list[str]:
     """A row for each measure that any setting changed, a column for each setting."""
     results = analyse(study, folder)
     lines = [
-        f"{results.pairs} prompts, {results.done} of {results.planned} clips.",
-        "",
         f"| measure | better | world | plain | {' | '.join(study.others)} |",
         "|---" * (len(study.others) + 4) + "|",
     ]
@@ -104,12 +106,14 @@ def model_table(study: Study, folder: Path) -> list[str]:
         world = f"{results.ceiling[row.name]:.4g}" if row.name in results.ceiling else "–"
         lines.append(f"| {row.label} | {better} | {world} | {plain:.4g} | {' | '.join(cells)} |")
     pooled = [_marked(_span(e.change), e.adjusted, e.change.clear) for e in results.pooled.values()]
+    counted = [str(int(np.isfinite(score).sum())) for score in scores(study, folder).pooled.values()]
     counts = [_counts([e.verdict for e in results.effects[label].values()]) for label in study.others]
     gains = [f"{results.gains[label]:.2f}" if label in results.gains else "–" for label in study.others]
     seconds = [results.seconds.get(label, float("nan")) for label in study.others]
     base = results.seconds.get(study.baseline, float("nan"))
     return [
         *lines,
+        f"| prompts | | | {results.pairs} | {' | '.join(counted)} |",
         f"| **pooled, sd** | higher | | 0 | {' | '.join(pooled)} |",
         f"| significantly better, worse | | | | {' | '.join(counts)} |",
         f"| mean gain (or tau) | | | 1 | {' | '.join(gains)} |",
@@ -145,7 +149,8 @@ def choice(study: Study, folder: Path, first: int, last: int) -> list[str]:
     """Pooled score of each setting on some of the prompts, for each model and over all of them."""
     each = {model: scores(part(of_model(study, model), first, last), folder) for model in study.models}
     means = {label: _over(np.stack([one.pooled[label] for one in each.values()])) for label in study.others}
-    order = sorted(study.others, key=lambda label: -float(np.nanmean(means[label])))
+    there = [label for label in study.others if np.isfinite(means[label]).sum() >= LEAST]
+    order = sorted(there, key=lambda label: -float(np.nanmean(means[label])))
     best = means[order[0]]
     lines = [f"| setting | over the models | {' | '.join(map(_name, study.models))} | {order[0]} minus it |"]
     lines.append("|---" * (len(study.models) + 3) + "|")
@@ -167,7 +172,7 @@ def by_clip(study: Study, folder: Path) -> list[str]:
     lines.append("|---" * 4 + "|")
     for model in study.models:
         one = scores(of_model(study, model), folder)
-        labels = list(study.others)
+        labels = [label for label in study.others if np.isfinite(one.truth[label]).sum() >= LEAST]
         truth = np.stack([np.zeros_like(one.truth[labels[0]]), *(one.truth[label] for label in labels)])
         judged = np.stack([np.zeros_like(one.judged[labels[0]]), *(one.judged[label] for label in labels)])
         kept = np.isfinite(truth).all(0)
@@ -192,16 +197,19 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--first", type=int, default=None, help="only the first so many prompts")
+    parser.add_argument("--split", type=int, default=None, help="prompts of the choice; default: half")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     study = read_study(args.study)
     study = part(study, 0, args.first or len(study.prompts))
-    half = len(study.prompts) // 2
+    half = args.split or len(study.prompts) // 2
     lines: list[str] = []
     for model in study.models:
         lines += [f"## {_name(model)}", "", *model_table(of_model(study, model), args.folder), ""]
-    lines += [f"## Choice: prompts 1 to {half}", "", *choice(study, args.folder, 0, half), ""]
-    lines += [f"## Confirmation: prompts {half + 1} on", "", *choice(study, args.folder, half, len(study.prompts)), ""]
+    first = study.scenes[0] if study.scenes is not None else 0
+    lines += [f"## Choice: prompts {first} to {first + half - 1}", "", *choice(study, args.folder, 0, half), ""]
+    rest = choice(study, args.folder, half, len(study.prompts))
+    lines += [f"## Confirmation: prompts from {first + half} on", "", *rest, ""]
     lines += ["## A choice for each clip, judged by the truth", "", *by_clip(study, args.folder), ""]
     text = "\n".join(lines)
     print(text)

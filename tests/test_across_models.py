@@ -60,8 +60,8 @@ def test_the_best_is_chosen_and_what_boils_is_not(across, results, monkeypatch, 
     across.main()
     text = (tmp_path / "table.md").read_text()
     assert capsys.readouterr().out.strip() == text.strip()
-    assert text.count("8 prompts, 24 of 24 clips.") == 2
-    for part in ("## Choice: prompts 1 to 4", "## Confirmation: prompts 5 on"):
+    assert text.count("| prompts | | | 8 | 8 | 8 |") == 2
+    for part in ("## Choice: prompts 0 to 3", "## Confirmation: prompts from 4 on"):
         rows = [line for line in text.split(part)[1].split("##")[0].splitlines() if line.startswith("| ")]
         assert [row.split(" | ")[0] for row in rows[1:]] == ["| mild", "| strong"]
     flicker = next(line for line in text.splitlines() if line.startswith("| backdrop flicker"))
