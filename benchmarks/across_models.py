@@ -69,7 +69,8 @@ def scores(study: Study, folder: Path) -> Scores:
     truth = [row.name for row in study.measures if row.truth and row.name in varied]
     rows = rows_of("no-reference", study.measures)
     as_rows = {label: _clips(table.values[label], study) for label in study.settings}
-    reward = Reward.of(rows, [clip for clip in as_rows[study.baseline] if np.isfinite(list(clip.values())).any()])
+    plain = [clip for clip in as_rows[study.baseline] if np.isfinite(list(clip.values())).any()]
+    reward = Reward.of(rows, plain) if len(plain) >= LEAST else lambda before, after: np.nan
     judged = {
         label: np.array([reward(*pair) for pair in zip(as_rows[study.baseline], as_rows[label], strict=True)])
         for label in study.others
@@ -92,6 +93,8 @@ def against_nothing(values: np.ndarray) -> Paired:
 
 def model_table(study: Study, folder: Path) -> list[str]:
     """A row for each measure that any setting changed, a column for each setting."""
+    there = [label for label, score in scores(study, folder).pooled.items() if np.isfinite(score).sum() >= LEAST]
+    study = replace(study, settings={label: study.settings[label] for label in (study.baseline, *there)})
     results = analyse(study, folder)
     lines = [
         f"| measure | better | world | plain | {' | '.join(study.others)} |",
@@ -150,6 +153,8 @@ def choice(study: Study, folder: Path, first: int, last: int) -> list[str]:
     each = {model: scores(part(of_model(study, model), first, last), folder) for model in study.models}
     means = {label: _over(np.stack([one.pooled[label] for one in each.values()])) for label in study.others}
     there = [label for label in study.others if np.isfinite(means[label]).sum() >= LEAST]
+    if not there:
+        return ["Not run yet on all models."]
     order = sorted(there, key=lambda label: -float(np.nanmean(means[label])))
     best = means[order[0]]
     lines = [f"| setting | over the models | {' | '.join(map(_name, study.models))} | {order[0]} minus it |"]
