@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint models-page train-toy study study-small clean
+.PHONY: demo test lint models-page compatibility train-toy study study-small models-study release clean
 
 demo: $(READY)  ## the main job: one prompt without and with the method, side by side, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -31,6 +31,19 @@ study: $(READY)  ## 200 prompts under the settings of docs/results.md; resumable
 
 study-small: $(READY)  ## a scaled-down one, in under ten minutes on two cores
 	$(BIN)/enhance-a-video study studies/small.yaml --out runs/study-small --workers $(WORKERS)
+
+RESULTS := runs/models/study.sqlite
+
+$(RESULTS): studies/results/models.sqlite.xz
+	mkdir -p runs/models && $(PYTHON) -c "import lzma, sys; sys.stdout.buffer.write(lzma.open('$<').read())" > $@
+
+models-study: $(READY) $(RESULTS)  ## three models (hours); goes on from the clips that came with the repository
+	$(BIN)/enhance-a-video study studies/models.yaml --out runs/models --workers $(WORKERS)
+	$(BIN)/python benchmarks/across_models.py studies/models.yaml runs/models --split 125 --out docs/results-models.md
+
+release: $(READY)  ## the wheel, and the two models that are too large for it, into dist/
+	$(BIN)/python -m build --wheel --outdir dist .
+	for model in joint temporal; do tar -czf dist/enhance-a-video-model-$$model.tar.gz -C models $$model; done
 
 # CPU torch is what was tested; a torch that is already in reach of pip is taken at the pinned version.
 $(READY): pyproject.toml constraints.txt

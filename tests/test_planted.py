@@ -94,8 +94,8 @@ def sites_of(model, tiny, monkeypatch):
     """Sites in a frame, as seen by the measure."""
     seen = []
     with monkeypatch.context() as patch:
-        measure = enhancement.site_mass
-        patch.setattr(enhancement, "site_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
+        measure = enhancement.token_mass
+        patch.setattr(enhancement, "token_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
         observed(model, tiny, TWINS)
     return seen[0].shape[3] if seen[0].ndim == 5 else seen[0].shape[2] // T
 
@@ -141,7 +141,7 @@ def test_a_mistake_is_noticed(name, mistake, monkeypatch):
     if mistake == "a frame beside" and rows is None:
         pytest.skip("every token of the stream is video")
     if mistake == "sites first":
-        for measure in ("site_mass", "temporal_attention_map"):
+        for measure in ("token_mass", "temporal_attention_map"):
             monkeypatch.setattr(enhancement, measure, sites_first(getattr(enhancement, measure)))
     else:
         sites = sites_of(model, tiny, monkeypatch)

@@ -127,7 +127,8 @@ def _wilson(rate: float, count: float, quantile: float) -> tuple[float, float]:
     squared = quantile**2 / count
     centre = (rate + squared / 2) / (1 + squared)
     half = np.sqrt(squared * (rate * (1 - rate) + squared / 4)) / (1 + squared)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    low, high = max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return min(low, rate), max(high, rate)  # at 0 and 1 rounding may put the rate a hair outside
 
 
 def _disagreement(values: np.ndarray) -> float:

@@ -1,0 +1,87 @@
+"""What odds cost in one attention layer, beside the layer's own attention.
+
+    python benchmarks/odds_cost.py [--device cuda] [--threads 1] [--repeats 5] [--out table.md]
+
+The kernel alone and the kernel with odds (the mass of every token, its gain, each frame's attention to itself, the
+combination) take turns in one process; the ratio is of the medians. Attention is F.scaled_dot_product_attention on
+random q, k and v in the layout of diffusers. Extra memory is the peak of what the allocator hands out, the output
+included, of both. A layer's projections and the rest of the block come on top and dilute the ratio.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from overhead import DTYPES, Shape, extra_bytes, machine, seconds
+from torch import Tensor
+
+from enhance_a_video.cross_frame import with_scaled_cross_frame
+from enhance_a_video.intensity import token_mass
+from enhance_a_video.policy import DEFAULT_ODDS, Moment, Odds
+from enhance_a_video.seam import KernelCall
+
+SHAPES = (
+    Shape("embedded model", 4, 64, 9, 16),
+    Shape("Wan 1.3B, 33 frames, 240p", 12, 128, 9, 390),
+    Shape("CogVideoX 2B's heads, 49 frames, a quarter of the picture", 30, 64, 13, 337),
+    Shape("Wan 1.3B, 81 frames, 240p", 12, 128, 21, 390),
+)
+
+
+def kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    return F.scaled_dot_product_attention(query, key, value, mask)
+
+
+def with_odds(call: KernelCall, num_frames: int) -> Tensor:
+    mass = token_mass(call.query, call.key, num_frames)  # (B, H, T, S)
+    gain = Odds(DEFAULT_ODDS)(mass.flatten(), Moment(num_frames, 0.0, torch.tensor(0.5))).view_as(mass)
+    return with_scaled_cross_frame(call, gain.flatten(2), num_frames)
+
+
+def row(shape: Shape, dtype: str, args: argparse.Namespace) -> str:
+    """One line of the table."""
+    size = (1, shape.frames * shape.sites, shape.heads, shape.head_dim)
+    q, k, v = (torch.randn(size, device=args.device).to(DTYPES[dtype]).transpose(1, 2) for _ in "qkv")
+    call = KernelCall(q, k, v, None, slice(0, size[1]), kernel)
+    contenders = {"alone": call.whole, "odds": lambda: with_odds(call, shape.frames)}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(args.repeats + 1):
+        for name, run in contenders.items():
+            spent = seconds(run, args.device)
+            if turn:  # the first warms up
+                times[name].append(spent)
+    alone, odds = (statistics.median(times[name]) for name in contenders)
+    memory = [extra_bytes(run, args.device) / 2**20 for run in contenders.values()]
+    return (
+        f"| {shape.name} | {shape.frames} × {shape.sites} | {dtype} | {1000 * alone:.1f} ms | {1000 * odds:.1f} ms | "
+        f"{odds / alone:.3f} | {memory[0]:.1f} MiB | {memory[1]:.1f} MiB |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    lines = [
+        f"{machine(args.device)}, {args.threads} threads, torch {torch.__version__}",
+        "",
+        "| layer | frames × sites | | attention | with odds | ratio | memory | with odds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    with torch.inference_mode():
+        for shape in SHAPES:
+            for dtype in DTYPES:
+                lines.append(row(shape, dtype, args))
+                print(lines[-1], flush=True)
+    if args.out:
+        args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
