@@ -112,15 +112,12 @@ def model_table(study: Study, folder: Path) -> list[str]:
     counted = [str(int(np.isfinite(score).sum())) for score in scores(study, folder).pooled.values()]
     counts = [_counts([e.verdict for e in results.effects[label].values()]) for label in study.others]
     gains = [f"{results.gains[label]:.2f}" if label in results.gains else "–" for label in study.others]
-    seconds = [results.seconds.get(label, float("nan")) for label in study.others]
-    base = results.seconds.get(study.baseline, float("nan"))
     return [
         *lines,
         f"| prompts | | | {results.pairs} | {' | '.join(counted)} |",
         f"| **pooled, sd** | higher | | 0 | {' | '.join(pooled)} |",
         f"| significantly better, worse | | | | {' | '.join(counts)} |",
         f"| mean gain (or tau) | | | 1 | {' | '.join(gains)} |",
-        f"| time of a clip, measured | | | 1 | {' | '.join(f'{one / base:.2f}' for one in seconds)} |",
     ]
 
 
@@ -171,6 +168,31 @@ def _over(values: np.ndarray) -> np.ndarray:
     return values.mean(0)
 
 
+def picture(study: Study, folder: Path, path: Path) -> None:
+    """Pooled score of each setting on each model, all prompts, with its interval."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    each = {model: scores(of_model(study, model), folder).pooled for model in study.models}
+    there = [label for label in study.others if any(np.isfinite(one[label]).sum() >= LEAST for one in each.values())]
+    figure = Figure(figsize=(8, 0.9 + 0.42 * len(there)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for n, (model, one) in enumerate(each.items()):
+        for row, label in enumerate(there):
+            if np.isfinite(one[label]).sum() < LEAST:
+                continue
+            found, place = against_nothing(one[label]), row + 0.2 * (n - (len(each) - 1) / 2)
+            axes.plot([found.low, found.high], [place, place], color=f"C{n}", linewidth=2)
+            axes.plot(found.difference, place, "o", color=f"C{n}", label=_name(model) if row == 0 else None)
+    axes.axvline(0, color="grey", linewidth=1)
+    axes.set_yticks(range(len(there)), there)
+    axes.invert_yaxis()
+    axes.set_xlabel("pooled score against the plain model, sd of its clips: right is better; 95 % intervals")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
 def by_clip(study: Study, folder: Path) -> list[str]:
     """A choice for each clip, by the no-reference reward and by the truth itself."""
     lines = ["| model | best single setting | chosen by the no-reference reward | by the truth (for comparison) |"]
@@ -204,6 +226,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=None, help="only the first so many prompts")
     parser.add_argument("--split", type=int, default=None, help="prompts of the choice; default: half")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--picture", type=Path, default=None, help="of the pooled scores, .png")
     args = parser.parse_args()
     study = read_study(args.study)
     study = part(study, 0, args.first or len(study.prompts))
@@ -218,6 +241,8 @@ def main() -> None:
     lines += ["## A choice for each clip, judged by the truth", "", *by_clip(study, args.folder), ""]
     text = "\n".join(lines)
     print(text)
+    if args.picture:
+        picture(study, args.folder, args.picture)
     if args.out:
         args.out.write_text(text, encoding="utf-8")
 

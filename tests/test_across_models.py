@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from enhance_a_video.metrics import damage
 from enhance_a_video.study import read_study, run
@@ -56,9 +57,21 @@ def results(tiny_folder, tmp_path, monkeypatch):
 
 def test_the_best_is_chosen_and_what_boils_is_not(across, results, monkeypatch, tmp_path, capsys):
     file, folder = results
-    monkeypatch.setattr("sys.argv", ["across_models.py", str(file), str(folder), "--out", str(tmp_path / "table.md")])
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "across_models.py",
+            str(file),
+            str(folder),
+            "--out",
+            str(tmp_path / "table.md"),
+            "--picture",
+            str(tmp_path / "scores.png"),
+        ],
+    )
     across.main()
     text = (tmp_path / "table.md").read_text()
+    assert Image.open(tmp_path / "scores.png").size[0] > 600
     assert capsys.readouterr().out.strip() == text.strip()
     assert text.count("| prompts | | | 8 | 8 | 8 |") == 2
     for part in ("## Choice: prompts 0 to 3", "## Confirmation: prompts from 4 on"):
