@@ -189,7 +189,7 @@ def picture(study: Study, folder: Path, path: Path) -> None:
     axes.set_yticks(range(len(there)), there)
     axes.invert_yaxis()
     axes.set_xlabel("pooled score against the plain model, sd of its clips: right is better; 95 % intervals")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left")
     figure.savefig(path, dpi=110)
 
 
@@ -199,10 +199,16 @@ def by_clip(study: Study, folder: Path) -> list[str]:
     lines.append("|---" * 4 + "|")
     for model in study.models:
         one = scores(of_model(study, model), folder)
-        labels = [label for label in study.others if np.isfinite(one.truth[label]).sum() >= LEAST]
+        counts = {label: int(np.isfinite(one.truth[label]).sum()) for label in study.others}
+        most = max(max(counts.values()), LEAST)  # those that ran on far fewer would leave few prompts for all
+        labels = [label for label, count in counts.items() if count >= 0.6 * most]
+        if not labels:
+            continue
         truth = np.stack([np.zeros_like(one.truth[labels[0]]), *(one.truth[label] for label in labels)])
         judged = np.stack([np.zeros_like(one.judged[labels[0]]), *(one.judged[label] for label in labels)])
         kept = np.isfinite(truth).all(0)
+        if kept.sum() < LEAST:
+            continue
         truth, judged = truth[:, kept], judged[:, kept]
         at = np.arange(truth.shape[1])
         single = int(truth.mean(1).argmax())
