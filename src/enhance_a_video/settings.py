@@ -32,7 +32,8 @@ class Settings:
                   (0, 1) acts in every forward call; it is the default with odds, which need no end, and with a policy,
                   which knows itself when to act
     scale         what the gain multiplies: "output", all that the layer puts out, as the paper does; "cross-frame", the
-                  part that comes from other frames, as odds do. A policy may be given either
+                  part that comes from other frames, as odds do. A policy may be given either; with "cross-frame" it is
+                  asked for each token of each head at once: mass (B*H*T*S,)
     layers        which matched layers: indices (negative counts from the end), a slice, or a regular
                   expression searched in their names; None = all
     sites         how many spatial sites estimate the mass; None = all of them (exact). With scale="cross-frame" every
