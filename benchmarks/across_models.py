@@ -237,7 +237,14 @@ def main() -> None:
     study = read_study(args.study)
     study = part(study, 0, args.first or len(study.prompts))
     half = args.split or len(study.prompts) // 2
-    lines: list[str] = []
+    lines = [
+        f"# {study.name}: every setting on every model",
+        "",
+        "Written by `benchmarks/across_models.py`, which says how. Change in percent of the plain mean ± half its 95 % "
+        "interval; **bold**: significant after Holm's correction over the model's tests; °: the uncorrected interval "
+        "excludes zero. What it means: [results.md](results.md).",
+        "",
+    ]
     for model in study.models:
         lines += [f"## {_name(model)}", "", *model_table(of_model(study, model), args.folder), ""]
     first = study.scenes[0] if study.scenes is not None else 0
