@@ -10,6 +10,7 @@ import pytest
 
 from enhance_a_video import cli, toy, video
 from enhance_a_video.families import families
+from enhance_a_video.policy import DEFAULT_ODDS
 from enhance_a_video.toy import world
 
 PROMPT = "a red ball moves right"
@@ -130,6 +131,20 @@ def test_generate_enhances_by_default_and_says_what_it_did(run, tiny_folder):
     code, out, _ = run("generate", "--model", tiny_folder, "-p", PROMPT, "-o", "x.mp4")
     assert code == 0
     assert "blocks.0.attn1" in out and "Written: x.mp4" in out
+
+
+def test_odds_by_command(run, tiny_folder):
+    common = ("generate", "--model", tiny_folder, "-p", PROMPT, "--steps", 2, "--json")
+    plain = json.loads(run(*common, "-o", "a.mp4", "--no-enhance")[1])
+    one, four, default = (
+        json.loads(run(*common, "-o", f"{name}.mp4", *words)[1])
+        for name, words in (("b", ("--odds", 1)), ("c", ("--odds", 4)), ("d", ()))
+    )
+    assert plain["settings"] is None and (four["settings"]["odds"], four["settings"]["scale"]) == (4.0, "cross-frame")
+    assert default["settings"]["odds"] == DEFAULT_ODDS and one["enhancement"]["highest_gain"] == 1
+    assert 1 < default["enhancement"]["mean_gain"] < four["enhancement"]["mean_gain"] < 4
+    a, b, c = (video.read_video(f"{name}.mp4")[0] for name in "abc")
+    assert (a == b).all() and (a != c).any()
 
 
 def test_no_enhance_is_the_plain_model(run, tiny_folder):

@@ -291,7 +291,8 @@ def generate(
 
 def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:
     """Prompt and generator as a pipeline takes them: one of each, also for a list of one, or as many as there are."""
-    prompts, seeds = [prompt] if isinstance(prompt, str) else list(prompt), [seed] if isinstance(seed, int) else seed
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
     if not prompts or len(prompts) != len(seeds):
         raise SettingsError(f"{len(prompts)} prompts and {len(seeds)} seeds: give as many seeds as prompts.")
     generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
