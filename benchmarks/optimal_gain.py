@@ -7,7 +7,8 @@ or smaller by any constant, training decided. So at the end of training the loss
 by a layer's gain s is 0 at s = 1, over all noise levels together, and what a gain can still win is what training left.
 Held-out clips of the embedded world, real noise, the prompt given, no guidance: derivative and curvature of the loss by
 the gain of each layer at 8 noise levels, the gain that a parabola through them would choose, and the loss under the
-method's gain of strength 0.7. It answers for the denoiser alone: what guidance and twenty steps do to a clip is a study's business.
+method's gain of strength 0.7. It answers for the denoiser alone: what guidance and twenty steps do to a clip is a
+study's business.
 """
 
 import argparse
