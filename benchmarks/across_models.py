@@ -93,7 +93,8 @@ def against_nothing(values: np.ndarray) -> Paired:
 
 def model_table(study: Study, folder: Path) -> list[str]:
     """A row for each measure that any setting changed, a column for each setting."""
-    there = [label for label, score in scores(study, folder).pooled.items() if np.isfinite(score).sum() >= LEAST]
+    ran = {label: int(np.isfinite(score).sum()) for label, score in scores(study, folder).pooled.items()}
+    there = [label for label, prompts in ran.items() if prompts >= LEAST]
     study = replace(study, settings={label: study.settings[label] for label in (study.baseline, *there)})
     results = analyse(study, folder)
     lines = [
@@ -109,12 +110,11 @@ def model_table(study: Study, folder: Path) -> list[str]:
         world = f"{results.ceiling[row.name]:.4g}" if row.name in results.ceiling else "–"
         lines.append(f"| {row.label} | {better} | {world} | {plain:.4g} | {' | '.join(cells)} |")
     pooled = [_marked(_span(e.change), e.adjusted, e.change.clear) for e in results.pooled.values()]
-    counted = [str(int(np.isfinite(score).sum())) for score in scores(study, folder).pooled.values()]
     counts = [_counts([e.verdict for e in results.effects[label].values()]) for label in study.others]
     gains = [f"{results.gains[label]:.2f}" if label in results.gains else "–" for label in study.others]
     return [
         *lines,
-        f"| prompts | | | {results.pairs} | {' | '.join(counted)} |",
+        f"| prompts | | | {results.pairs} | {' | '.join(str(ran[label]) for label in there)} |",
         f"| **pooled, sd** | higher | | 0 | {' | '.join(pooled)} |",
         f"| significantly better, worse | | | | {' | '.join(counts)} |",
         f"| mean gain (or tau) | | | 1 | {' | '.join(gains)} |",
@@ -148,7 +148,7 @@ def _counts(verdicts: Sequence[str]) -> str:
 def choice(study: Study, folder: Path, first: int, last: int) -> list[str]:
     """Pooled score of each setting on some of the prompts, for each model and over all of them."""
     each = {model: scores(part(of_model(study, model), first, last), folder) for model in study.models}
-    means = {label: _over(np.stack([one.pooled[label] for one in each.values()])) for label in study.others}
+    means = {label: np.mean([one.pooled[label] for one in each.values()], axis=0) for label in study.others}
     there = [label for label in study.others if np.isfinite(means[label]).sum() >= LEAST]
     if not there:
         return ["Not run yet on all models."]
@@ -161,11 +161,6 @@ def choice(study: Study, folder: Path, first: int, last: int) -> list[str]:
         rival = "–" if label == order[0] else _span(against_nothing(best - means[label]))
         lines.append(f"| {label} | {_span(against_nothing(means[label]))} | {' | '.join(cells)} | {rival} |")
     return lines
-
-
-def _over(values: np.ndarray) -> np.ndarray:
-    """The mean over models (models, prompts) of each prompt that all of them have."""
-    return values.mean(0)
 
 
 def picture(study: Study, folder: Path, path: Path) -> None:

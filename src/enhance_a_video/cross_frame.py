@@ -23,20 +23,24 @@ from .seam import KernelCall
 
 
 def with_scaled_cross_frame(call: KernelCall, gain: Tensor, num_frames: int) -> Tensor:
-    """The kernel's output with the part that comes from other frames multiplied, (B, H, L, D).
+    """`scaled` of what the layer's own kernel gives."""
+    return scaled(call.whole(), call, gain, num_frames)
+
+
+def scaled(output: Tensor, call: KernelCall, gain: Tensor, num_frames: int) -> Tensor:
+    """What the kernel gave, (B, H, L, D), with the part that comes from other frames multiplied.
 
     gain: (B, H, T*S) fp32, of each head and video token; 1 leaves it to the bit. Other tokens stay as they are.
     """
-    output = call.whole()
     video = output[:, :, call.video]  # (B, H, T*S, D)
     excess = (gain - 1)[..., None].to(output.dtype)  # (B, H, T*S, 1)
-    scaled = torch.addcmul(video, video - own_frame(call, num_frames), excess)
+    video = torch.addcmul(video, video - own_frame(call, num_frames), excess)
     if video.shape == output.shape:
-        return scaled
+        return video
     if isinstance(call.video, Tensor):
-        return output.index_copy(2, call.video, scaled)
+        return output.index_copy(2, call.video, video)
     start, stop, _ = call.video.indices(output.shape[2])
-    return torch.cat([output[:, :, :start], scaled, output[:, :, stop:]], 2)
+    return torch.cat([output[:, :, :start], video, output[:, :, stop:]], 2)
 
 
 def own_frame(call: KernelCall, num_frames: int) -> Tensor:

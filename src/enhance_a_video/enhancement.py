@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import cross_frame
 from .alternatives import Alternative
-from .cross_frame import with_scaled_cross_frame
 from .errors import (
     AlreadyEnhancedError,
     EnhancementLostWarning,
@@ -421,25 +421,28 @@ class _Layer:
         amount = denoiser.policy(*self._asked(seen[0], now))
         return alternative.attend(call, amount, now.num_frames)
 
-    @_timed
     def _scale_cross_frame(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
         """The attention with what comes from other frames multiplied by the gain: a gain of 1 outside the window."""
         now = self.denoiser.now
-        if seen is None or now is None:
-            return None
-        masses = seen[0]  # (B, H, T, S)
-        _, moment = self._asked(masses, now)
-        gain = torch.where(now.active, self.denoiser.policy(masses.flatten(), moment), 1.0).view_as(masses)
+        return None if seen is None or now is None else self._cross_frame_scaled(call.whole(), call, seen[0], now)
+
+    @_timed  # the kernel's own work is not the method's
+    def _cross_frame_scaled(self, output: Tensor, call: KernelCall, masses: Tensor, now: _Now) -> Tensor:
+        """masses (B, H, T, S) -> the output (B, H, L, D) scaled by each token's gain."""
+        gain = torch.where(now.active, self.denoiser.policy(masses.flatten(), self._moment(now)), 1.0).view_as(masses)
         if self.tokens.place == "temporal":
             gain = gain.permute(0, 3, 1, 2).flatten(0, 1)  # (B*S, H, T)
-        return with_scaled_cross_frame(call, gain.flatten(2), now.num_frames)
+        return cross_frame.scaled(output, call, gain.flatten(2), now.num_frames)
 
     def _asked(self, masses: Tensor, now: _Now) -> tuple[Tensor, Moment]:
         """What a policy is asked with: the mass (B,) or (1,) of the masses (B, ...) that were seen, and the moment."""
         mass = masses.flatten(1).mean(1)  # (B,)
         if not self.denoiser.settings.per_sample:
             mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
-        return mass, Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
+        return mass, self._moment(now)
+
+    def _moment(self, now: _Now) -> Moment:
+        return Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
 
     @_timed
     def gain(self, seen: list[tuple[Tensor, Tensor | None] | None], residual: Residual | None = None) -> Tensor | None:
