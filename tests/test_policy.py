@@ -17,6 +17,8 @@ from enhance_a_video.policy import (
     Moment,
     Network,
     Odds,
+    OddsGrid,
+    OddsNetwork,
     Profile,
     Strength,
     Target,
@@ -29,6 +31,7 @@ from enhance_a_video.policy import (
     needs_progress,
     needs_share,
     read_profile,
+    scale_of,
     strength_of,
     temperature_of,
     to_dict,
@@ -47,11 +50,13 @@ def gain(policy, mass=0.8, layer=0.5, progress=0.5, num_frames=9, share=0.3):
     return policy(torch.tensor([mass]), at(num_frames, layer, progress, share)).item()
 
 
-NETWORK = Network(first=((0.5, -1.0, 0.3, 0.2, 0.1, 0.0, 1.0, 0.1), (1.0,) * 8), second=(0.7, -0.4, 0.05), most=0.6)
+WEIGHTS = {"first": ((0.5, -1.0, 0.3, 0.2, 0.1, 0.0, 1.0, 0.1), (1.0,) * 8), "second": (0.7, -0.4, 0.05)}
+NETWORK, ODDS_NETWORK = Network(**WEIGHTS, most=0.6), OddsNetwork(**WEIGHTS, most=1.1)
 EVERY = [
     Strength(0.7), Temperature(4.0), Unclipped(0.2), Constant(1.3), Even(0.5), Target(0.85, 0.5), Odds(1.5),
     Window(Constant(1.4), 0.2, 0.6, "cosine"), Depths(Window(Strength(0.5), end=0.7), (0.0, 1.0, 1.0, 0.0)),
     Grid(((0.1, 0.2, 0.0), (-0.3, 0.4, 0.5))), NETWORK, Trust(Window(Strength(0.7), end=0.7), 0.05),
+    OddsGrid(((0.7, 0.2, 0.0), (-0.3, 0.4, 1.4))), ODDS_NETWORK,
 ]  # fmt: skip
 
 
@@ -170,9 +175,25 @@ def test_a_grid_has_its_numbers_at_its_places(layer, time, mass):
     assert found == pytest.approx(max(0.5, 1 + table[layer][time] * mass), abs=1e-5)
 
 
+@given(layer=st.integers(0, 1), time=st.integers(0, 2), mass=mass)
+def test_a_grid_of_odds_has_their_logarithms_at_its_places(layer, time, mass):
+    table = ((0.7, 0.2, 0.0), (-0.3, 0.4, 1.4))
+    expected = gain(Odds(float(torch.tensor(table[layer][time]).exp())), mass)
+    assert gain(OddsGrid(table), mass, layer=float(layer), progress=time / 2) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_policy_says_what_it_scales_and_a_setting_overrules_it():
+    for policy in EVERY:
+        odds = "odds" in to_dict(policy)["name"]
+        assert scale_of(policy) == Settings(policy=policy).scale == ("cross-frame" if odds else "output")
+    assert Settings(policy=Window(Depths(Odds(2.0), (1.0, 0.0)), end=0.5)).scale == "cross-frame"
+    assert Settings(policy=Odds(2.0), scale="output").scale == "output"
+    assert Settings(policy=lambda mass, moment: mass).scale == "output"
+
+
 def test_a_grid_of_zeros_and_a_network_of_zeros_are_the_plain_model():
     silent = Network(first=((0.0,) * 8,), second=(0.0, 0.0))
-    for policy in (Grid(((0.0, 0.0),)), silent):
+    for policy in (Grid(((0.0, 0.0),)), silent, OddsGrid(((0.0, 0.0),)), OddsNetwork(silent.first, silent.second)):
         assert gain(policy, 0.37, layer=0.2, progress=0.9) == 1
 
 
@@ -187,6 +208,8 @@ def test_a_network_is_what_its_docstring_says(mass, layer, progress, num_frames)
     expected = 1 + NETWORK.most * math.tanh(out) * mass
     assert gain(NETWORK, mass, layer, progress, num_frames) == pytest.approx(expected, abs=1e-5)
     assert 1 - NETWORK.most <= expected <= 1 + NETWORK.most
+    odds = Odds(math.exp(ODDS_NETWORK.most * math.tanh(out)))
+    assert gain(ODDS_NETWORK, mass, layer, progress, num_frames) == pytest.approx(gain(odds, mass), rel=1e-4)
 
 
 @given(
@@ -301,6 +324,14 @@ def test_a_policy_decides_itself_when_it_acts():
 
 
 def test_some_ask_how_far_the_denoising_is():
-    asking = {"window", "depths", "grid", "network", "trust"}  # this Depths and this Trust have a Window inside
+    asking = {
+        "window",
+        "depths",
+        "grid",
+        "network",
+        "odds-grid",
+        "odds-network",
+        "trust",
+    }  # this Depths and this Trust have a Window inside
     assert {to_dict(policy)["name"] for policy in EVERY if needs_progress(policy)} == asking
     assert not needs_progress(Depths(Constant(1.1), (0.0, 1.0))) and not needs_progress(lambda mass, moment: mass)

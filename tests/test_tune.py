@@ -16,7 +16,7 @@ from enhance_a_video.errors import EnhanceAVideoError, MissingExtraError, Output
 from enhance_a_video.metrics import measure
 from enhance_a_video.metrics.damage import DAMAGES
 from enhance_a_video.plan import Prompt
-from enhance_a_video.policy import Grid, Moment, read_profile
+from enhance_a_video.policy import Grid, Moment, Odds, read_profile
 from enhance_a_video.study import parse_study
 from enhance_a_video.study.definition import held_out_prompt, measures_of
 from enhance_a_video.toy import checker, world
@@ -24,6 +24,7 @@ from enhance_a_video.tune import REWARDS, Reward, Tuning, chosen_prompts, tune
 from enhance_a_video.tune.learn import Recipe, episodes, learn, network_of, start_of
 from enhance_a_video.tune.reward import rows_of
 from enhance_a_video.tune.search import grid_of, search, seeds_of
+from enhance_a_video.tune.space import SPACES
 
 KNOWN = measures_of([Prompt(held_out_prompt(0))], True)
 WORDS = ["a red ball moves left", "a blue square moves right", "the green ball", "a square over the sky"]
@@ -120,6 +121,7 @@ def test_which_measures_a_reward_has():
 # ---------------------------------------------------------------------------------------------- without a model
 
 MASS = torch.tensor([0.5, 0.8])
+OUTPUT, ODDS = SPACES["output"], SPACES["cross-frame"]
 
 
 class Ideal:
@@ -149,13 +151,16 @@ class Ideal:
 
 
 def test_the_first_trials_are_the_plain_model_and_sensible_ones():
-    plain, constant, middle, early = seeds_of(6, 3)
-    assert grid_of(plain) is None
+    plain, constant, middle, early = seeds_of(6, 3, 0.2)
+    assert grid_of(plain, OUTPUT) is None and grid_of(plain, ODDS) is None
     assert (constant == 0.2).all()
     assert middle[:, 0].tolist() == [0, 0, 0.2, 0.2, 0, 0]
     assert early[0].tolist() == [0.2, 0, 0]
-    assert len(seeds_of(1, 1)) == 2
-    assert grid_of(np.array([[0.12345, -0.1]])) == Grid(((0.1235, -0.1),))
+    assert len(seeds_of(1, 1, 0.2)) == 2
+    assert grid_of(np.array([[0.12345, -0.1]]), OUTPUT) == Grid(((0.1235, -0.1),))
+    _, default, *_ = seeds_of(2, 2, ODDS.usual)
+    moment = Moment(9, 0.3, torch.tensor(0.4))
+    assert torch.allclose(grid_of(default, ODDS)(MASS, moment), Odds(2.0)(MASS, moment), atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["tpe", "cmaes"])
@@ -163,7 +168,13 @@ def test_search_improves_and_a_resumed_one_is_the_same(method, tmp_path):
     options = {"method": method, "groups": 2, "times": 2, "seed": 3}
     best = []
     whole = search(
-        Ideal(), 8, budget=22, storage=tmp_path / "whole.sqlite", told=lambda _, reward: best.append(reward), **options
+        Ideal(),
+        8,
+        OUTPUT,
+        budget=22,
+        storage=tmp_path / "whole.sqlite",
+        told=lambda _, reward: best.append(reward),
+        **options,
     )
     assert whole.reward > 0.03 and whole.reward == max(row["reward"] for row in whole.tries if not row["pruned"])
     assert Ideal().one(whole.policy) > 0.03
@@ -175,12 +186,12 @@ def test_search_improves_and_a_resumed_one_is_the_same(method, tmp_path):
     for stop in (20, 61, 66):  # the second in the middle of a trial
         one = Ideal(stop=stop - len(asked))
         with pytest.raises(KeyboardInterrupt):
-            search(one, 8, budget=22, storage=storage, **options)
+            search(one, 8, OUTPUT, budget=22, storage=storage, **options)
         asked += one.asked
     last = Ideal()
-    found = search(last, 8, budget=22, storage=storage, **options)
+    found = search(last, 8, OUTPUT, budget=22, storage=storage, **options)
     assert found == whole
-    again = search(Ideal(stop=0), 8, budget=22, storage=storage, **options)  # nothing is asked
+    again = search(Ideal(stop=0), 8, OUTPUT, budget=22, storage=storage, **options)  # nothing is asked
     assert again == whole
 
 
@@ -188,7 +199,7 @@ def test_a_search_killed_while_it_drew_its_numbers_goes_on_with_the_same(tmp_pat
     from optuna.storages._cached_storage import _CachedStorage  # where numbers are written, one by one
 
     options = {"method": "tpe", "budget": 13, "groups": 2, "times": 2}
-    whole = search(Ideal(), 4, storage=tmp_path / "whole.sqlite", **options)
+    whole = search(Ideal(), 4, OUTPUT, storage=tmp_path / "whole.sqlite", **options)
     storage, original = tmp_path / "killed.sqlite", _CachedStorage.set_trial_param
     left = iter(range(12 * 4 + 2))
 
@@ -199,17 +210,17 @@ def test_a_search_killed_while_it_drew_its_numbers_goes_on_with_the_same(tmp_pat
 
     monkeypatch.setattr(_CachedStorage, "set_trial_param", die)
     with pytest.raises(KeyboardInterrupt):
-        search(Ideal(), 4, storage=storage, **options)
+        search(Ideal(), 4, OUTPUT, storage=storage, **options)
     monkeypatch.undo()
     with sqlite3.connect(storage) as db:
         (params,) = db.execute("SELECT count(*) FROM trial_params WHERE trial_id = 13").fetchone()
     assert 0 < params < 4
-    assert search(Ideal(), 4, storage=storage, **options) == whole
+    assert search(Ideal(), 4, OUTPUT, storage=storage, **options) == whole
 
 
 def test_a_trial_clearly_worse_than_the_plain_model_is_given_up_at_half(tmp_path):
     rewards = Ideal()
-    found = search(rewards, 8, method="tpe", budget=12, groups=2, times=2, storage=tmp_path / "t.sqlite")
+    found = search(rewards, 8, OUTPUT, method="tpe", budget=12, groups=2, times=2, storage=tmp_path / "t.sqlite")
     pruned = [row for row in found.tries if row["pruned"]]
     assert pruned and all(row["reward"] < 0 for row in pruned)
     assert len(rewards.asked) == 8 * 12 - 4 * len(pruned)
@@ -217,7 +228,7 @@ def test_a_trial_clearly_worse_than_the_plain_model_is_given_up_at_half(tmp_path
 
 def test_the_plain_model_may_win(tmp_path):
     found = search(
-        lambda jobs: np.array([0.0 if policy is None else -0.1 for policy, _ in jobs]), 2,
+        lambda jobs: np.array([0.0 if policy is None else -0.1 for policy, _ in jobs]), 2, OUTPUT,
         method="tpe", budget=5, groups=2, times=1, storage=tmp_path / "t.sqlite",
     )  # fmt: skip
     assert found.policy is None and found.reward == 0
@@ -227,41 +238,43 @@ def test_a_search_refuses_what_is_not_its_own(tmp_path):
     options = {"method": "cmaes", "budget": 1, "groups": 2, "times": 1}
     (tmp_path / "text.sqlite").write_text("precious, and long enough to be no header of a database")
     with pytest.raises(OutputExistsError, match="no SQLite database"):
-        search(Ideal(), 2, storage=tmp_path / "text.sqlite", **options)
+        search(Ideal(), 2, OUTPUT, storage=tmp_path / "text.sqlite", **options)
     with sqlite3.connect(tmp_path / "other.sqlite") as db:
         db.execute("CREATE TABLE songs (name)")
     with pytest.raises(OutputExistsError, match="something else"):
-        search(Ideal(), 2, storage=tmp_path / "other.sqlite", **options)
+        search(Ideal(), 2, OUTPUT, storage=tmp_path / "other.sqlite", **options)
     with pytest.raises(SettingsError, match="two or more strengths"):
-        search(Ideal(), 2, storage=tmp_path / "new.sqlite", **options | {"groups": 1})
+        search(Ideal(), 2, OUTPUT, storage=tmp_path / "new.sqlite", **options | {"groups": 1})
 
 
-def test_learning_starts_at_the_plain_model_and_improves(tmp_path):
-    recipe = Recipe(seed=1)
-    start = network_of(start_of(recipe), recipe.hidden)
-    assert torch.equal(start(MASS, Moment(9, 0.3, torch.tensor(0.4))), torch.ones(2))
+def test_learning_starts_at_the_plain_model_or_the_default_and_improves(tmp_path):
+    recipe, moment = Recipe(seed=1), Moment(9, 0.3, torch.tensor(0.4))
+    start = network_of(start_of(recipe, OUTPUT), recipe.hidden, OUTPUT)
+    assert torch.equal(start(MASS, moment), torch.ones(2))
+    start = network_of(start_of(recipe, ODDS), recipe.hidden, ODDS)
+    assert torch.allclose(start(MASS, moment), Odds(2.0)(MASS, moment), atol=1e-3)
     rewards = Ideal()
-    found = learn(rewards, 6, updates=40, pairs=3, checkpoint=tmp_path / "learn.pt", recipe=recipe)
+    found = learn(rewards, 6, OUTPUT, updates=40, pairs=3, checkpoint=tmp_path / "learn.pt", recipe=recipe)
     assert len(rewards.asked) == 40 * 6 + 6
     assert found.reward > 0.05
     assert rewards.one(found.policy) > 0.05
 
 
 def test_resumed_learning_is_the_same_and_logs_each_update_once(tmp_path):
-    whole = learn(Ideal(), 4, updates=6, pairs=2, checkpoint=tmp_path / "whole.pt")
+    whole = learn(Ideal(), 4, ODDS, updates=6, pairs=2, checkpoint=tmp_path / "whole.pt")
     path = tmp_path / "pieces.pt"
-    learn(Ideal(), 4, updates=2, pairs=2, checkpoint=path)
+    learn(Ideal(), 4, ODDS, updates=2, pairs=2, checkpoint=path)
     with pytest.raises(KeyboardInterrupt):
-        learn(Ideal(stop=4), 4, updates=6, pairs=2, checkpoint=path)
-    assert learn(Ideal(), 4, updates=6, pairs=2, checkpoint=path) == whole
+        learn(Ideal(stop=4), 4, ODDS, updates=6, pairs=2, checkpoint=path)
+    assert learn(Ideal(), 4, ODDS, updates=6, pairs=2, checkpoint=path) == whole
     lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
     assert lines == list(whole.tries) and [line["try"] for line in lines] == list(range(6))
 
     with pytest.raises(OutputExistsError, match="was learned with"):
-        learn(Ideal(), 4, updates=6, pairs=1, checkpoint=path)
+        learn(Ideal(), 4, ODDS, updates=6, pairs=1, checkpoint=path)
     path.write_bytes(b"precious")
     with pytest.raises(OutputExistsError, match="no checkpoint"):
-        learn(Ideal(), 4, updates=6, pairs=2, checkpoint=path)
+        learn(Ideal(), 4, ODDS, updates=6, pairs=2, checkpoint=path)
 
 
 def test_episodes_go_through_all_prompts_in_new_orders():
@@ -274,7 +287,7 @@ def test_episodes_go_through_all_prompts_in_new_orders():
 def test_a_search_without_optuna_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"needs optuna: pip install 'enhance-a-video\[tune\]'"):
-        search(Ideal(), 2, method="tpe", budget=1, groups=1, times=1, storage=tmp_path / "t.sqlite")
+        search(Ideal(), 2, OUTPUT, method="tpe", budget=1, groups=1, times=1, storage=tmp_path / "t.sqlite")
 
 
 # ------------------------------------------------------------------------------------------------- with a model
@@ -348,7 +361,7 @@ def test_the_command_on_the_embedded_model(command, monkeypatch, tmp_path):
     code, out, err = command(*words, "--json")
     assert code == 0, err
     data = json.loads(out)
-    assert data["command"] == "tune" and data["policy"]["name"] == "network"
+    assert data["command"] == "tune" and data["policy"]["name"] == "odds-network"
     assert [row["try"] for row in data["tries"]] == [0]
     rewards = data["confirmation"]["rewards"]
     assert set(rewards) == {"default", "tuned"} and rewards["tuned"]["pairs"] == 2
@@ -378,7 +391,8 @@ def test_the_command_on_the_embedded_model(command, monkeypatch, tmp_path):
     )
     assert code == 0, err
     data = json.loads(out)
-    assert data["settings"]["policy"]["name"] == "network" and data["settings"]["end"] == 1.0
+    assert data["settings"]["policy"]["name"] == "odds-network" and data["settings"]["scale"] == "cross-frame"
+    assert data["settings"]["end"] == 1.0
     assert data["enhancement"]["mean_gain"] != 1
     code, out, err = command(
         "compare", "-p", prompt, "-o", "c", "--steps", 2, "--policy", "out/profile.json", "--json",
@@ -393,7 +407,7 @@ def test_a_search_by_command_keeps_a_profile_that_is_its_own(command, tiny_folde
     monkeypatch.chdir(tmp_path)
     words = (
         "tune", "-m", tiny_folder, "--prompts", prompts_file, "--clips", 2, "--confirm", 2, "--budget", 3,
-        "--groups", 2, "--times", 1, "--steps", 2, "-o", "out", "--profile", "mine.json", "--json",
+        "--groups", 2, "--times", 1, "--scale", "output", "--steps", 2, "-o", "out", "--profile", "mine.json", "--json",
     )  # fmt: skip
     code, out, err = command(*words)
     assert code == 0, err
@@ -417,6 +431,7 @@ def test_a_search_by_command_keeps_a_profile_that_is_its_own(command, tiny_folde
     ("words", "code", "text"),
     [
         (["--method", "gradient"], 2, "tpe, cmaes, learn"),
+        (["--scale", "half"], 2, "cross-frame, output"),
         (["--reward", "beauty"], 2, "no-reference"),
         (["-m", "./nowhere"], 2, "--prompts FILE"),
         (["-m", "./nowhere", "--prompts", "p.txt"], 2, "has 4 prompts"),

@@ -30,11 +30,11 @@ from .errors import (
 from .families import Family, attention_modules, block_around, chosen, denoisers, family_of, scaled_module, unwrapped
 from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map, token_mass
 from .parallel import Shards, gathered
-from .policy import DEFAULT_STRENGTH, Moment, Strength, needs_progress, needs_share, to_dict
+from .policy import CROSS_FRAME, DEFAULT_STRENGTH, Moment, Strength, needs_progress, needs_share, to_dict
 from .record import Recorder, Summary
 from .schedule import progress_of
 from .seam import Entrance, KernelCall, Residual, Rows, Seam
-from .settings import CROSS_FRAME, Layers, Settings
+from .settings import Layers, Settings
 
 
 def enhance(

@@ -10,10 +10,19 @@ from typing import Any
 from . import policy as policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
-from .policy import DEFAULT_END, DEFAULT_ODDS, DEFAULT_START, DEFAULT_STRENGTH, Strength, Temperature
+from .policy import (
+    CROSS_FRAME,
+    DEFAULT_END,
+    DEFAULT_ODDS,
+    DEFAULT_START,
+    DEFAULT_STRENGTH,
+    OUTPUT,
+    Strength,
+    Temperature,
+    scale_of,
+)
 
 Layers = Sequence[int] | slice | str | None
-OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,9 @@ class Settings:
                   (0, 1) acts in every forward call; it is the default with odds, which need no end, and with a policy,
                   which knows itself when to act
     scale         what the gain multiplies: "output", all that the layer puts out, as the paper does; "cross-frame", the
-                  part that comes from other frames, as odds do. A policy may be given either; with "cross-frame" it is
-                  asked for each token of each head at once: mass (B*H*T*S,)
+                  part that comes from other frames, as odds do. A policy may be given either; without, it is what the
+                  policy's attribute `scales` says, or "output". With "cross-frame" it is asked for each token of each
+                  head at once: mass (B*H*T*S,)
     layers        which matched layers: indices (negative counts from the end), a slice, or a regular
                   expression searched in their names; None = all
     sites         how many spatial sites estimate the mass; None = all of them (exact). With scale="cross-frame" every
@@ -89,7 +99,7 @@ class Settings:
         object.__setattr__(self, "policy", _policy(self.policy))
 
     def _check_scale(self) -> None:
-        scale = self.scale or (CROSS_FRAME if self.odds is not None else OUTPUT)
+        scale = self.scale or scale_of(self.gain_policy)
         if scale not in (OUTPUT, CROSS_FRAME):
             raise SettingsError(f"scale={scale!r} is unknown: give {OUTPUT!r} or {CROSS_FRAME!r}")
         if self.odds is not None and scale == OUTPUT:

@@ -35,6 +35,9 @@ def tune(
     method: Annotated[
         str, typer.Option(help="[b]tpe[/b] or [b]cmaes[/b]: search a grid of strengths. [b]learn[/b]: a small network.")
     ] = "tpe",
+    scale: Annotated[
+        str, typer.Option(help="[b]cross-frame[/b]: odds, as the default. [b]output[/b]: gains on the whole output.")
+    ] = "cross-frame",
     budget: Annotated[
         int, typer.Option(min=1, help="Trials of a search, updates of a learning; each makes --clips clips.")
     ] = 60,
@@ -80,9 +83,9 @@ def tune(
 
     own, others = room.chosen_prompts(model, prompts, clips, confirm, first)
     asked = room.Tuning(
-        model, own, others, method=method, reward=reward, budget=budget, groups=groups, times=times, seed=seed,
-        load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(), workers=workers,
-        scenes=first is not None,
+        model, own, others, method=method, scale=scale, reward=reward, budget=budget, groups=groups, times=times,
+        seed=seed, load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(),
+        workers=workers, scenes=first is not None,
     )  # fmt: skip
     words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])
     try:

@@ -6,29 +6,34 @@ sets itself, trust.py bounds what a gain may change, learned.py what is searched
 
 from .adaptive import Even, Odds, Target
 from .base import (
+    CROSS_FRAME,
     DEFAULT_END,
     DEFAULT_ODDS,
     DEFAULT_START,
     DEFAULT_STRENGTH,
+    OUTPUT,
     Moment,
     Policy,
     from_dict,
     names,
     needs_progress,
     needs_share,
+    scale_of,
     to_dict,
 )
-from .learned import Grid, Network
+from .learned import Grid, Network, OddsGrid, OddsNetwork
 from .method import Constant, Strength, Temperature, Unclipped, strength_of, temperature_of
 from .profile import Profile, read_profile
 from .shapes import Depths, Window
 from .trust import Trust
 
 __all__ = [
+    "CROSS_FRAME",
     "DEFAULT_END",
     "DEFAULT_ODDS",
     "DEFAULT_START",
     "DEFAULT_STRENGTH",
+    "OUTPUT",
     "Constant",
     "Depths",
     "Even",
@@ -36,6 +41,8 @@ __all__ = [
     "Moment",
     "Network",
     "Odds",
+    "OddsGrid",
+    "OddsNetwork",
     "Policy",
     "Profile",
     "Strength",
@@ -49,6 +56,7 @@ __all__ = [
     "needs_progress",
     "needs_share",
     "read_profile",
+    "scale_of",
     "strength_of",
     "temperature_of",
     "to_dict",

@@ -1,11 +1,12 @@
 """Gains that set themselves by what they see."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .base import Moment, number, policy
+from .base import CROSS_FRAME, Moment, number, policy
 
 
 @policy("target")
@@ -28,6 +29,11 @@ class Target:
         return torch.minimum(wanted.clamp(min=1.0), torch.ones_like(wanted) * (1 + self.most))
 
 
+def gain_of_odds(factor: float | Tensor, mass: Tensor) -> Tensor:
+    """What the mass (B,) has to be multiplied by, (B,), so that the odds m/(1 - m) are multiplied by `factor`."""
+    return factor / (1 + (factor - 1) * mass).clamp(min=1e-6)
+
+
 @policy("odds")
 @dataclass(frozen=True)
 class Odds:
@@ -40,12 +46,13 @@ class Odds:
     """
 
     factor: float | Tensor
+    scales: ClassVar[str] = CROSS_FRAME
 
     def __post_init__(self) -> None:
         number("Odds: factor", self.factor, 0.0)
 
     def __call__(self, mass: Tensor, moment: Moment) -> Tensor:
-        return self.factor / (1 + (self.factor - 1) * mass).clamp(min=1e-6)  # (B,)
+        return gain_of_odds(self.factor, mass)
 
 
 @policy("even")

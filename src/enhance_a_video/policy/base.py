@@ -23,6 +23,7 @@ DEFAULT_ODDS = 2.0
 DEFAULT_STRENGTH = 0.3
 DEFAULT_START = 0.0
 DEFAULT_END = 0.7
+OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies (Settings: scale)
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ def needs_progress(value: Any) -> bool:
 def needs_share(value: Any) -> bool:
     """Whether a policy asks how large the attention's output is beside the residual stream."""
     return _asks(value, "asks_share")
+
+
+def scale_of(value: Any) -> str:
+    """What a policy's gain is meant to multiply, as its attribute `scales` says; "output" if it says nothing."""
+    inner = getattr(value, "of", None)
+    return getattr(value, "scales", None) or (OUTPUT if inner is None else scale_of(inner))
 
 
 def _asks(value: Any, what: str) -> bool:

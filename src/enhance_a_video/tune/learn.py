@@ -1,4 +1,4 @@
-"""Learning: a policy.Network by reinforcement, policy gradient with parameter-based exploration.
+"""Learning: a small network by reinforcement, policy gradient with parameter-based exploration.
 
 PGPE with symmetric sampling (Sehnke et al., Parameter-exploring policy gradients, Neural Networks 23, 2010): an
 episode draws noise eps over the network's numbers and makes the clip of one prompt and noise twice, with theta +
@@ -10,6 +10,7 @@ the plain model's clip of the same noise is the zero of each. Adam climbs. sigma
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ from torch import Tensor
 
 from .. import video
 from ..errors import OutputExistsError
-from ..policy import Network
 from .clips import Rewards
 from .search import Found
+from .space import Space
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,27 @@ class Recipe:
     seed: int = 0
 
 
-def start_of(recipe: Recipe) -> Tensor:
-    """The first theta, (hidden · (FEATURES + 2) + 1,): random inside, zero outside, so that it is the plain model."""
+def start_of(recipe: Recipe, space: Space) -> Tensor:
+    """The first theta, (hidden · (FEATURES + 2) + 1,): random inside, and outside nothing but what makes the strength
+    that of the space's start at any moment."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    first = torch.randn(recipe.hidden * (Network.FEATURES + 1), generator=generator) / (Network.FEATURES + 1) ** 0.5
-    return torch.cat([first, torch.zeros(recipe.hidden + 1)])
+    width = space.network.FEATURES + 1
+    first = torch.randn(recipe.hidden * width, generator=generator) / width**0.5
+    outside = torch.tensor([math.atanh(space.start / space.network.most)])
+    return torch.cat([first, torch.zeros(recipe.hidden), outside])
 
 
-def network_of(theta: Tensor, hidden: int) -> Network:
+def network_of(theta: Tensor, hidden: int, space: Space) -> Any:
     """The policy of these numbers, to four places."""
     numbers = [round(number, 4) for number in theta.double().tolist()]
-    width = Network.FEATURES + 1
+    width = space.network.FEATURES + 1
     rows = tuple(tuple(numbers[row * width : (row + 1) * width]) for row in range(hidden))
-    return Network(rows, tuple(numbers[hidden * width :]))
+    return space.network(rows, tuple(numbers[hidden * width :]))
 
 
 def learn(
-    rewards: Rewards, clips: int, *, updates: int, pairs: int, checkpoint: Path, recipe: Recipe = Recipe(),
-    told: Callable[[int, float], None] = lambda update, best: None,
+    rewards: Rewards, clips: int, space: Space, *, updates: int, pairs: int, checkpoint: Path,
+    recipe: Recipe = Recipe(), told: Callable[[int, float], None] = lambda update, best: None,
 ) -> Found:  # fmt: skip
     """Learns for `updates` updates, those of earlier runs included, of `pairs` antithetic pairs each.
 
@@ -72,7 +76,7 @@ def learn(
     Raises:
         OutputExistsError: the checkpoint is something else, or of another recipe.
     """
-    theta = torch.nn.Parameter(start_of(recipe))
+    theta = torch.nn.Parameter(start_of(recipe, space))
     adam = torch.optim.Adam([theta], lr=recipe.rate, betas=(0.9, 0.99))
     mean, log = theta.detach().clone(), []
     if checkpoint.exists():
@@ -82,17 +86,17 @@ def learn(
     while len(log) < updates:
         update = len(log)
         told(update, max((row["reward"] for row in log), default=0.0))
-        log.append(_step(rewards, theta, adam, recipe, update, pairs, clips))
+        log.append(_step(rewards, theta, adam, recipe, space, update, pairs, clips))
         mean = recipe.memory * mean + (1 - recipe.memory) * theta.detach()
         _write(checkpoint, theta, mean, adam, log, {**asdict(recipe), "pairs": pairs, "clips": clips})
     told(updates, max((row["reward"] for row in log), default=0.0))
-    policy = network_of(mean, recipe.hidden)
+    policy = network_of(mean, recipe.hidden, space)
     reward = float(np.mean(rewards([(policy, which) for which in range(clips)])))
     return Found(policy, reward, tuple(log))
 
 
 def _step(
-    rewards: Rewards, theta: Tensor, adam: Any, recipe: Recipe, update: int, pairs: int, clips: int
+    rewards: Rewards, theta: Tensor, adam: Any, recipe: Recipe, space: Space, update: int, pairs: int, clips: int
 ) -> dict[str, Any]:
     """One update of theta; its line of the log."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + update + 1)
@@ -100,7 +104,7 @@ def _step(
     which = episodes(recipe.seed, update * pairs, pairs, clips)
     signs = (1.0, -1.0)
     tried = [
-        (network_of(theta.detach() + sign * recipe.sigma * eps, recipe.hidden), prompt)
+        (network_of(theta.detach() + sign * recipe.sigma * eps, recipe.hidden, space), prompt)
         for eps, prompt in zip(noise, which, strict=True)
         for sign in signs
     ]

@@ -1,4 +1,4 @@
-"""Search: strengths on a grid of depths and times (policy.Grid) by Optuna, TPE or CMA-ES; resumable."""
+"""Search: strengths on a grid of depths and times by Optuna, TPE or CMA-ES; resumable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, SettingsError
-from ..policy import Grid
 from ..stats import interval
 from .clips import Rewards
+from .space import Space
 
-LOW, HIGH = -0.4, 0.8  # of a strength; gain = 1 + g · mass. CMA-ES begins in the middle, a constant 0.2
 _PRUNE_FROM = 8  # clips: half of fewer says too little
 _IMPORTANCE_FROM = 20  # trials
 _STARTUP = 10  # trials at random, the enqueued ones included, before TPE has something to go by
@@ -49,25 +48,25 @@ def optuna_here() -> Any:
     return optuna
 
 
-def seeds_of(groups: int, times: int) -> list[np.ndarray]:
-    """What is tried first, (groups, times) each: the plain model, a constant, the middle layers only, early only."""
+def seeds_of(groups: int, times: int, usual: float) -> list[np.ndarray]:
+    """What is tried first, (groups, times) each: the plain model, `usual` everywhere, in the middle layers, early."""
     depth = np.linspace(0, 1, groups) if groups > 1 else np.array([0.5])
     time = np.linspace(0, 1, times) if times > 1 else np.array([0.0])
     middle = (np.abs(depth - 0.5) <= 0.25)[:, None] * np.ones(times)
     early = np.ones(groups)[:, None] * (time < 0.5)
-    found = [np.zeros((groups, times)), np.full((groups, times), 0.2), 0.2 * middle, 0.2 * early]
+    found = [np.zeros((groups, times)), np.full((groups, times), usual), usual * middle, usual * early]
     return [one for n, one in enumerate(found) if not any(np.array_equal(one, earlier) for earlier in found[:n])]
 
 
-def grid_of(strengths: np.ndarray) -> Grid | None:
+def grid_of(strengths: np.ndarray, space: Space) -> Any:
     """The policy of strengths (groups, times), to four places; None, the plain model, where all are zero."""
     rows = tuple(tuple(round(float(g), 4) for g in row) for row in strengths)
-    return Grid(rows) if any(g for row in rows for g in row) else None
+    return space.grid(rows) if any(g for row in rows for g in row) else None
 
 
 def search(
-    rewards: Rewards, clips: int, *, method: str, budget: int, groups: int, times: int, storage: Path, seed: int = 0,
-    prune: bool = True, told: Callable[[int, float], None] = lambda trial, best: None,
+    rewards: Rewards, clips: int, space: Space, *, method: str, budget: int, groups: int, times: int, storage: Path,
+    seed: int = 0, prune: bool = True, told: Callable[[int, float], None] = lambda trial, best: None,
 ) -> Found:  # fmt: skip
     """Tries `budget` policies, those of earlier runs included; each on the same `clips` prompts and noises.
 
@@ -88,23 +87,23 @@ def search(
     if method == "cmaes" and groups * times < 2:
         raise SettingsError("--method cmaes searches two or more strengths: raise --groups or --times, or take tpe.")
     names = [[f"depth {row}, time {column}" for column in range(times)] for row in range(groups)]
-    space = {name: optuna.distributions.FloatDistribution(LOW, HIGH) for row in names for name in row}
-    flat = list(space)
+    drawn = {name: optuna.distributions.FloatDistribution(space.low, space.high) for row in names for name in row}
+    flat = list(drawn)
     study = _study(optuna, storage)
-    starts = [dict(zip(flat, one.ravel().tolist(), strict=True)) for one in seeds_of(groups, times)]
+    starts = [dict(zip(flat, one.ravel().tolist(), strict=True)) for one in seeds_of(groups, times, space.usual)]
     for params in starts:
         study.enqueue_trial(params, skip_if_exists=True)
     while (done := len(_finished(study))) < budget:
         told(done, _best(study).value if done else 0.0)
         study.sampler = _sampler(optuna, method, seed * 1_000_003 + done)
-        trial = _next(optuna, study, space)
-        policy = grid_of(np.array([trial.params[name] for name in flat]).reshape(groups, times))
+        trial = _next(optuna, study, drawn)
+        policy = grid_of(np.array([trial.params[name] for name in flat]).reshape(groups, times), space)
         _evaluate(optuna, study, trial, policy, rewards, clips, prune and method == "tpe")
     winner = _best(study)
     strengths = np.array([winner.params[name] for name in flat]).reshape(groups, times)
     places = {name: (row, column) for row, line in enumerate(names) for column, name in enumerate(line)}
     importances = {places[name]: share for name, share in _importances(optuna, study).items()}
-    return Found(grid_of(strengths), float(winner.value), tuple(_history(study, flat)), importances)
+    return Found(grid_of(strengths, space), float(winner.value), tuple(_history(study, flat)), importances)
 
 
 def _study(optuna: Any, storage: Path) -> Any:
@@ -129,20 +128,18 @@ def _sampler(optuna: Any, method: str, seed: int) -> Any:
         return optuna.samplers.TPESampler(multivariate=True, n_startup_trials=_STARTUP, seed=seed)
 
 
-def _next(optuna: Any, study: Any, space: dict[str, Any]) -> Any:
+def _next(optuna: Any, study: Any, drawn: dict[str, Any]) -> Any:
     """The trial that was under way when the process was killed, with what it had drawn; else a new one."""
     left = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
     if not left:
-        return study.ask(fixed_distributions=space)
+        return study.ask(fixed_distributions=drawn)
     trial = optuna.trial.Trial(study, left[0]._trial_id)
-    for name, one in space.items():
+    for name, one in drawn.items():
         trial.suggest_float(name, one.low, one.high)
     return trial
 
 
-def _evaluate(
-    optuna: Any, study: Any, trial: Any, policy: Grid | None, rewards: Rewards, clips: int, prune: bool
-) -> None:
+def _evaluate(optuna: Any, study: Any, trial: Any, policy: Any, rewards: Rewards, clips: int, prune: bool) -> None:
     half = math.ceil(clips / 2)
     values = rewards([(policy, n) for n in range(half)])
     if prune and clips >= _PRUNE_FROM and interval(values)[1] < 0:

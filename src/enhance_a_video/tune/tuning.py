@@ -15,7 +15,7 @@ from .. import video
 from ..errors import OutputExistsError, SettingsError
 from ..pipelines import EMBEDDED
 from ..plan import Item, Prompt, read_prompts
-from ..policy import Grid, Profile, read_profile, to_dict
+from ..policy import CROSS_FRAME, Profile, read_profile, to_dict
 from ..study.definition import held_out_prompt, measures_of
 from ..study.run import versions_here, weights_of
 from .clips import Clips, Rewards
@@ -24,6 +24,7 @@ from .learn import Recipe, learn
 from .pictures import history, importance, strengths
 from .reward import rows_of
 from .search import Found, optuna_here, search
+from .space import SPACES
 
 SCENES = 1000  # the first held-out scene; the studies of this repository use those below 400
 METHODS = ("tpe", "cmaes", "learn")
@@ -37,6 +38,7 @@ class Tuning:
 
     prompts: the block every policy is judged on, each with one seed. held_out: those of the confirmation.
     budget: trials of a search, updates of a learning; each makes one clip for each prompt.
+    scale: what the gains multiply: "cross-frame", odds as the default has them, or a layer's whole "output".
     groups, times: rows and columns of a search's grid.
     scenes: the prompts are scenes of the embedded world and the model one of it, under whatever name.
     """
@@ -45,6 +47,7 @@ class Tuning:
     prompts: tuple[Prompt, ...]
     held_out: tuple[Prompt, ...] = ()
     method: str = "tpe"
+    scale: str = CROSS_FRAME
     reward: str = "quality"
     budget: int = 60
     groups: int = 6
@@ -58,6 +61,8 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"--method {self.method!r} is unknown. There are: {', '.join(METHODS)}.")
+        if self.scale not in SPACES:
+            raise SettingsError(f"--scale {self.scale!r} is unknown. There are: {', '.join(SPACES)}.")
         if len(self.prompts) < 2:
             raise SettingsError(
                 f"--clips {len(self.prompts)}: give at least 2; a reward is scaled by how clips differ."
@@ -75,7 +80,8 @@ class Tuning:
     def about(self, weights: str) -> dict[str, Any]:
         """What decides the result, JSON-able."""
         told = {
-            "model": self.model, "weights": weights, "method": self.method, "reward": self.reward, "seed": self.seed,
+            "model": self.model, "weights": weights, "method": self.method, "scale": self.scale, "reward": self.reward,
+            "seed": self.seed,
             "prompts": [[p.text, list(p.seeds or ()), _plain(p.options)] for p in self.prompts],
             "options": _plain(self.options),
         }  # fmt: skip
@@ -161,7 +167,7 @@ def tune(
         video.write_text(folder / FILE, json.dumps(about, indent=1, ensure_ascii=False) + "\n", force=True)
         found = _find(asked, clips.rewards(reward), folder, count)
     how = _how(asked, found, weights, _digest(about), command)
-    made = Profile(found.policy or Grid(((0.0,),)), (asked.model,), how)
+    made = Profile(found.policy or SPACES[asked.scale].grid(((0.0,),)), (asked.model,), how)
     video.write_text(target, made.text(), force=True)
     files = [target, *_pictures(folder, found, asked, made.policy)]
     if found.policy is None or not asked.held_out:
@@ -200,14 +206,15 @@ class _Count:
 
 
 def _find(asked: Tuning, rewards: Rewards, folder: Path, count: _Count) -> Found:
+    space = SPACES[asked.scale]
     if asked.method == "learn":
         return learn(
-            rewards, count.block, updates=asked.budget, pairs=count.block // 2, checkpoint=folder / "learn.pt",
+            rewards, count.block, space, updates=asked.budget, pairs=count.block // 2, checkpoint=folder / "learn.pt",
             recipe=Recipe(seed=asked.seed), told=count.began,
         )  # fmt: skip
     return search(
-        rewards, count.block, method=asked.method, budget=asked.budget, groups=asked.groups, times=asked.times,
-        storage=folder / "trials.sqlite", seed=asked.seed, told=count.began,
+        rewards, count.block, space, method=asked.method, budget=asked.budget, groups=asked.groups,
+        times=asked.times, storage=folder / "trials.sqlite", seed=asked.seed, told=count.began,
     )  # fmt: skip
 
 
@@ -215,7 +222,7 @@ def _how(asked: Tuning, found: Found, weights: str, digest: str, command: str) -
     """How it was found, for the profile."""
     versions = versions_here() | ({} if asked.method == "learn" else {"optuna": version("optuna")})
     return {
-        "by": "enhance-a-video tune", "command": command, "method": asked.method,
+        "by": "enhance-a-video tune", "command": command, "method": asked.method, "scale": asked.scale,
         "budget": len(found.tries), "clips": len(asked.prompts), "reward": asked.reward,
         "reward_on_these_clips": found.reward, "seed": asked.seed, "weights": weights,
         "options": _plain(asked.options), "digest": digest,
