@@ -18,7 +18,7 @@ FLOORS = [
     {"parallel"},
     {"settings", "schedule", "record", "seam", "video", "toy", "team"},
     {"alternatives", "cross_frame"},
-    {"families", "plan"},
+    {"families", "plan", "layer"},
     {"enhancement"},
     {"attention", "pipelines"},
     {"comparison"},

@@ -1,12 +1,8 @@
 """enhance(model or pipeline) -> Enhancement: attach, act, report, remove."""
 
 import contextlib
-import copy
-import dataclasses
-import functools
 import inspect
 import threading
-import time
 import warnings
 import weakref
 from collections import Counter
@@ -17,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import cross_frame
 from .alternatives import Alternative
 from .errors import (
     AlreadyEnhancedError,
@@ -28,12 +23,12 @@ from .errors import (
     WholeOutputWarning,
 )
 from .families import Family, attention_modules, block_around, chosen, denoisers, family_of, scaled_module, unwrapped
-from .intensity import DEFAULT_SITES, site_mass, temporal_attention_map, token_mass
-from .parallel import Shards, gathered
-from .policy import CROSS_FRAME, DEFAULT_STRENGTH, Moment, Strength, needs_progress, needs_share, to_dict
+from .intensity import DEFAULT_SITES
+from .layer import Layer, Now, timed
+from .policy import DEFAULT_STRENGTH, Strength, needs_progress, needs_share, with_tensors
 from .record import Recorder, Summary
 from .schedule import progress_of
-from .seam import Entrance, KernelCall, Residual, Rows, Seam
+from .seam import Entrance, Seam
 from .settings import Layers, Settings
 
 
@@ -120,38 +115,8 @@ class Enhancement:
 _EDGE = 2e-3  # so near to an edge of the window counts as on it: UniPC's tenth of ten steps is 0.0999 wide
 
 
-def _timed(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the host time of a method to the record of self.denoiser; inside torch.compile there is none to measure."""
-
-    @functools.wraps(method)
-    def wrapper(self: Any, *args: Any) -> Any:
-        recorder = self.denoiser.recorder
-        if torch.compiler.is_compiling():
-            recorder.compiled = True
-            return method(self, *args)
-        begin = time.perf_counter()
-        try:
-            return method(self, *args)
-        finally:
-            recorder.seconds += time.perf_counter() - begin
-
-    return wrapper
-
-
-@dataclasses.dataclass
-class _Now:
-    """What one forward call is about."""
-
-    num_frames: int
-    batch: int  # samples
-    rows: Rows  # which tokens of a layer's stream are the video
-    progress: Tensor  # () fp32
-    active: Tensor  # () bool
-    row: Tensor  # (1,) of the record
-
-
 class _InThread(threading.local):
-    now: _Now | None = None
+    now: Now | None = None
 
 
 class _Denoiser:
@@ -161,7 +126,7 @@ class _Denoiser:
         self.name, self.model, self.family, self.enhancement = name, model, family, enhancement
         self.settings = enhancement.settings
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
-        self.latest: _Now | None = None
+        self.latest: Now | None = None
         self.in_thread = _InThread()
         if _hook_on(model) is not None:
             raise AlreadyEnhancedError(
@@ -173,13 +138,13 @@ class _Denoiser:
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
         self.asks_share = needs_share(self.settings.gain_policy)
-        self.layers = [_Layer(n, i, depths[n], self) for i, n in enumerate(names)]
+        self.layers = [Layer(n, i, depths[n], self) for i, n in enumerate(names)]
         self.seams = [Seam(modules[w.name], w, scaled_module(model, self.family, w.name)) for w in self.layers]
         blocks = [block_around(model, self.family, n) for n in names] if self.asks_share else []
         self.entrances = [Entrance(b, self.family.tokens.argument or 0) for b in {id(b): b for b in blocks}.values()]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
-        self.policy = _with_tensors(self.settings.gain_policy, self.device)
-        self.policy_of_whole = _with_tensors(Strength(DEFAULT_STRENGTH), self.device)
+        self.policy = with_tensors(self.settings.gain_policy, self.device)
+        self.policy_of_whole = with_tensors(Strength(DEFAULT_STRENGTH), self.device)
         self.said: set[str] = set()  # which layers are scaled as a whole, of those that were said
         self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
         self.parameters = _parameters(model)
@@ -220,12 +185,12 @@ class _Denoiser:
         batch = latents.shape[0] if family.batch is None else family.batch(config, arguments)
         progress, active = self._place(arguments.get(family.timestep))
         row = self.recorder.begin(progress, active, num_frames)
-        self.latest = _Now(num_frames, batch, rows, progress, active, row)
+        self.latest = Now(num_frames, batch, rows, progress, active, row)
         if not torch.compiler.is_compiling():
             self.in_thread.now = self.latest
 
     @property
-    def now(self) -> _Now | None:
+    def now(self) -> Now | None:
         """The forward call running in this thread. Dynamo cannot read a threading.local, so there it is the latest."""
         return self.latest if torch.compiler.is_compiling() else self.in_thread.now
 
@@ -295,8 +260,8 @@ class _Denoiser:
         self.device = device
         self.recorder.to(device)
         self.window = self.window.to(device)
-        self.policy = _with_tensors(self.settings.gain_policy, device)
-        self.policy_of_whole = _with_tensors(Strength(DEFAULT_STRENGTH), device)
+        self.policy = with_tensors(self.settings.gain_policy, device)
+        self.policy_of_whole = with_tensors(Strength(DEFAULT_STRENGTH), device)
         for layer in self.layers:
             layer.to(device)
 
@@ -315,7 +280,7 @@ class _Hook:
         else:
             self.eagerly(args, kwargs)
 
-    @_timed
+    @timed
     def before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.denoiser.before_forward(args, kwargs)
 
@@ -350,128 +315,6 @@ def _strip(model: nn.Module) -> None:
             model._forward_pre_hooks_with_kwargs.pop(key, None)
 
 
-# ---------------------------------------------------------------------------------------------- one layer
-class _Layer:
-    """The watch on one attention layer (see seam.Watch). What differs between layers is tensors: one compiled graph."""
-
-    def __init__(self, name: str, index: int, depth: float, denoiser: _Denoiser):
-        self.name, self.denoiser = name, denoiser
-        self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
-        self.scaled_later = denoiser.family.scale_at is not None
-        self.asks_share = denoiser.asks_share
-        settings, self.attend = denoiser.settings, None
-        self.whole = ""  # why the whole output is scaled although odds were asked for
-        self.attends_compiled = denoiser.enhancement.alternative is None
-        if denoiser.enhancement.alternative is not None:
-            self.attend = self._attend
-        elif settings.scale == CROSS_FRAME and not settings.observe_only:
-            self.attend = self._scale_cross_frame
-        self.index = torch.tensor(index, device=denoiser.device)
-        self.depth = torch.tensor(depth, device=denoiser.device)
-
-    def fall_back(self, reason: str) -> bool:
-        """Scale the whole output instead of its cross-frame part; not where that part was asked for by name."""
-        if self.denoiser.settings.odds is None or self.denoiser.enhancement.alternative is not None:
-            return False
-        self.attend, self.whole = None, reason
-        return True
-
-    def to(self, device: torch.device) -> None:
-        self.index, self.depth = self.index.to(device), self.depth.to(device)
-
-    def rows(self) -> Rows:
-        now = self.denoiser.now
-        return None if now is None else now.rows
-
-    @_timed
-    def look(
-        self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None
-    ) -> tuple[Tensor, Tensor | None] | None:
-        """query, key (B, H, T*S, D) -> mass of the sites (B, n), or of all heads and tokens (B, H, T, S) where the gain
-        acts on each, and perhaps maps (B, T, T); None: leave it alone."""
-        settings, now = self.denoiser.settings, self.denoiser.now
-        if now is None or now.num_frames == 1:
-            return None
-        T = now.num_frames
-        query, key = query.detach(), key.detach()
-        if self.tokens.place == "temporal":  # (B*S, H, T, D) -> (B, H, T, S, D)
-            query, key = (x.unflatten(0, (now.batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
-        sites = settings.sites
-        if shards is not None:
-            (query, key), sites = gathered(query, key, T, sites, shards), None  # (B, H, T, n, D): all that is left
-        if query.ndim == 4 and query.shape[2] % T:
-            raise TokenLayoutError(
-                f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
-                "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
-            )
-        if settings.scale == CROSS_FRAME and not self.whole and shards is None:
-            masses = token_mass(query, key, T, scale=scale)  # (B, H, T, S)
-        else:
-            masses = site_mass(query, key, T, sites=sites, scale=scale)  # (B, n)
-        if not settings.attention_maps:
-            return masses, None
-        return masses, temporal_attention_map(query, key, T, sites=sites, scale=scale)  # (B, T, T)
-
-    def _attend(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
-        """An alternative's attention in the kernel's place; None outside its window: the kernel's own, to the bit."""
-        denoiser, now = self.denoiser, self.denoiser.now
-        alternative = denoiser.enhancement.alternative
-        if alternative is None or seen is None or now is None or not bool(now.active):
-            return None
-        amount = denoiser.policy(*self._asked(seen[0], now))
-        return alternative.attend(call, amount, now.num_frames)
-
-    def _scale_cross_frame(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
-        """The attention with what comes from other frames multiplied by the gain: a gain of 1 outside the window."""
-        now = self.denoiser.now
-        return None if seen is None or now is None else self._cross_frame_scaled(call.whole(), call, seen[0], now)
-
-    @_timed  # the kernel's own work is not the method's
-    def _cross_frame_scaled(self, output: Tensor, call: KernelCall, masses: Tensor, now: _Now) -> Tensor:
-        """masses (B, H, T, S) -> the output (B, H, L, D) scaled by each token's gain."""
-        gain = torch.where(now.active, self.denoiser.policy(masses.flatten(), self._moment(now)), 1.0).view_as(masses)
-        if self.tokens.place == "temporal":
-            gain = gain.permute(0, 3, 1, 2).flatten(0, 1)  # (B*S, H, T)
-        return cross_frame.scaled(output, call, gain.flatten(2), now.num_frames)
-
-    def _asked(self, masses: Tensor, now: _Now) -> tuple[Tensor, Moment]:
-        """What a policy is asked with: the mass (B,) or (1,) of the masses (B, ...) that were seen, and the moment."""
-        mass = masses.flatten(1).mean(1)  # (B,)
-        if not self.denoiser.settings.per_sample:
-            mass = mass.mean(0, keepdim=True)  # (1,), as in the authors' code
-        return mass, self._moment(now)
-
-    def _moment(self, now: _Now) -> Moment:
-        return Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
-
-    @_timed
-    def gain(self, seen: list[tuple[Tensor, Tensor | None] | None], residual: Residual | None = None) -> Tensor | None:
-        """What look() saw, call by call -> gain (B,) or (1,); None = leave the output alone."""
-        denoiser = self.denoiser
-        settings, now = denoiser.settings, denoiser.now
-        policy = denoiser.policy_of_whole if self.whole else denoiser.policy
-        acted = settings.scale == CROSS_FRAME and not self.whole  # in the kernel's place
-        looks = [look for look in seen if look is not None]
-        if now is None or not looks:
-            return None
-        masses = looks[0][0] if len(looks) == 1 else torch.cat([look[0] for look in looks])  # (B, n)
-        mass, moment = self._asked(masses, now)
-        if residual is not None:
-            moment = dataclasses.replace(moment, share=residual.share(len(mass)))  # (B,) or (1,)
-        gain = torch.where(now.active, policy(mass, moment), 1.0)
-        if moment.share is not None:  # each site has that of its sample
-            moment = dataclasses.replace(moment, share=moment.share.repeat_interleave(masses.numel() // len(mass)))
-        each = policy(masses.flatten(), moment)  # (B*n,) or (B*H*T*S,)
-        clipped = each <= 1.0
-        if acted:
-            gain = torch.where(now.active, each.mean(0, keepdim=True), 1.0)  # (1,), for the record
-        denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
-        maps = [look[1] for look in looks if look[1] is not None]
-        if maps:
-            denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
-        return None if settings.observe_only or acted else gain
-
-
 def _latents(arguments: Mapping[str, Any]) -> Tensor:
     """The first tensor with dimensions among the arguments, inside lists too: its device and its batch count."""
     for value in arguments.values():
@@ -493,19 +336,3 @@ def _by_name(parameters: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mappi
     """The arguments of a forward call by name, in the order of its definition; those without a name by their place."""
     names = [*parameters, *map(str, range(len(parameters), len(args)))]
     return {**parameters, **dict(zip(names, args, strict=False)), **kwargs}
-
-
-def _with_tensors(policy: Any, device: torch.device) -> Any:
-    """A dataclass policy with its numbers as tensors: changing them does not recompile. In those of this package tables
-    of numbers and policies inside them too."""
-    if not dataclasses.is_dataclass(policy):
-        return policy
-    twin, ours = copy.copy(policy), to_dict(policy) is not None
-    for field in dataclasses.fields(policy):
-        value = getattr(policy, field.name)
-        if isinstance(value, float) or (ours and isinstance(value, tuple)):
-            value = torch.tensor(value, dtype=torch.float32, device=device)
-        elif ours and dataclasses.is_dataclass(value):
-            value = _with_tensors(value, device)
-        object.__setattr__(twin, field.name, value)
-    return twin

@@ -20,6 +20,7 @@ from .base import (
     needs_share,
     scale_of,
     to_dict,
+    with_tensors,
 )
 from .learned import Grid, Network, OddsGrid, OddsNetwork
 from .method import Constant, Strength, Temperature, Unclipped, strength_of, temperature_of
@@ -60,4 +61,5 @@ __all__ = [
     "strength_of",
     "temperature_of",
     "to_dict",
+    "with_tensors",
 ]

@@ -7,6 +7,7 @@ host synchronisation. Those of this package are frozen dataclasses with a name, 
     {"name": "depths", "of": {"name": "constant", "gain": 1.3}, "weights": [0, 1, 1, 0]}
 """
 
+import copy
 import dataclasses
 import difflib
 import math
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from ..errors import SettingsError
@@ -113,6 +115,22 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_value(inner) for inner in value)
     return value
+
+
+def with_tensors(policy: Any, device: torch.device) -> Any:
+    """A dataclass policy with its numbers as tensors: changing them does not recompile. In those of this package tables
+    of numbers and policies inside them too."""
+    if not dataclasses.is_dataclass(policy):
+        return policy
+    twin, ours = copy.copy(policy), to_dict(policy) is not None
+    for field in dataclasses.fields(policy):
+        value = getattr(policy, field.name)
+        if isinstance(value, float) or (ours and isinstance(value, tuple)):
+            value = torch.tensor(value, dtype=torch.float32, device=device)
+        elif ours and dataclasses.is_dataclass(value):
+            value = with_tensors(value, device)
+        object.__setattr__(twin, field.name, value)
+    return twin
 
 
 def needs_progress(value: Any) -> bool:

@@ -7,8 +7,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -101,8 +101,9 @@ def run(
         if not tasks and not scenes:
             return Outcome(len(wanted), 0, stored, failures)
         record = store.begin_run(study.digest, study.text, command, workers, about(study))
-        with closing(_results(grouped(tasks, study.load.get("batch", 1)), workers)) as results:
-            for result in results:
+        groups = grouped(tasks, study.load.get("batch", 1))
+        with Team(make_in, min(workers, len(groups))) if workers > 1 else nullcontext() as team:
+            for result in made_by(team, groups):
                 if result.clip is None:
                     failures[result.task.key] = result.error
                     store.add_failure(result.task.key, result.task.weights, result.error, record)
@@ -366,14 +367,14 @@ def _json(value: Any) -> str:
 # --------------------------------------------------------------------------------------------------- processes
 
 
-def _results(groups: Sequence[Sequence[Task]], workers: int) -> Generator[Made, None, None]:
-    if workers == 1:
+def made_by(team: Team[Sequence[Task], list[Made]] | None, groups: Iterable[Sequence[Task]]) -> Iterator[Made]:
+    """What comes of these groups, made by a team of `make_in`, or one after the other here."""
+    if team is None:
         for group in groups:
             yield from make_several(group)
         return
-    with Team(make_in, min(workers, len(groups))) as team:
-        for group, made, lost in team.run(groups):
-            yield from made or [Made(task, error=lost) for task in group]
+    for group, made, lost in team.run(groups):
+        yield from made or [Made(task, error=lost) for task in group]
 
 
 def make_in(tasks: Sequence[Task], worker: int) -> list[Made]:

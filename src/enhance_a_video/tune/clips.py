@@ -14,7 +14,7 @@ from ..comparison import Row
 from ..errors import EnhanceAVideoError
 from ..plan import Item
 from ..settings import Settings
-from ..study.run import Made, Task, grouped, make_in, make_several
+from ..study.run import Made, Task, grouped, made_by, make_in
 from ..study.store import Store, only_one
 from ..team import Team
 from .reward import Measures, Reward
@@ -101,12 +101,6 @@ class Clips:
         return Task(item.key, self.weights, self.model, self.load, item, self.names, None)
 
     def _made(self, tasks: Sequence[Task]) -> Iterable[Made]:
-        groups = grouped(tasks, self.load.get("batch", 1))
-        if self.workers == 1 or not tasks:
-            for group in groups:
-                yield from make_several(group)
-            return
-        if self._team is None:
+        if self._team is None and self.workers > 1 and tasks:  # once, for all calls
             self._team = self._stack.enter_context(Team(make_in, self.workers))
-        for those, made, lost in self._team.run(groups):
-            yield from made or [Made(task, error=lost) for task in those]
+        return made_by(self._team, grouped(tasks, self.load.get("batch", 1)))

@@ -1,0 +1,179 @@
+"""One attention layer of an enhanced model: what it sees becomes a gain, which acts and goes into the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import cross_frame
+from .errors import TokenLayoutError
+from .intensity import site_mass, temporal_attention_map, token_mass
+from .parallel import Shards, gathered
+from .policy import CROSS_FRAME, Moment
+from .seam import KernelCall, Residual, Rows
+
+
+def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the host time of a method to the record of self.denoiser; inside torch.compile there is none to measure."""
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *args: Any) -> Any:
+        recorder = self.denoiser.recorder
+        if torch.compiler.is_compiling():
+            recorder.compiled = True
+            return method(self, *args)
+        begin = time.perf_counter()
+        try:
+            return method(self, *args)
+        finally:
+            recorder.seconds += time.perf_counter() - begin
+
+    return wrapper
+
+
+@dataclasses.dataclass
+class Now:
+    """What one forward call is about."""
+
+    num_frames: int
+    batch: int  # samples
+    rows: Rows  # which tokens of a layer's stream are the video
+    progress: Tensor  # () fp32
+    active: Tensor  # () bool
+    row: Tensor  # (1,) of the record
+
+
+class Layer:
+    """The watch on one attention layer (see seam.Watch). What differs between layers is tensors: one compiled graph."""
+
+    def __init__(self, name: str, index: int, depth: float, denoiser: Any):
+        self.name, self.denoiser = name, denoiser
+        self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
+        self.scaled_later = denoiser.family.scale_at is not None
+        self.asks_share = denoiser.asks_share
+        settings, self.attend = denoiser.settings, None
+        self.whole = ""  # why the whole output is scaled although odds were asked for
+        self.attends_compiled = denoiser.enhancement.alternative is None
+        if denoiser.enhancement.alternative is not None:
+            self.attend = self._attend
+        elif settings.scale == CROSS_FRAME and not settings.observe_only:
+            self.attend = self._scale_cross_frame
+        self.index = torch.tensor(index, device=denoiser.device)
+        self.depth = torch.tensor(depth, device=denoiser.device)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether each token of each head has a gain of its own, which acts in the kernel's place."""
+        return self.denoiser.settings.scale == CROSS_FRAME and not self.whole
+
+    def fall_back(self, reason: str) -> bool:
+        """Scale the whole output instead of its cross-frame part; not where that part was asked for by name."""
+        if self.denoiser.settings.odds is None or self.denoiser.enhancement.alternative is not None:
+            return False
+        self.attend, self.whole = None, reason
+        return True
+
+    def to(self, device: torch.device) -> None:
+        self.index, self.depth = self.index.to(device), self.depth.to(device)
+
+    def rows(self) -> Rows:
+        now = self.denoiser.now
+        return None if now is None else now.rows
+
+    @timed
+    def look(
+        self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """query, key (B, H, T*S, D) -> mass of the sites (B, n), or of all heads and tokens (B, H, T, S) where the gain
+        acts on each, and perhaps maps (B, T, T); None: leave it alone."""
+        settings, now = self.denoiser.settings, self.denoiser.now
+        if now is None or now.num_frames == 1:
+            return None
+        T = now.num_frames
+        query, key = query.detach(), key.detach()
+        if self.tokens.place == "temporal":  # (B*S, H, T, D) -> (B, H, T, S, D)
+            query, key = (x.unflatten(0, (now.batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
+        sites = settings.sites
+        if shards is not None:
+            (query, key), sites = gathered(query, key, T, sites, shards), None  # (B, H, T, n, D): all that is left
+        if query.ndim == 4 and query.shape[2] % T:
+            raise TokenLayoutError(
+                f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
+                "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
+            )
+        if self.by_token and shards is None:
+            masses = token_mass(query, key, T, scale=scale)  # (B, H, T, S)
+        else:
+            masses = site_mass(query, key, T, sites=sites, scale=scale)  # (B, n)
+        if not settings.attention_maps:
+            return masses, None
+        return masses, temporal_attention_map(query, key, T, sites=sites, scale=scale)  # (B, T, T)
+
+    def _attend(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
+        """An alternative's attention in the kernel's place; None outside its window: the kernel's own, to the bit."""
+        denoiser, now = self.denoiser, self.denoiser.now
+        alternative = denoiser.enhancement.alternative
+        if alternative is None or seen is None or now is None or not bool(now.active):
+            return None
+        amount = denoiser.policy(self._of_samples(seen[0].flatten(1).mean(1)), self._moment(now))
+        return alternative.attend(call, amount, now.num_frames)
+
+    def _scale_cross_frame(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
+        """The attention with what comes from other frames multiplied by the gain: a gain of 1 outside the window."""
+        now = self.denoiser.now
+        return None if seen is None or now is None else self._cross_frame_scaled(call.whole(), call, seen[0], now)
+
+    @timed  # the kernel's own work is not the method's
+    def _cross_frame_scaled(self, output: Tensor, call: KernelCall, masses: Tensor, now: Now) -> Tensor:
+        """masses (B, H, T, S) -> the output (B, H, L, D) scaled by each token's gain."""
+        gain = torch.where(now.active, self.denoiser.policy(masses.flatten(), self._moment(now)), 1.0).view_as(masses)
+        if self.tokens.place == "temporal":
+            gain = gain.permute(0, 3, 1, 2).flatten(0, 1)  # (B*S, H, T)
+        return cross_frame.scaled(output, call, gain.flatten(2), now.num_frames)
+
+    def _of_samples(self, mass: Tensor) -> Tensor:
+        """mass (B,) -> of each sample (B,), or of the batch (1,), as in the authors' code."""
+        return mass if self.denoiser.settings.per_sample else mass.mean(0, keepdim=True)
+
+    def _moment(self, now: Now) -> Moment:
+        return Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
+
+    @timed
+    def gain(self, seen: list[tuple[Tensor, Tensor | None] | None], residual: Residual | None = None) -> Tensor | None:
+        """What look() saw, call by call -> gain (B,) or (1,); None = leave the output alone."""
+        denoiser, now = self.denoiser, self.denoiser.now
+        looks = [look for look in seen if look is not None]
+        if now is None or not looks:
+            return None
+        masses = looks[0][0] if len(looks) == 1 else torch.cat([look[0] for look in looks])  # (B, n) or (B, H, T, S)
+        mass = self._of_samples(masses.flatten(1).mean(1))  # (B,) or (1,)
+        moment = self._moment(now)
+        if self.by_token:  # has acted in the kernel's place: this is for the record
+            each = denoiser.policy(masses.flatten(), moment)  # (B*H*T*S,)
+            gain = each.mean(0, keepdim=True)  # (1,)
+        else:
+            gain, each = self._of_whole(mass, masses, moment, residual)
+        gain = torch.where(now.active, gain, 1.0)
+        denoiser.recorder.layer(now.row, self.index, mass, gain, each <= 1.0)
+        maps = [look[1] for look in looks if look[1] is not None]
+        if maps:
+            denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
+        return None if denoiser.settings.observe_only or self.by_token else gain
+
+    def _of_whole(
+        self, mass: Tensor, masses: Tensor, moment: Moment, residual: Residual | None
+    ) -> tuple[Tensor, Tensor]:
+        """mass (B,) or (1,), masses (B, n) -> the whole output's gain (B,) or (1,), and that of each site (B*n,)."""
+        policy = self.denoiser.policy_of_whole if self.whole else self.denoiser.policy
+        if residual is None:
+            return policy(mass, moment), policy(masses.flatten(), moment)
+        share = residual.share(len(mass))  # (B,) or (1,)
+        gain = policy(mass, dataclasses.replace(moment, share=share))
+        share = share.repeat_interleave(masses.numel() // len(mass))  # each site has that of its sample
+        return gain, policy(masses.flatten(), dataclasses.replace(moment, share=share))
