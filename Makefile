@@ -26,11 +26,12 @@ compatibility: $(READY)  ## docs/compatibility.md again: every way of running mo
 train-toy: $(READY)  ## train the embedded model again (hours)
 	$(BIN)/python -m enhance_a_video.toy.train --out runs/toy
 
-study: $(READY)  ## 200 prompts under the settings of docs/results.md; resumable
+study: $(READY)  ## the packaged model at 20 steps by strength, 200 prompts (docs/results.md, section 6); resumable
 	$(BIN)/enhance-a-video study studies/sweep.yaml --out runs/study --workers $(WORKERS)
 
-study-small: $(READY)  ## a scaled-down one, in under ten minutes on two cores
+study-small: $(READY)  ## section 1 of docs/results.md scaled down, in under ten minutes on two cores
 	$(BIN)/enhance-a-video study studies/small.yaml --out runs/study-small --workers $(WORKERS)
+	$(BIN)/python benchmarks/across_models.py studies/small.yaml runs/study-small
 
 RESULTS := runs/models/study.sqlite
 
