@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounter
 
 from enhance_a_video import enhance
 from enhance_a_video.errors import EnhancementLostWarning
+from enhance_a_video.policy import OddsGrid, OddsNetwork
 
 ALWAYS = {"start": 0.0, "end": 1.0}
 
@@ -51,6 +52,25 @@ def test_the_other_families_compile_too(name, counter):
         expected = run(model, x)
         assert torch.allclose(run(torch.compile(model, fullgraph=True, backend=counter), x), expected, atol=1e-6)
     assert counter.frame_count == 1
+
+
+EVERYWHERE = {  # a factor of exp(0.7) at every depth and time
+    "grid": OddsGrid(((0.7, 0.7), (0.7, 0.7))),
+    "network": OddsNetwork(((0.0,) * 8,), (0.0, math.atanh(0.7 / 1.4))),
+}
+
+
+@pytest.mark.parametrize("policy", EVERYWHERE.values(), ids=EVERYWHERE)
+def test_searched_and_learned_odds_act_as_odds_and_compile(policy, counter):
+    model = TINY["wan"].model()
+    with enhance(model, odds=math.exp(0.7)):
+        expected = run(model, inputs())
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    with enhance(model, policy=policy) as handle:
+        assert torch.allclose(run(model, inputs()), expected, atol=1e-6)
+        assert torch.equal(run(compiled, inputs(900.0)), run(model, inputs(900.0)))
+        assert torch.allclose(run(compiled, inputs()), expected, atol=1e-6)
+    assert counter.frame_count == 1 and handle.summary().settings["scale"] == "cross-frame"
 
 
 def test_switching_on_and_off_around_compilation(counter):

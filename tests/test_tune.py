@@ -56,9 +56,9 @@ def test_damage_costs_under_every_reward(painted, damage, amount):
         spoiled.append(measured(np.clip(np.rint(255 * worse), 0, 255).astype(np.uint8), scene))
     for name in REWARDS:
         reward = Reward.of(rows_of(name, KNOWN), [plain for *_, plain in painted])
-        for (*_, plain), changed in zip(painted, spoiled, strict=True):
-            assert reward(plain, changed) < 0, name
-            assert reward(plain, plain) == 0
+        plain = [measures for *_, measures in painted]
+        assert reward.values(list(zip(plain, spoiled, strict=True))).mean() < 0, name
+        assert (reward.values(list(zip(plain, plain, strict=True))) == 0).all()
 
 
 def simple(**better: str) -> Reward:
@@ -100,8 +100,20 @@ def test_guards_cost_beyond_their_tolerance_in_both_directions():
     assert reward(same, same | {"motion": 0.8}) == pytest.approx(-0.2)
     assert reward(same, same | {"motion": 1.2}) == pytest.approx(-0.2)
     assert reward(same, {"a": 99.0, "motion": 0.0}) == pytest.approx(1 - 1.8)  # the best frozen clip still costs
-    nearly = {"a": 0.0, "motion": 0.001}
+    nearly = {"a": 0.0, "motion": 0.001}  # of a plain mean of 1
     assert reward(nearly, nearly | {"motion": 0.011}) == 0  # ten times next to nothing is nothing
+
+
+def test_it_is_the_mean_that_is_guarded_and_each_clip_adds_what_moves_it():
+    reward = simple(a="higher", motion="neither")
+    plain = {"a": 0.0, "motion": 1.0}
+    scattered = [(plain, plain | {"motion": motion}) for motion in (0.6, 1.4, 0.7, 1.3)]
+    assert (reward.values(scattered) == 0).all()  # chance is no loss
+    values = reward.values([(plain, plain | {"motion": motion}) for motion in (0.5, 0.9)])  # 30 % lost
+    assert values.mean() == pytest.approx(-2 * (0.3 - 0.1))
+    assert values == pytest.approx([-2 * (0.5 - 0.1), 0])
+    gone = reward.values([(plain, plain | {"motion": float("nan")}), (plain, plain | {"motion": 0.4})])
+    assert gone == pytest.approx([2 * 0.1, -2 * (0.6 - 0.1)])
 
 
 def test_which_measures_a_reward_has():
@@ -183,7 +195,7 @@ def test_search_improves_and_a_resumed_one_is_the_same(method, tmp_path):
     assert sum(whole.importances.values()) == pytest.approx(1)
 
     storage, asked = tmp_path / "pieces.sqlite", []
-    for stop in (20, 61, 66):  # the second in the middle of a trial
+    for stop in (24, 64, 70):  # the second in the middle of a trial
         one = Ideal(stop=stop - len(asked))
         with pytest.raises(KeyboardInterrupt):
             search(one, 8, OUTPUT, budget=22, storage=storage, **options)
@@ -223,7 +235,7 @@ def test_a_trial_clearly_worse_than_the_plain_model_is_given_up_at_half(tmp_path
     found = search(rewards, 8, OUTPUT, method="tpe", budget=12, groups=2, times=2, storage=tmp_path / "t.sqlite")
     pruned = [row for row in found.tries if row["pruned"]]
     assert pruned and all(row["reward"] < 0 for row in pruned)
-    assert len(rewards.asked) == 8 * 12 - 4 * len(pruned)
+    assert len(rewards.asked) == 12 * (4 + 8) - 8 * len(pruned)  # a half, then all: what is made is not made again
 
 
 def test_the_plain_model_may_win(tmp_path):

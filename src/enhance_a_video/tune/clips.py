@@ -20,8 +20,8 @@ from ..team import Team
 from .reward import Measures, Reward
 
 Job = tuple[Any, int]  # (policy, or None for the plain model; which prompt)
-Rewards = Callable[[Sequence[Job]], np.ndarray]  # -> one reward for each job
-Told = Callable[[int], None]  # so many clips more are there
+Rewards = Callable[[Sequence[Job]], np.ndarray]  # -> Reward.values of the jobs
+Told = Callable[[int], None]  # so many clips more were made
 
 
 class Clips:
@@ -65,11 +65,11 @@ class Clips:
         return Reward.of(self.rows, self.measures([(None, n) for n in range(len(self.items))]))
 
     def rewards(self, reward: Reward) -> Rewards:
-        """The function that a search asks: jobs -> rewards, each against the plain clip of its prompt and noise."""
+        """The function that a search asks: jobs -> what each adds to their reward, against its prompt's plain clip."""
 
         def found(jobs: Sequence[Job]) -> np.ndarray:
             plain = [self._known[self.items[which].key] for _, which in jobs]
-            return np.array([reward(*pair) for pair in zip(plain, self.measures(jobs), strict=True)])
+            return reward.values(list(zip(plain, self.measures(jobs), strict=True)))
 
         return found
 
@@ -81,7 +81,6 @@ class Clips:
         """
         items = [self._item(*job) for job in jobs]
         missing = {item.key: item for item in items if item.key not in self._known}
-        self.told(len(items) - len(missing))
         for made in self._made([self._task(item) for item in missing.values()]):
             if made.clip is None or made.measures is None:
                 raise EnhanceAVideoError(

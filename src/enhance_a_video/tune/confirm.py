@@ -106,14 +106,14 @@ def confirm(
 
 
 def rewards_of(study: Study, folder: Path, reward: Reward) -> dict[str, np.ndarray]:
-    """setting -> the reward of each stored pair, (prompts,)."""
+    """setting -> `Reward.values` of the stored pairs, (prompts,)."""
     with Store(folder) as store:
         stored = store.clips()
     wanted = targets(study, {model: weights_of(model, study.load) for model in study.models})
     measures = {(trial.item.label, trial.pair): stored[where].measures for where, trial in wanted.items()}
     pairs = list(dict.fromkeys(trial.pair for trial in wanted.values()))
     return {
-        label: np.array([reward(measures[study.baseline, pair], measures[label, pair]) for pair in pairs])
+        label: reward.values([(measures[study.baseline, pair], measures[label, pair]) for pair in pairs])
         for label in study.others
     }
 

@@ -1,10 +1,11 @@
-"""The reward of a clip against the plain model's clip of the same prompt and noise: 0 where nothing changed.
+"""The reward of clips against the plain model's of the same prompts and noises: 0 where nothing changed.
 
-reward = mean over measures with a direction of clamp(± change / sd, -1, 1)  -  sum of the guards' penalties
+reward = mean over clips and measures with a direction of clamp(± change / sd, -1, 1)  -  sum of the guards' penalties
 
 sd is the measure's standard deviation over the plain clips. A guard is a measure without a direction (motion,
-sharpness, contrast, saturation) that should stay what it was: beyond a tolerance its relative change costs. Steadiness
-alone would be had by freezing or blurring the clip; the guards weigh enough that neither can pay (tests/test_tune.py).
+sharpness, contrast, saturation) that should stay what it was: the clips' mean change beyond a tolerance costs. The mean
+is guarded and not each clip, for two clips of a model differ by chance, which is no loss. Steadiness alone would be had
+by freezing or blurring; the guards weigh enough that neither can pay (tests/test_tune.py).
 """
 
 from __future__ import annotations
@@ -23,10 +24,9 @@ Measures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Guard:
-    """What has to stay as it was: `weight` times the relative change beyond `tolerance`, a change of at most 100 %.
+    """What has to stay as it was: `weight` times the mean change beyond `tolerance`, in parts of the plain mean.
 
-    The tolerances are wider than what the default setting does to nine in ten clips of the embedded model (measured on
-    those of studies/sweep.yaml); the distance that objects travel is noisy, because the checker may lose one.
+    The distance that objects travel is noisy, because the checker may lose one: it has more room.
     """
 
     measure: str
@@ -87,24 +87,34 @@ class Reward:
         return cls(tuple(rows), spread, {n: float(c.mean()) if c.size else math.nan for n, c in finite.items()})
 
     def __call__(self, plain: Measures, changed: Measures) -> float:
-        """The reward of one clip, at most 1. The truth weighs half, or its share of the measures where that is more."""
-        terms, penalties = self.parts(plain, changed)
+        """The reward of one clip, at most 1."""
+        return float(self.values([(plain, changed)])[0])
+
+    def values(self, pairs: Sequence[tuple[Measures, Measures]]) -> np.ndarray:
+        """Of pairs (plain, changed) (n,), what each adds to the reward of them together, which is their mean.
+
+        Where a guard's mean is beyond its tolerance, a clip adds what it moves that mean by: the slope that a policy
+        gradient needs.
+        """
+        found = np.array([self._mean_term(self.terms(*pair)) for pair in pairs])
+        names = {row.name for row in self.rows}
+        for guard in (guard for guard in GUARDS if guard.measure in names):
+            shifts = np.array([self._shift(guard.measure, *pair) for pair in pairs])
+            if abs(shifts.mean()) > guard.tolerance:
+                found -= guard.weight * (np.sign(shifts.mean()) * shifts - guard.tolerance)
+        return found
+
+    def terms(self, plain: Measures, changed: Measures) -> dict[str, float]:
+        """Each measure's part, -1 to 1. One that neither clip has is left out."""
+        parts = {row.name: self._term(row, plain[row.name], changed[row.name]) for row in self.rows}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def _mean_term(self, terms: Mapping[str, float]) -> float:
+        """Of all measures. The truth weighs half, or its share of the measures where that is more."""
         truth = [terms[row.name] for row in self.rows if row.truth and row.name in terms]
         rest = [terms[row.name] for row in self.rows if not row.truth and row.name in terms]
         weight = max(0.5, len(truth) / (len(truth) + len(rest))) if truth and rest else float(bool(truth))
-        mean = weight * float(np.mean(truth or [0.0])) + (1 - weight) * float(np.mean(rest or [0.0]))
-        return mean - sum(penalties.values())
-
-    def parts(self, plain: Measures, changed: Measures) -> tuple[dict[str, float], dict[str, float]]:
-        """The terms, each -1 to 1, and the penalties. A measure that neither clip has is left out."""
-        terms = {}
-        for row in self.rows:
-            term = self._term(row, plain[row.name], changed[row.name])
-            if term is not None:
-                terms[row.name] = term
-        names = {row.name for row in self.rows}
-        penalties = {g.measure: self._penalty(g, plain, changed) for g in GUARDS if g.measure in names}
-        return terms, penalties
+        return weight * float(np.mean(truth or [0.0])) + (1 - weight) * float(np.mean(rest or [0.0]))
 
     def _term(self, row: Row, before: float, after: float) -> float | None:
         had, has = math.isfinite(before), math.isfinite(after)
@@ -116,10 +126,7 @@ class Reward:
         scale = self.spread[row.name]
         return float(np.clip(change / scale, -1, 1)) if scale > 0 else float(np.sign(change))
 
-    def _penalty(self, guard: Guard, plain: Measures, changed: Measures) -> float:
-        before, after = plain[guard.measure], changed[guard.measure]
-        if not (math.isfinite(before) and math.isfinite(after)):
-            return 0.0
-        least = 0.5 * self.mean[guard.measure]  # a clip with next to no motion has no relative change to speak of
-        shift = min(abs(after - before) / max(before, least, 1e-12), 1.0)
-        return guard.weight * max(0.0, shift - guard.tolerance)
+    def _shift(self, measure: str, plain: Measures, changed: Measures) -> float:
+        """Change in parts of the plain clips' mean, -1 to 1; 0 where it is not known."""
+        change = changed[measure] - plain[measure]
+        return float(np.clip(change / max(self.mean[measure], 1e-12), -1, 1)) if math.isfinite(change) else 0.0
