@@ -8,6 +8,7 @@ the pooled score in standard deviations of that model's plain clips. Then, over 
 
     choice        pooled scores on the first --split prompts (else half of them), the highest first
     confirmation  the same settings on the other prompts, on which nothing was chosen
+    motion        whether what moves less was true motion: each clip's distance from the world's own clip of its prompt
     by clip       what a choice for each clip could be worth: the setting (plain included) whose no-reference reward is
                   highest on the finished clip, which no preview can know better, judged by the truth; and the same
                   choice made by the truth itself, which nobody has, to show how much chance there is in a maximum
@@ -28,7 +29,7 @@ import numpy as np
 from enhance_a_video.stats import Paired, paired
 from enhance_a_video.study import Study, analyse, read_study
 from enhance_a_video.study.analysis import known_weights, scores_of, spreads_of, table_of
-from enhance_a_video.study.run import targets
+from enhance_a_video.study.run import WORLD, targets
 from enhance_a_video.study.store import Store
 from enhance_a_video.tune.reward import Reward, rows_of
 
@@ -39,13 +40,13 @@ LEAST = 4  # prompts: a setting with fewer is left out
 class Scores:
     """Of one model, (prompts,) each. NaN where a clip is missing.
 
-    pooled: by setting, over all measures with a direction. truth: the same over the checker's alone. judged: the
-    no-reference reward of each clip.
+    pooled: by setting, over all measures with a direction. truth: the same over the checker's alone. clips: by setting,
+    the plain model's as well, the measures of each.
     """
 
     pooled: dict[str, np.ndarray]
     truth: dict[str, np.ndarray]
-    judged: dict[str, np.ndarray]
+    clips: dict[str, list[dict[str, float]]]
 
 
 def of_model(study: Study, model: str) -> Study:
@@ -67,20 +68,26 @@ def scores(study: Study, folder: Path) -> Scores:
     spreads = spreads_of(table, study.baseline)
     varied = [name for name in study.pooled if spreads[table.column(name)] > 0]
     truth = [row.name for row in study.measures if row.truth and row.name in varied]
-    rows = rows_of("no-reference", study.measures)
-    as_rows = {label: _clips(table.values[label], study) for label in study.settings}
-    plain = [clip for clip in as_rows[study.baseline] if np.isfinite(list(clip.values())).any()]
-    reward = Reward.of(rows, plain) if len(plain) >= LEAST else lambda before, after: np.nan
-    judged = {
-        label: np.array([reward(*pair) for pair in zip(as_rows[study.baseline], as_rows[label], strict=True)])
-        for label in study.others
-    }
-    pooled = {label: scores_of(table, study, label, spreads, varied) for label in study.others}
-    return Scores(pooled, {label: scores_of(table, study, label, spreads, truth) for label in study.others}, judged)
+    return Scores(
+        {label: scores_of(table, study, label, spreads, varied) for label in study.others},
+        {label: scores_of(table, study, label, spreads, truth) for label in study.others},
+        {label: _clips(table.values[label], study) for label in study.settings},
+    )
 
 
 def _clips(values: np.ndarray, study: Study) -> list[dict[str, float]]:
     return [dict(zip((row.name for row in study.measures), clip, strict=True)) for clip in values]
+
+
+def judged(study: Study, clips: dict[str, list[dict[str, float]]]) -> dict[str, np.ndarray]:
+    """The no-reference reward of each clip of each setting, one by one."""
+    plain = clips[study.baseline]
+    reward = Reward.of(
+        rows_of("no-reference", study.measures), [clip for clip in plain if np.isfinite(list(clip.values())).any()]
+    )
+    return {
+        label: np.array([reward(*pair) for pair in zip(plain, clips[label], strict=True)]) for label in study.others
+    }
 
 
 def against_nothing(values: np.ndarray) -> Paired:
@@ -200,19 +207,44 @@ def by_clip(study: Study, folder: Path) -> list[str]:
         if not labels:
             continue
         truth = np.stack([np.zeros_like(one.truth[labels[0]]), *(one.truth[label] for label in labels)])
-        judged = np.stack([np.zeros_like(one.judged[labels[0]]), *(one.judged[label] for label in labels)])
         kept = np.isfinite(truth).all(0)
         if kept.sum() < LEAST:
             continue
-        truth, judged = truth[:, kept], judged[:, kept]
+        rewards = judged(of_model(study, model), one.clips)
+        seen = np.stack([np.zeros(len(kept)), *(rewards[label] for label in labels)])[:, kept]
+        truth = truth[:, kept]
         at = np.arange(truth.shape[1])
         single = int(truth.mean(1).argmax())
         cells = [
             f"{[study.baseline, *labels][single]}: {_span(against_nothing(truth[single]))}",
-            _span(against_nothing(truth[judged.argmax(0), at])),
+            _span(against_nothing(truth[seen.argmax(0), at])),
             _span(against_nothing(truth.max(0))),
         ]
         lines.append(f"| {_name(model)} | {' | '.join(cells)} |")
+    return lines
+
+
+def motion(study: Study, folder: Path) -> list[str]:
+    """How far the motion of a clip is from that of the world's own clip of its prompt, without and with a setting."""
+    with Store(folder) as store:
+        stored = store.clips()
+    world = [stored.get((f"{WORLD}-{scene}", WORLD)) for scene in study.scenes or ()]
+    lines = ["| model | measure | setting | world | plain | with it | mean distance, plain | its change |"]
+    lines.append("|---" * 8 + "|")
+    for model in study.models:
+        clips = scores(of_model(study, model), folder).clips
+        for row in (row for row in study.measures if row.name in ("motion", "path_length")):
+            for label in study.others:
+                three = [[one.measures[row.name] if one else np.nan for one in world]]
+                three += [[clip[row.name] for clip in clips[which]] for which in (study.baseline, label)]
+                if len({len(values) for values in three}) > 1:  # several clips a prompt
+                    continue
+                own, plain, changed = (values := np.array(three))[:, np.isfinite(values).all(0)]
+                if len(own) < LEAST:
+                    continue
+                change = against_nothing(abs(changed - own) - abs(plain - own))
+                numbers = [f"{x.mean():.3g}" for x in (own, plain, changed, abs(plain - own))]
+                lines.append(f"| {_name(model)} | {row.label} | {label} | {' | '.join(numbers)} | {_span(change)} |")
     return lines
 
 
@@ -246,6 +278,8 @@ def main() -> None:
     lines += [f"## Choice: prompts {first} to {first + half - 1}", "", *choice(study, args.folder, 0, half), ""]
     rest = choice(study, args.folder, half, len(study.prompts))
     lines += [f"## Confirmation: prompts from {first + half} on", "", *rest, ""]
+    if study.scenes is not None:
+        lines += ["## Motion, beside that of the world's own clips", "", *motion(study, args.folder), ""]
     lines += ["## A choice for each clip, judged by the truth", "", *by_clip(study, args.folder), ""]
     text = "\n".join(lines)
     print(text)

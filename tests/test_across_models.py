@@ -77,6 +77,12 @@ def test_the_best_is_chosen_and_what_boils_is_not(across, results, monkeypatch, 
     for part in ("## Choice: prompts 0 to 3", "## Confirmation: prompts from 4 on"):
         rows = [line for line in text.split(part)[1].split("##")[0].splitlines() if line.startswith("| ")]
         assert [row.split(" | ")[0] for row in rows[1:]] == ["| mild", "| strong"]
+    motion = [line.split(" | ") for line in text.split("## Motion, beside")[1].split("##")[0].splitlines()[4:] if line]
+    assert [(row[1], row[2]) for row in motion] == [("Motion", "strong"), ("Motion", "mild")] * 2
+    for row in motion:  # of both models: less flicker is nearer to the world's own
+        own, plain, changed = map(float, row[3:6])
+        assert row[2] == "strong" or abs(changed - own) < abs(plain - own)
+        assert row[2] == "strong" or row[7].startswith("-")
     flicker = next(line for line in text.splitlines() if line.startswith("| backdrop flicker"))
     assert flicker.replace("*", "").split(" | ")[-1].startswith("-")  # mild flickers half as much
 
@@ -92,7 +98,8 @@ def test_each_clip_is_scored_as_the_study_scores_it(across, results):
         assert across.against_nothing(scores.pooled[label]).difference == pytest.approx(
             found.pooled[label].change.difference
         )
-    assert np.nanmean(scores.judged["mild"]) > 0 > np.nanmean(scores.judged["strong"])
+    judged = across.judged(study, scores.clips)
+    assert np.nanmean(judged["mild"]) > 0 > np.nanmean(judged["strong"])
 
 
 def test_halves_share_no_prompt(across, results):
