@@ -19,15 +19,24 @@ from enhance_a_video.toy import world
 SCENES = {held_out_prompt(i): i for i in range(8)}
 
 
-@pytest.fixture(scope="module")
-def across():
-    path = Path(__file__).parent.parent / "benchmarks" / "across_models.py"
-    spec = importlib.util.spec_from_file_location("across_models", path)
+def benchmark(name):
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["across_models"] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     yield module
-    del sys.modules["across_models"]
+    del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def across():
+    yield from benchmark("across_models")
+
+
+@pytest.fixture(scope="module")
+def cases():
+    yield from benchmark("cases")
 
 
 @pytest.fixture
@@ -107,3 +116,21 @@ def test_halves_share_no_prompt(across, results):
     one, two = across.part(study, 0, 4), across.part(study, 4, 8)
     assert {p.text for p in one.prompts} | {p.text for p in two.prompts} == {p.text for p in study.prompts}
     assert not {p.text for p in one.prompts} & {p.text for p in two.prompts} and list(two.scenes) == [4, 5, 6, 7]
+
+
+def test_the_picture_of_cases_has_the_extremes_of_each_model(cases, results, monkeypatch, tmp_path, capsys):
+    file, folder = results
+    out = tmp_path / "cases.png"
+    monkeypatch.setattr("sys.argv", ["cases.py", str(file), str(folder), "--setting", "mild", "--out", str(out)])
+    cases.main()
+    assert "6 pairs" in capsys.readouterr().out and Image.open(out).size[1] > 6 * 2 * 128
+    study = read_study(file)
+    one = cases.replace(
+        study, models=study.models[:1], settings={label: study.settings[label] for label in ("plain", "mild")}
+    )
+    found = {kind: case.score for kind, case in cases.cases_of(one, folder, 1)}
+    assert found["worst"] <= found["random"] <= found["best"] and found["worst"] < found["best"]
+    monkeypatch.setattr("sys.argv", ["cases.py", str(file), str(folder), "--setting", "wild", "--out", str(out)])
+    with pytest.raises(SystemExit):
+        cases.main()
+    assert "the study has strong, mild" in capsys.readouterr().err
