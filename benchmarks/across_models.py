@@ -195,6 +195,34 @@ def picture(study: Study, folder: Path, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def price(study: Study, folder: Path, path: Path) -> None:
+    """What each setting gives and what it takes: pooled score against the change of motion, a panel for each model."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(study.models), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(study.models), squeeze=False)[0]
+    for axes, model in zip(panels, study.models, strict=True):
+        one = scores(of_model(study, model), folder)
+        before = np.array([clip["motion"] for clip in one.clips[study.baseline]])
+        for n, label in enumerate(study.others):
+            after = np.array([clip["motion"] for clip in one.clips[label]])
+            kept = np.isfinite(before + after + one.pooled[label])
+            if kept.sum() < LEAST:
+                continue
+            found = against_nothing(one.pooled[label][kept])
+            motion = 100 * (after[kept].mean() / before[kept].mean() - 1)
+            axes.plot([motion, motion], [found.low, found.high], color=f"C{n % 10}", linewidth=1)
+            axes.plot(motion, found.difference, "os"[n // 10 % 2], color=f"C{n % 10}", label=label)
+        axes.axhline(0, color="grey", linewidth=0.8)
+        axes.axvline(0, color="grey", linewidth=0.8)
+        axes.set(title=_name(model), xlabel="change of motion, %")
+    panels[0].set_ylabel("pooled score, sd: higher is better")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def by_clip(study: Study, folder: Path) -> list[str]:
     """A choice for each clip, by the no-reference reward and by the truth itself."""
     lines = ["| model | best single setting | chosen by the no-reference reward | by the truth (for comparison) |"]
@@ -260,6 +288,7 @@ def main() -> None:
     parser.add_argument("--split", type=int, default=None, help="prompts of the choice; default: half")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--picture", type=Path, default=None, help="of the pooled scores, .png")
+    parser.add_argument("--price", type=Path, default=None, help="a picture of score against motion, .png")
     args = parser.parse_args()
     study = read_study(args.study)
     study = part(study, 0, args.first or len(study.prompts))
@@ -285,6 +314,8 @@ def main() -> None:
     print(text)
     if args.picture:
         picture(study, args.folder, args.picture)
+    if args.price:
+        price(study, args.folder, args.price)
     if args.out:
         args.out.write_text(text, encoding="utf-8")
 

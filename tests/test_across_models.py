@@ -76,11 +76,13 @@ def test_the_best_is_chosen_and_what_boils_is_not(across, results, monkeypatch, 
             str(tmp_path / "table.md"),
             "--picture",
             str(tmp_path / "scores.png"),
+            "--price",
+            str(tmp_path / "price.png"),
         ],
     )
     across.main()
     text = (tmp_path / "table.md").read_text()
-    assert Image.open(tmp_path / "scores.png").size[0] > 600
+    assert Image.open(tmp_path / "scores.png").size[0] > 600 and Image.open(tmp_path / "price.png").size[0] > 600
     assert capsys.readouterr().out.strip() == text.strip()
     assert text.count("| prompts | | | 8 | 8 | 8 |") == 2
     for part in ("## Choice: prompts 0 to 3", "## Confirmation: prompts from 4 on"):
