@@ -41,7 +41,8 @@ $(RESULTS): studies/results/models.sqlite.xz
 models-study: $(READY) $(RESULTS)  ## three models (hours); goes on from the clips that came with the repository
 	$(BIN)/enhance-a-video study studies/models.yaml --out runs/models --workers $(WORKERS)
 	$(BIN)/python benchmarks/across_models.py studies/models.yaml runs/models --split 125 \
-	    --out docs/results-models.md --picture docs/results-models.png
+	    --out docs/results-models.md --picture docs/results-models.png --price docs/results-price.png
+	$(BIN)/python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --out docs/results-cases.png
 
 release: $(READY)  ## the wheel, and the two models that are too large for it, into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
