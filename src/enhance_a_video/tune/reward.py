@@ -99,7 +99,7 @@ class Reward:
         found = np.array([self._mean_term(self.terms(*pair)) for pair in pairs])
         names = {row.name for row in self.rows}
         for guard in (guard for guard in GUARDS if guard.measure in names):
-            shifts = np.array([self._shift(guard.measure, *pair) for pair in pairs])
+            shifts = self._shifts(guard.measure, pairs)
             if abs(shifts.mean()) > guard.tolerance:
                 found -= guard.weight * (np.sign(shifts.mean()) * shifts - guard.tolerance)
         return found
@@ -126,7 +126,10 @@ class Reward:
         scale = self.spread[row.name]
         return float(np.clip(change / scale, -1, 1)) if scale > 0 else float(np.sign(change))
 
-    def _shift(self, measure: str, plain: Measures, changed: Measures) -> float:
-        """Change in parts of the plain clips' mean, -1 to 1; 0 where it is not known."""
-        change = changed[measure] - plain[measure]
-        return float(np.clip(change / max(self.mean[measure], 1e-12), -1, 1)) if math.isfinite(change) else 0.0
+    def _shifts(self, measure: str, pairs: Sequence[tuple[Measures, Measures]]) -> np.ndarray:
+        """Each clip's change in parts of these plain clips' mean, -1 to 1, (n,); 0 where it is not known."""
+        before, after = (np.array([clip[measure] for clip in clips]) for clips in zip(*pairs, strict=True))
+        known = before[np.isfinite(before)]
+        least = 0.5 * self.mean[measure]  # clips with next to no motion have no relative change to speak of
+        scale = max(known.mean() if known.size else 0.0, least, 1e-12)
+        return np.nan_to_num(np.clip((after - before) / scale, -1, 1))
