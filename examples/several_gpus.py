@@ -40,8 +40,7 @@ pipe.to(device).set_progress_bar_config(disable=dist.get_rank() > 0)
 pipe.transformer.set_attention_backend("native")
 if dist.get_world_size() > 1:
     pipe.transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=dist.get_world_size()))
-# A strength: odds, the default, need all tokens of a frame in one place. Before or after enable_parallelism().
-handle = enhance(pipe, strength=0.3)
+handle = enhance(pipe)  # before or after enable_parallelism()
 frames = pipelines.generate(
     pipe, options.prompt, seed=options.seed, steps=options.steps,
     frames=options.frames, height=options.height, width=options.width,

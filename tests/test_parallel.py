@@ -14,8 +14,8 @@ from tiny_models import TINY, noise, run
 from enhance_a_video import enhance, video
 from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
 from enhance_a_video.intensity import site_mass
-from enhance_a_video.parallel import Shards, gathered
-from enhance_a_video.policy import Constant, Trust
+from enhance_a_video.parallel import Shards, by_heads, by_tokens, gathered
+from enhance_a_video.policy import Constant, Odds, Trust
 from enhance_a_video.seam import Residual
 
 ALWAYS = {"start": 0.0, "end": 1.0}
@@ -44,7 +44,10 @@ def cpu_flash(ctx, query, key, value, mask, dropout, causal, scale, gqa, return_
 
 
 def enhanced(model, frames, sites, **options):
-    with enhance(model, strength=2.0, sites=sites, **ALWAYS, **options) as handle:
+    options = {"strength": 2.0, **ALWAYS, **options}
+    if options.get("odds"):
+        del options["strength"]
+    with enhance(model, sites=sites, **options) as handle:
         output = run(model, TINY["wan"].inputs(frames=frames))
     return output, handle.summary()
 
@@ -64,6 +67,9 @@ def worker(rank, port, folder):
         model.enable_parallelism(config=ContextParallelConfig(**degrees))
         output, summary = enhanced(model, frames, sites, attention_maps=True)
         found[name] = {"output": output, "gain": summary.gain, "maps": summary.attention_maps}
+        output, summary = enhanced(model, frames, sites, odds=3.0)
+        numbers = {key: getattr(summary, key) for key in ("gain", "mass", "clipped", "scaled_whole")}
+        found[name, "odds"] = {"output": output, **numbers}
     model = the_model()
     model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
     with enhance(model, policy=TRUST):
@@ -72,6 +78,10 @@ def worker(rank, port, folder):
     part = query[:, :, (0, 20)[rank] : (20, 32)[rank]]  # uneven parts
     found["share"] = Residual(part, 2 * part[..., :5] + 1, Shards(rank, 2, dist.group.WORLD, uneven=True)).share(2)
     found["uneven"] = gathered(part, part, 4, 3, Shards(rank, 2, dist.group.WORLD, uneven=True))[0]
+    shards = Shards(rank, 2, dist.group.WORLD, uneven=True)
+    found["there"] = by_heads(part, shards)
+    found["and back"] = by_tokens(found["there"], part.shape[2], shards)
+    found["part"] = part
     try:
         gathered(part[:, :, :7], part[:, :, :7], 4, 3, Shards(rank, 2, dist.group.WORLD))
     except TokenLayoutError as error:
@@ -103,6 +113,53 @@ def test_two_processes_equal_one(ranks, name):
         assert (found[name]["output"] - expected).abs().max() <= 1e-5 * expected.abs().max()
         assert abs(found[name]["gain"] - summary.gain).max() <= 1e-6 and (summary.gain > 1).all()
         assert abs(found[name]["maps"] - summary.attention_maps).max() <= 1e-6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo")
+@pytest.mark.parametrize("name", CASES)
+def test_odds_of_two_processes_equal_those_of_one(ranks, name):
+    _, frames, sites = CASES[name]
+    expected, summary = enhanced(the_model(), frames, sites, odds=3.0)
+    plain = run(the_model(), TINY["wan"].inputs(frames=frames))
+    assert (expected - plain).norm() > 0.01 * plain.norm()
+    for rank in ranks:
+        found = rank[name, "odds"]
+        assert (found["output"] - expected).abs().max() <= 1e-5 * expected.abs().max()
+        assert not found["scaled_whole"] and (found["gain"] > 1).all()
+        for key in ("gain", "mass", "clipped"):
+            assert abs(found[key] - getattr(summary, key)).max() <= 1e-6
+
+
+def test_parts_are_exchanged_and_come_back(ranks):
+    query = noise(2, 2, 8 * 4, 8)
+    for rank, found in enumerate(ranks):
+        assert torch.equal(found["there"], query[:, rank : rank + 1])
+        assert torch.equal(found["and back"], found["part"])
+
+
+def test_heads_that_do_not_divide_are_scaled_as_a_whole(monkeypatch):
+    from enhance_a_video import layer
+
+    monkeypatch.setattr(dist, "get_rank", lambda group: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 3)
+    whole = {}
+
+    def gathered(query, key, num_frames, *_):
+        whole.update(heads=query.shape[1])
+        return tuple(x.unflatten(2, (num_frames, -1)) for x in (query, key))
+
+    monkeypatch.setattr(layer, "gathered", gathered)
+    model = TINY["wan"].model()
+    with enhance(model, odds=2.0) as handle:
+        first = handle._denoisers[0].layers[0]
+        query = noise(1, 2, 4 * 6, 8)
+        handle._denoisers[0].before_forward((), TINY["wan"].inputs())
+        seen = first.look(query, query, None, Shards(0, 3, None))
+        assert seen.masses.ndim == 2 and whole == {"heads": 2} and "2 heads do not divide among 3" in first.whole
+    with enhance(model, policy=Odds(2.0)) as handle:
+        handle._denoisers[0].before_forward((), TINY["wan"].inputs())
+        with pytest.raises(UnsupportedModelError, match="2 heads do not divide among 3 devices"):
+            handle._denoisers[0].layers[0].look(query, query, None, Shards(0, 3, None))
 
 
 def test_a_trust_region_is_that_of_the_whole_video(ranks):

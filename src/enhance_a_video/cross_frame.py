@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .parallel import Shards, by_heads, by_tokens
 from .seam import KernelCall
 
 
@@ -30,11 +31,17 @@ def with_scaled_cross_frame(call: KernelCall, gain: Tensor, num_frames: int) -> 
 def scaled(output: Tensor, call: KernelCall, gain: Tensor, num_frames: int) -> Tensor:
     """What the kernel gave, (B, H, L, D), with the part that comes from other frames multiplied.
 
-    gain: (B, H, T*S) fp32, of each head and video token; 1 leaves it to the bit. Other tokens stay as they are.
+    gain: (B, H, T*S) fp32, of each head and video token; 1 leaves it to the bit. Other tokens stay as they are. Where
+    the tokens lie on several devices, output and call are this rank's part, gain is that of all tokens and this rank's
+    heads.
     """
     video = output[:, :, call.video]  # (B, H, T*S, D)
     excess = (gain - 1)[..., None].to(output.dtype)  # (B, H, T*S, 1)
-    video = torch.addcmul(video, video - own_frame(call, num_frames), excess)
+    if call.shards is None:
+        own = own_frame(call, num_frames)  # (B, H, T*S, D)
+    else:
+        own, excess = _of_this_rank(call, excess, num_frames, call.shards)
+    video = torch.addcmul(video, video - own, excess)
     if video.shape == output.shape:
         return video
     if isinstance(call.video, Tensor):
@@ -62,6 +69,19 @@ def own_frame(call: KernelCall, num_frames: int) -> Tensor:
             )
         own = call.kernel(query, key, value, _own_mask(call, num_frames))
     return own.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(2, 3)
+
+
+def _of_this_rank(call: KernelCall, excess: Tensor, num_frames: int, shards: Shards) -> tuple[Tensor, Tensor]:
+    """own_frame of this rank's tokens, which share frames with those of others, and their excess, from all ranks."""
+    heads, length = call.query.shape[1:3]
+    query, key, value = (
+        by_heads(x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1), shards)
+        for x in (call.query, call.key, call.value)
+    )
+    whole = KernelCall(query, key, value, None, slice(None), call.kernel)
+    both = torch.cat([own_frame(whole, num_frames), excess], -1)  # (B, H/ranks, T*S, D + 1)
+    own, excess = by_tokens(both, length, shards).split([both.shape[-1] - 1, 1], -1)
+    return own, excess
 
 
 def _own_mask(call: KernelCall, num_frames: int) -> Tensor | None:

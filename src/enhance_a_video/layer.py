@@ -6,15 +6,15 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import cross_frame
-from .errors import TokenLayoutError
+from .errors import TokenLayoutError, UnsupportedModelError
 from .intensity import site_mass, temporal_attention_map, token_mass
-from .parallel import Shards, gathered
+from .parallel import Shards, by_heads, gathered, summed
 from .policy import CROSS_FRAME, Moment
 from .seam import KernelCall, Residual, Rows
 
@@ -49,6 +49,18 @@ class Now:
     row: Tensor  # (1,) of the record
 
 
+class Seen(NamedTuple):
+    """What a layer saw in one kernel call.
+
+    masses: of the sites (B, n), or of all heads and tokens (B, H, T, S) where the gain acts on each. maps: (B, T, T),
+    if they are wanted. shards: where the tokens lie on several devices; then those heads are this rank's.
+    """
+
+    masses: Tensor
+    maps: Tensor | None = None
+    shards: Shards | None = None
+
+
 class Layer:
     """The watch on one attention layer (see seam.Watch). What differs between layers is tensors: one compiled graph."""
 
@@ -59,7 +71,7 @@ class Layer:
         self.asks_share = denoiser.asks_share
         settings, self.attend = denoiser.settings, None
         self.whole = ""  # why the whole output is scaled although odds were asked for
-        self.attends_compiled = denoiser.enhancement.alternative is None
+        self.attends_compiled = self.attends_sharded = denoiser.enhancement.alternative is None
         if denoiser.enhancement.alternative is not None:
             self.attend = self._attend
         elif settings.scale == CROSS_FRAME and not settings.observe_only:
@@ -87,47 +99,53 @@ class Layer:
         return None if now is None else now.rows
 
     @timed
-    def look(
-        self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None
-    ) -> tuple[Tensor, Tensor | None] | None:
-        """query, key (B, H, T*S, D) -> mass of the sites (B, n), or of all heads and tokens (B, H, T, S) where the gain
-        acts on each, and perhaps maps (B, T, T); None: leave it alone."""
+    def look(self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None) -> Seen | None:
+        """query, key (B, H, T*S, D) -> what there is to see; None: leave it alone."""
         settings, now = self.denoiser.settings, self.denoiser.now
         if now is None or now.num_frames == 1:
             return None
-        T = now.num_frames
+        T, heads = now.num_frames, query.shape[1]
         query, key = query.detach(), key.detach()
         if self.tokens.place == "temporal":  # (B*S, H, T, D) -> (B, H, T, S, D)
             query, key = (x.unflatten(0, (now.batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
+        if self.by_token and shards is not None and heads % shards.ranks:
+            reason = f"{heads} heads do not divide among {shards.ranks} devices"
+            if not self.fall_back(reason):
+                raise UnsupportedModelError(
+                    f"{self.name}: {reason}. Scale the whole output: enhance() with a strength."
+                )
         sites = settings.sites
-        if shards is not None:
-            (query, key), sites = gathered(query, key, T, sites, shards), None  # (B, H, T, n, D): all that is left
-        if query.ndim == 4 and query.shape[2] % T:
+        some = (query, key)  # (B, H, T*S, D) or (B, H, T, n, D): those that estimate means
+        if shards is not None and (settings.attention_maps or not self.by_token):
+            some, sites = gathered(query, key, T, sites, shards), None  # all that is left
+        if shards is not None and self.by_token:
+            query, key = by_heads(query, shards), by_heads(key, shards)  # (B, H/ranks, T*S, D)
+        if query.ndim == 4 and (shards is None or self.by_token) and query.shape[2] % T:
             raise TokenLayoutError(
                 f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
                 "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
             )
-        if self.by_token and shards is None:
+        if self.by_token:
             masses = token_mass(query, key, T, scale=scale)  # (B, H, T, S)
         else:
-            masses = site_mass(query, key, T, sites=sites, scale=scale)  # (B, n)
+            masses = site_mass(*some, T, sites=sites, scale=scale)  # (B, n)
         if not settings.attention_maps:
-            return masses, None
-        return masses, temporal_attention_map(query, key, T, sites=sites, scale=scale)  # (B, T, T)
+            return Seen(masses, None, shards)
+        return Seen(masses, temporal_attention_map(*some, T, sites=sites, scale=scale), shards)
 
-    def _attend(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
+    def _attend(self, call: KernelCall, seen: Seen | None) -> Tensor | None:
         """An alternative's attention in the kernel's place; None outside its window: the kernel's own, to the bit."""
         denoiser, now = self.denoiser, self.denoiser.now
         alternative = denoiser.enhancement.alternative
         if alternative is None or seen is None or now is None or not bool(now.active):
             return None
-        amount = denoiser.policy(self._of_samples(seen[0].flatten(1).mean(1)), self._moment(now))
+        amount = denoiser.policy(self._of_samples(seen.masses.flatten(1).mean(1)), self._moment(now))
         return alternative.attend(call, amount, now.num_frames)
 
-    def _scale_cross_frame(self, call: KernelCall, seen: tuple[Tensor, Tensor | None] | None) -> Tensor | None:
+    def _scale_cross_frame(self, call: KernelCall, seen: Seen | None) -> Tensor | None:
         """The attention with what comes from other frames multiplied by the gain: a gain of 1 outside the window."""
         now = self.denoiser.now
-        return None if seen is None or now is None else self._cross_frame_scaled(call.whole(), call, seen[0], now)
+        return None if seen is None or now is None else self._cross_frame_scaled(call.whole(), call, seen.masses, now)
 
     @timed  # the kernel's own work is not the method's
     def _cross_frame_scaled(self, output: Tensor, call: KernelCall, masses: Tensor, now: Now) -> Tensor:
@@ -145,26 +163,35 @@ class Layer:
         return Moment(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
 
     @timed
-    def gain(self, seen: list[tuple[Tensor, Tensor | None] | None], residual: Residual | None = None) -> Tensor | None:
+    def gain(self, seen: list[Seen | None], residual: Residual | None = None) -> Tensor | None:
         """What look() saw, call by call -> gain (B,) or (1,); None = leave the output alone."""
         denoiser, now = self.denoiser, self.denoiser.now
         looks = [look for look in seen if look is not None]
         if now is None or not looks:
             return None
-        masses = looks[0][0] if len(looks) == 1 else torch.cat([look[0] for look in looks])  # (B, n) or (B, H, T, S)
+        masses = looks[0].masses if len(looks) == 1 else torch.cat([look.masses for look in looks])
         mass = self._of_samples(masses.flatten(1).mean(1))  # (B,) or (1,)
         moment = self._moment(now)
         if self.by_token:  # has acted in the kernel's place: this is for the record
             each = denoiser.policy(masses.flatten(), moment)  # (B*H*T*S,)
             gain = each.mean(0, keepdim=True)  # (1,)
+            mass, gain, clipped = self._of_all_ranks(looks[0].shards, mass, gain, (each <= 1.0).float())
         else:
             gain, each = self._of_whole(mass, masses, moment, residual)
+            clipped = each <= 1.0
         gain = torch.where(now.active, gain, 1.0)
-        denoiser.recorder.layer(now.row, self.index, mass, gain, each <= 1.0)
-        maps = [look[1] for look in looks if look[1] is not None]
+        denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
+        maps = [look.maps for look in looks if look.maps is not None]
         if maps:
             denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
         return None if denoiser.settings.observe_only or self.by_token else gain
+
+    @staticmethod
+    def _of_all_ranks(shards: Shards | None, *numbers: Tensor) -> list[Tensor]:
+        """Means over the ranks, whose heads are as many; to be recorded, so only their means over the rest matter."""
+        if shards is None:
+            return list(numbers)
+        return [summed(number.mean(0, keepdim=True), shards) / shards.ranks for number in numbers]
 
     def _of_whole(
         self, mass: Tensor, masses: Tensor, moment: Moment, residual: Residual | None

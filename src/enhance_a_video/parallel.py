@@ -4,6 +4,9 @@ Every rank holds a contiguous part of the sequence, with all heads, which may en
 key at the sites that are looked at are summed over the ranks (zeros where a rank does not hold them), so that all
 ranks compute the same mass from the same numbers as one device would: with 24 sites, 21 frames and 12 heads of 128
 that is 3 MB each, whatever the size of the frames.
+
+Odds look at every token, and at each frame apart. For them the ranks exchange parts, as Ulysses attention does: from
+some tokens with all heads to all tokens with some heads, and back.
 """
 
 from __future__ import annotations
@@ -40,13 +43,18 @@ class Shards:
 
     def spans(self, length: int, device: torch.device) -> tuple[int, int]:
         """Where this rank's `length` tokens begin in the whole sequence, and how long that is."""
+        every = self.lengths(length, device)
+        return sum(every[: self.rank]), sum(every)
+
+    def lengths(self, length: int, device: torch.device) -> list[int]:
+        """How many tokens each rank holds, this one `length`."""
         if not self.uneven:
-            return self.rank * length, self.ranks * length
+            return [length] * self.ranks
         lengths = torch.zeros(self.ranks, dtype=torch.int64, device=device)
         lengths[self.rank] = length
         dist.all_reduce(lengths, group=self.group)
-        every = lengths.tolist()  # waits for the device: only where the parts are uneven
-        return sum(every[: self.rank]), sum(every)
+        found: list[int] = lengths.tolist()  # waits for the device: only where the parts are uneven
+        return found
 
 
 def summed(x: Tensor, shards: Shards) -> Tensor:
@@ -79,3 +87,33 @@ def gathered(query: Tensor, key: Tensor, num_frames: int, sites: int | None, sha
     dist.all_reduce(both, group=shards.group)
     q, k = both.permute(0, 1, 4, 2, 3, 5)  # (B, H, T, n, D) each
     return q, k
+
+
+def by_heads(x: Tensor, shards: Shards) -> Tensor:
+    """This rank's tokens with all heads (B, H, its L, D) -> all tokens with this rank's heads (B, H/ranks, L, D).
+
+    The number of ranks must divide that of heads.
+    """
+    B, H, _, D = x.shape
+    h, lengths = H // shards.ranks, shards.lengths(x.shape[2], x.device)
+    sent = x.unflatten(1, (shards.ranks, h)).transpose(0, 1).flatten(1)  # (ranks, B*h*L of this rank*D)
+    sizes = [B * h * length * D for length in lengths]
+    parts = _exchanged(sent.flatten(), sizes, [sent.shape[1]] * shards.ranks, shards).split(sizes)
+    return torch.cat([part.view(B, h, -1, D) for part in parts], 2)
+
+
+def by_tokens(x: Tensor, length: int, shards: Shards) -> Tensor:
+    """The way back: all tokens, this rank's heads (B, H/ranks, L, D) -> this rank's `length` tokens with all heads."""
+    B, h, _, D = x.shape
+    parts = x.split(shards.lengths(length, x.device), 2)
+    sizes = [part.numel() for part in parts]
+    received = [B * h * length * D] * shards.ranks
+    found = _exchanged(torch.cat([part.flatten() for part in parts]), received, sizes, shards)
+    return found.view(shards.ranks, B, h, length, D).transpose(0, 1).flatten(1, 2)
+
+
+def _exchanged(x: Tensor, received: list[int], sent: list[int], shards: Shards) -> Tensor:
+    """Each rank's part of x (sum of sent,) goes to it; what comes, in the order of the ranks, (sum of received,)."""
+    found = x.new_empty(sum(received))
+    dist.all_to_all_single(found, x.contiguous(), received, sent, group=shards.group)
+    return found

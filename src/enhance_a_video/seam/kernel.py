@@ -5,6 +5,7 @@ import re
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -95,14 +96,14 @@ def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], 
     given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
     rest = {name: value for name, value in given.items() if name not in ("query", "key", "value", "attn_mask")}
     query, key, value = (kernel.arrange(given[name]) for name in ("query", "key", "value"))
-    mask = given.get("attn_mask")
+    mask, sharded = given.get("attn_mask"), given.get("parallel_config") is not None
     refused = {
         "its attention is causal": bool(given.get("is_causal")),
         f"its mask is a {type(mask).__name__}": mask is not None and not isinstance(mask, Tensor),
         f"its keys {tuple(key.shape)} are not those of its queries {tuple(query.shape)}": (
             query.shape[0] != key.shape[0] or query.shape[2:] != key.shape[2:]
         ),
-        "its tokens lie on several devices": given.get("parallel_config") is not None,
+        "its tokens lie on several devices": sharded and not getattr(watch, "attends_sharded", False),
         "the model is compiled": torch.compiler.is_compiling() and not watch.attends_compiled,
     }
     for reason in (reason for reason, holds in refused.items() if holds):
@@ -118,8 +119,15 @@ def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], 
         q, k, v = map(kernel.arrange, (query, key, value))
         return kernel.arrange(original(query=q, key=k, value=v, attn_mask=mask, **rest))
 
+    def together() -> Tensor:
+        return kernel.arrange(original(*args, **kwargs))
+
     video = _places(query.shape[2], call.length, watch.rows(), watch)
-    output = watch.attend(KernelCall(query, key, value, mask, video, own), call.seen[-1])
+    every = KernelCall(query, key, value, mask, video, own)
+    if sharded:
+        rest["parallel_config"] = None
+        every = replace(every, shards=call.shards, together=together)
+    output = watch.attend(every, call.seen[-1])
     return original(*args, **kwargs) if output is None else kernel.arrange(output)
 
 

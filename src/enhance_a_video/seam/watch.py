@@ -61,7 +61,8 @@ class Watch(Protocol):
         """What look() returned, once for each kernel call -> gain (B,) or (1,), or None = leave the output alone."""
 
     # A watch may have one thing more, to compute what the kernel would: attend(call, seen) with a KernelCall and what
-    # look() returned -> (B, H, L, D), or None = the kernel's own; attends_compiled says whether dynamo may trace that.
+    # look() returned -> (B, H, L, D), or None = the kernel's own; attends_compiled says whether dynamo may trace that,
+    # attends_sharded whether it can where the tokens lie on several devices.
     # fall_back(reason) -> whether it does without, where that is not possible. And asks_share: gain(seen, residual)
     # also gets a Residual, for which the block around the layer has to be watched too (Entrance).
 
@@ -79,7 +80,9 @@ class KernelCall:
     value: Tensor
     mask: Tensor | None
     video: slice | Tensor
-    kernel: Callable[..., Tensor]  # the layer's own, its other arguments filled in
+    kernel: Callable[..., Tensor]  # the layer's own, its other arguments filled in; on this device alone
+    shards: Shards | None = None  # where these are this rank's part of the tokens, all of them video
+    together: Callable[[], Tensor] | None = None  # then: the call as it was, of all ranks
 
     @property
     def rows(self) -> Tensor:
@@ -100,6 +103,8 @@ class KernelCall:
 
     def whole(self) -> Tensor:
         """What the layer's own kernel gives, (B, H, L, D)."""
+        if self.together is not None:
+            return self.together()
         return self.kernel(self.query, self.key, self.value, self.mask)
 
     def for_each(self, amount: Tensor) -> Tensor:
