@@ -101,37 +101,44 @@ class Layer:
     @timed
     def look(self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None) -> Seen | None:
         """query, key (B, H, T*S, D) -> what there is to see; None: leave it alone."""
-        settings, now = self.denoiser.settings, self.denoiser.now
+        now, wants_maps = self.denoiser.now, self.denoiser.settings.attention_maps
         if now is None or now.num_frames == 1:
             return None
-        T, heads = now.num_frames, query.shape[1]
+        T = now.num_frames
         query, key = query.detach(), key.detach()
         if self.tokens.place == "temporal":  # (B*S, H, T, D) -> (B, H, T, S, D)
             query, key = (x.unflatten(0, (now.batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
-        if self.by_token and shards is not None and heads % shards.ranks:
-            reason = f"{heads} heads do not divide among {shards.ranks} devices"
-            if not self.fall_back(reason):
-                raise UnsupportedModelError(
-                    f"{self.name}: {reason}. Scale the whole output: enhance() with a strength."
-                )
-        sites = settings.sites
-        some = (query, key)  # (B, H, T*S, D) or (B, H, T, n, D): those that estimate means
-        if shards is not None and (settings.attention_maps or not self.by_token):
-            some, sites = gathered(query, key, T, sites, shards), None  # all that is left
-        if shards is not None and self.by_token:
-            query, key = by_heads(query, shards), by_heads(key, shards)  # (B, H/ranks, T*S, D)
-        if query.ndim == 4 and (shards is None or self.by_token) and query.shape[2] % T:
-            raise TokenLayoutError(
-                f"{self.name}: {query.shape[2]} video tokens do not divide into {T} frames. Extra tokens (reference, "
-                "history) are not supported here: remove the enhancement, or leave the layer out with layers=..."
-            )
+        if self.by_token and shards is not None:
+            self._check_heads(query.shape[1], shards)
+        masses = maps = None
         if self.by_token:
-            masses = token_mass(query, key, T, scale=scale)  # (B, H, T, S)
-        else:
-            masses = site_mass(*some, T, sites=sites, scale=scale)  # (B, n)
-        if not settings.attention_maps:
-            return Seen(masses, None, shards)
-        return Seen(masses, temporal_attention_map(*some, T, sites=sites, scale=scale), shards)
+            q, k = (query, key) if shards is None else (by_heads(query, shards), by_heads(key, shards))
+            self._check_frames(q, T)
+            masses = token_mass(q, k, T, scale=scale)  # (B, H, T, S)
+        if wants_maps or masses is None:
+            (q, k), sites = (query, key), self.denoiser.settings.sites
+            if shards is not None:
+                (q, k), sites = gathered(query, key, T, sites, shards), None  # (B, H, T, n, D): all that is left
+            self._check_frames(q, T)
+            masses = site_mass(q, k, T, sites=sites, scale=scale) if masses is None else masses  # (B, n)
+            maps = temporal_attention_map(q, k, T, sites=sites, scale=scale) if wants_maps else None  # (B, T, T)
+        return Seen(masses, maps, shards)
+
+    def _check_frames(self, query: Tensor, num_frames: int) -> None:
+        if query.ndim == 4 and query.shape[2] % num_frames:
+            raise TokenLayoutError(
+                f"{self.name}: {query.shape[2]} video tokens do not divide into {num_frames} frames. Extra tokens "
+                "(reference, history) are not supported here: remove the enhancement, or leave the layer out with "
+                "layers=..."
+            )
+
+    def _check_heads(self, heads: int, shards: Shards) -> None:
+        """Fall back, or raise UnsupportedModelError, where the ranks cannot share the heads evenly."""
+        if not heads % shards.ranks:
+            return
+        reason = f"{heads} heads do not divide among {shards.ranks} devices"
+        if not self.fall_back(reason):
+            raise UnsupportedModelError(f"{self.name}: {reason}. Scale the whole output: enhance() with a strength.")
 
     def _attend(self, call: KernelCall, seen: Seen | None) -> Tensor | None:
         """An alternative's attention in the kernel's place; None outside its window: the kernel's own, to the bit."""
