@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import TINY, T, run
 
-from enhance_a_video import enhance, enhancement, families
+from enhance_a_video import enhance, families, layer
 from enhance_a_video.errors import EnhanceAVideoError
 
 TWINS = "ABAC"  # frames 0 and 2 are equal
@@ -64,8 +64,8 @@ def test_as_many_tokens_are_scaled_as_are_seen_and_no_others(name, monkeypatch):
     run(model, inputs)
     plain = outputs[0]
     outputs.clear()
-    measure = enhancement.site_mass
-    monkeypatch.setattr(enhancement, "site_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
+    measure = layer.site_mass
+    monkeypatch.setattr(layer, "site_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
     with enhance(model, policy=double, layers=[0], start=0.0, end=1.0):
         run(model, inputs)
     scaled = 0
@@ -94,8 +94,8 @@ def sites_of(model, tiny, monkeypatch):
     """Sites in a frame, as seen by the measure."""
     seen = []
     with monkeypatch.context() as patch:
-        measure = enhancement.token_mass
-        patch.setattr(enhancement, "token_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
+        measure = layer.token_mass
+        patch.setattr(layer, "token_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
         observed(model, tiny, TWINS)
     return seen[0].shape[3] if seen[0].ndim == 5 else seen[0].shape[2] // T
 
@@ -142,7 +142,7 @@ def test_a_mistake_is_noticed(name, mistake, monkeypatch):
         pytest.skip("every token of the stream is video")
     if mistake == "sites first":
         for measure in ("token_mass", "temporal_attention_map"):
-            monkeypatch.setattr(enhancement, measure, sites_first(getattr(enhancement, measure)))
+            monkeypatch.setattr(layer, measure, sites_first(getattr(layer, measure)))
     else:
         sites = sites_of(model, tiny, monkeypatch)
         monkeypatch.setitem(families.registry._FAMILIES, family.transformer, mistaken_row(mistake, family, sites))
