@@ -152,20 +152,21 @@ def _counts(verdicts: Sequence[str]) -> str:
     return f"{verdicts.count('better')}, {verdicts.count('worse')}"
 
 
-def choice(study: Study, folder: Path, first: int, last: int) -> list[str]:
-    """Pooled score of each setting on some of the prompts, for each model and over all of them."""
+def choice(study: Study, folder: Path, first: int, last: int, against: str | None = None) -> list[str]:
+    """Pooled score of each setting on some of the prompts, for each model and over all of them; and how far it is
+    behind `against`, the best of them if that is None."""
     each = {model: scores(part(of_model(study, model), first, last), folder) for model in study.models}
     means = {label: np.mean([one.pooled[label] for one in each.values()], axis=0) for label in study.others}
     there = [label for label in study.others if np.isfinite(means[label]).sum() >= LEAST]
     if not there:
         return ["Not run yet on all models."]
     order = sorted(there, key=lambda label: -float(np.nanmean(means[label])))
-    best = means[order[0]]
-    lines = [f"| setting | over the models | {' | '.join(map(_name, study.models))} | {order[0]} minus it |"]
+    chosen = against if against in there else order[0]
+    lines = [f"| setting | over the models | {' | '.join(map(_name, study.models))} | {chosen} minus it |"]
     lines.append("|---" * (len(study.models) + 3) + "|")
     for label in order:
         cells = [_span(against_nothing(one.pooled[label])) for one in each.values()]
-        rival = "–" if label == order[0] else _span(against_nothing(best - means[label]))
+        rival = "–" if label == chosen else _span(against_nothing(means[chosen] - means[label]))
         lines.append(f"| {label} | {_span(against_nothing(means[label]))} | {' | '.join(cells)} | {rival} |")
     return lines
 
@@ -286,6 +287,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--first", type=int, default=None, help="only the first so many prompts")
     parser.add_argument("--split", type=int, default=None, help="prompts of the choice; default: half")
+    parser.add_argument("--chosen", default=None, help="the setting that the others are confirmed against")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--picture", type=Path, default=None, help="of the pooled scores, .png")
     parser.add_argument("--price", type=Path, default=None, help="a picture of score against motion, .png")
@@ -305,7 +307,7 @@ def main() -> None:
         lines += [f"## {_name(model)}", "", *model_table(of_model(study, model), args.folder), ""]
     first = study.scenes[0] if study.scenes is not None else 0
     lines += [f"## Choice: prompts {first} to {first + half - 1}", "", *choice(study, args.folder, 0, half), ""]
-    rest = choice(study, args.folder, half, len(study.prompts))
+    rest = choice(study, args.folder, half, len(study.prompts), args.chosen)
     lines += [f"## Confirmation: prompts from {first + half} on", "", *rest, ""]
     if study.scenes is not None:
         lines += ["## Motion, beside that of the world's own clips", "", *motion(study, args.folder), ""]
