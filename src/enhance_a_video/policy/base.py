@@ -145,8 +145,10 @@ def needs_share(value: Any) -> bool:
 
 def scale_of(value: Any) -> str:
     """What a policy's gain is meant to multiply, as its attribute `scales` says; "output" if it says nothing."""
-    inner = getattr(value, "of", None)
-    return getattr(value, "scales", None) or (OUTPUT if inner is None else scale_of(inner))
+    said, inner = getattr(value, "scales", None), getattr(value, "of", None)
+    if isinstance(said, str):
+        return said
+    return OUTPUT if inner is None else scale_of(inner)
 
 
 def _asks(value: Any, what: str) -> bool:
