@@ -19,6 +19,7 @@ Settings may have been run on different numbers of prompts: each is compared on 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from enhance_a_video.stats import Paired, paired
 from enhance_a_video.study import Study, analyse, read_study
 from enhance_a_video.study.analysis import known_weights, scores_of, spreads_of, table_of
 from enhance_a_video.study.run import WORLD, targets
-from enhance_a_video.study.store import Store
+from enhance_a_video.study.store import Clip, Store
 from enhance_a_video.tune.reward import Reward, rows_of
 
 LEAST = 4  # prompts: a setting with fewer is left out
@@ -59,10 +60,16 @@ def part(study: Study, first: int, last: int) -> Study:
     return replace(study, prompts=study.prompts[first:last], scenes=scenes)
 
 
+@functools.cache
+def stored(folder: Path) -> dict[tuple[str, str], Clip]:
+    """All clips of the folder, read once."""
+    with Store(folder) as store:
+        return store.clips()
+
+
 def scores(study: Study, folder: Path) -> Scores:
     """Of a study of one model."""
-    with Store(folder) as store:
-        clips = store.clips()
+    clips = stored(folder)
     wanted = targets(study, known_weights(study, clips))
     table = table_of(study, wanted, {where: clips[where] for where in wanted if where in clips})
     spreads = spreads_of(table, study.baseline)
@@ -255,9 +262,7 @@ def by_clip(study: Study, folder: Path) -> list[str]:
 
 def motion(study: Study, folder: Path) -> list[str]:
     """How far the motion of a clip is from that of the world's own clip of its prompt, without and with a setting."""
-    with Store(folder) as store:
-        stored = store.clips()
-    world = [stored.get((f"{WORLD}-{scene}", WORLD)) for scene in study.scenes or ()]
+    world = [stored(folder).get((f"{WORLD}-{scene}", WORLD)) for scene in study.scenes or ()]
     lines = ["| model | measure | setting | world | plain | with it | mean distance, plain | its change |"]
     lines.append("|---" * 8 + "|")
     for model in study.models:
