@@ -178,15 +178,21 @@ def choice(study: Study, folder: Path, first: int, last: int, against: str | Non
     return lines
 
 
-def picture(study: Study, folder: Path, path: Path) -> None:
-    """Pooled score of each setting on each model, all prompts, with its interval."""
+def _figure(width: float, height: float) -> Any:
+    """An empty figure, inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def picture(study: Study, folder: Path, path: Path) -> None:
+    """Pooled score of each setting on each model, all prompts, with its interval."""
     each = {model: scores(of_model(study, model), folder).pooled for model in study.models}
     there = [label for label in study.others if any(np.isfinite(one[label]).sum() >= LEAST for one in each.values())]
-    figure = Figure(figsize=(8, 0.9 + 0.42 * len(there)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(8, 0.9 + 0.42 * len(there))
     axes = figure.subplots()
     for n, (model, one) in enumerate(each.items()):
         for row, label in enumerate(there):
@@ -205,11 +211,7 @@ def picture(study: Study, folder: Path, path: Path) -> None:
 
 def price(study: Study, folder: Path, path: Path) -> None:
     """What each setting gives and what it takes: pooled score against the change of motion, a panel for each model."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(study.models), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(4.2 * len(study.models), 4.2)
     panels = figure.subplots(1, len(study.models), squeeze=False)[0]
     for axes, model in zip(panels, study.models, strict=True):
         one = scores(of_model(study, model), folder)

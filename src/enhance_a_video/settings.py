@@ -10,17 +10,6 @@ from typing import Any
 from . import policy as policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
-from .policy import (
-    CROSS_FRAME,
-    DEFAULT_END,
-    DEFAULT_ODDS,
-    DEFAULT_START,
-    DEFAULT_STRENGTH,
-    OUTPUT,
-    Strength,
-    Temperature,
-    scale_of,
-)
 
 Layers = Sequence[int] | slice | str | None
 
@@ -70,7 +59,7 @@ class Settings:
         self._check_gain()
         self._check_scale()
         whole = self.policy is not None or self.odds is not None
-        start, end = (0.0, 1.0) if whole else (DEFAULT_START, DEFAULT_END)
+        start, end = (0.0, 1.0) if whole else (policies.DEFAULT_START, policies.DEFAULT_END)
         start, end = start if self.start is None else self.start, end if self.end is None else self.end
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "end", end)
@@ -89,25 +78,25 @@ class Settings:
         given = [n for n in ("strength", "temperature", "odds", "policy") if getattr(self, n) is not None]
         if len(given) > 1:
             raise SettingsError(f"{' and '.join(given)} were given together: give at most one of them")
-        if not given and self.scale == OUTPUT:
-            object.__setattr__(self, "strength", DEFAULT_STRENGTH)
+        if not given and self.scale == policies.OUTPUT:
+            object.__setattr__(self, "strength", policies.DEFAULT_STRENGTH)
         elif not given:
-            object.__setattr__(self, "odds", DEFAULT_ODDS)
+            object.__setattr__(self, "odds", policies.DEFAULT_ODDS)
         for name in ("strength", "temperature", "odds"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), low=0.0)
         object.__setattr__(self, "policy", _policy(self.policy))
 
     def _check_scale(self) -> None:
-        scale = self.scale or scale_of(self.gain_policy)
-        if scale not in (OUTPUT, CROSS_FRAME):
-            raise SettingsError(f"scale={scale!r} is unknown: give {OUTPUT!r} or {CROSS_FRAME!r}")
-        if self.odds is not None and scale == OUTPUT:
-            raise SettingsError(f"odds scale what comes from other frames: leave out scale={OUTPUT!r}")
-        if scale == CROSS_FRAME and policies.needs_share(self.policy):
+        scale = self.scale or policies.scale_of(self.gain_policy)
+        if scale not in (policies.OUTPUT, policies.CROSS_FRAME):
+            raise SettingsError(f"scale={scale!r} is unknown: give {policies.OUTPUT!r} or {policies.CROSS_FRAME!r}")
+        if self.odds is not None and scale == policies.OUTPUT:
+            raise SettingsError(f"odds scale what comes from other frames: leave out scale={policies.OUTPUT!r}")
+        if scale == policies.CROSS_FRAME and policies.needs_share(self.policy):
             raise SettingsError(
-                f"this policy asks how large a layer's output is, which is not known where scale={CROSS_FRAME!r} acts: "
-                f"use scale={OUTPUT!r}, or a policy without trust"
+                f"this policy asks how large a layer's output is, which is not known where scale={scale!r} acts: use "
+                f"scale={policies.OUTPUT!r}, or a policy without trust"
             )
         object.__setattr__(self, "scale", scale)
 
@@ -118,7 +107,9 @@ class Settings:
             return self.policy
         if self.odds is not None:
             return policies.Odds(float(self.odds))
-        return Strength(self.strength) if self.strength is not None else Temperature(float(self.temperature or 0.0))
+        if self.strength is not None:
+            return policies.Strength(self.strength)
+        return policies.Temperature(float(self.temperature or 0.0))
 
     @property
     def always(self) -> bool:
