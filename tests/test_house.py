@@ -17,7 +17,7 @@ FLOORS = [
     {"intensity", "policy", "query_key", "stats", "metrics"},
     {"parallel"},
     {"settings", "schedule", "record", "seam", "video", "toy", "team"},
-    {"alternatives", "cross_frame"},
+    {"alternatives", "cross_frame", "pictures"},
     {"families", "plan", "layer"},
     {"enhancement"},
     {"attention", "pipelines"},

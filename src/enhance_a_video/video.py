@@ -19,7 +19,7 @@ import numpy as np
 from .errors import OutputExistsError, SettingsError, VideoFileError
 
 _BT709 = 1  # the code of ITU-R BT.709 in H.264's colour fields: conversion and tag have to agree
-_INK, _PAPER = (245, 246, 248), (22, 24, 29)  # label text and the bars it stands on
+_INK, GROUND = (245, 246, 248), (22, 24, 29)  # label text, and what it and the clips stand on
 
 
 def write_video(
@@ -246,7 +246,7 @@ def side_by_side(
         bar = label_bar(label, clip.shape[2], size)  # (h, W, 3)
         columns += [np.concatenate([np.broadcast_to(bar, (length, *bar.shape)), clip], axis=1), None]
     tall = columns[0].shape[1]  # type: ignore[union-attr]
-    ground = np.full((length, tall, gap, 3), _PAPER, np.uint8)
+    ground = np.full((length, tall, gap, 3), GROUND, np.uint8)
     return _even(np.concatenate([ground if column is None else column for column in columns[:-1]], axis=2))
 
 
@@ -258,7 +258,7 @@ def film_strip(
     for clip, label in zip(_comparable(panels, labels, min_side), labels, strict=True):
         chosen = clip[np.linspace(0, len(clip) - 1, min(count, len(clip))).round().astype(int)]
         spaced = np.pad(chosen, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=0)
-        spaced[:, -gap:], spaced[:, :, -gap:] = _PAPER, _PAPER
+        spaced[:, -gap:], spaced[:, :, -gap:] = GROUND, GROUND
         row = np.concatenate(list(spaced), axis=1)[:, :-gap]
         rows += [label_bar(label, row.shape[1], max(14, clip.shape[1] // 9)), row]
     width = max(row.shape[1] for row in rows)
@@ -273,7 +273,7 @@ def label_bar(text: str, width: int, size: int) -> np.ndarray:
     face = Path(
         matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
     )  # Greek and Cyrillic too, unlike Pillow's own
-    image = Image.new("RGB", (width, 2 * round(0.95 * size)), _PAPER)
+    image = Image.new("RGB", (width, 2 * round(0.95 * size)), GROUND)
     draw, room = ImageDraw.Draw(image), width - size
     for points in range(size, max(9, size // 2) - 1, -1):
         font = ImageFont.truetype(str(face), points)
@@ -301,7 +301,7 @@ def _even(frames: np.ndarray) -> np.ndarray:
 
 
 def _widen(row: np.ndarray, width: int) -> np.ndarray:
-    ground = np.full((len(row), width, 3), _PAPER, np.uint8)
+    ground = np.full((len(row), width, 3), GROUND, np.uint8)
     ground[:, : row.shape[1]] = row
     return ground
 

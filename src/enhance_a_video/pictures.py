@@ -1,0 +1,246 @@
+"""Pictures that show how steady clips are: slices through time, maps of flicker, and moving pictures for a page.
+
+Steadiness does not show in single frames. For showing the same scene without and with the method:
+
+    line = busiest_line(plain)                     # where the plain clip moves, chosen by a rule
+    image = slice_picture([plain, enhanced], ["without", "with"], line)        # a flicker becomes a stripe
+    image = flicker_picture([plain, enhanced], ["without", "with"])            # and a bright place
+    write_webp("moving.webp", clip_grid([[plain, enhanced]], ["without", "with"]), fps=12)
+
+Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB; pictures are uint8 (H, W, 3).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import video
+from .errors import SettingsError
+from .metrics.clip import Clip
+
+_GAP = 8  # pixels between the parts of a picture
+_WEBP_QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20, 10)  # tried in this order until the file is small enough
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of pixels of a clip: `number` counts rows from the top, columns from the left, from 0."""
+
+    axis: str  # "row" or "column"
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.axis} {self.number}"
+
+
+# ------------------------------------------------------------------------------------------- what is measured
+
+
+def busiest_line(frames: np.ndarray) -> Line:
+    """The row or column of pixels whose brightness varies most over time (mean over the line of the variance)."""
+    variance = Clip(frames).luma.var(axis=0)  # (H, W)
+    rows, columns = variance.mean(axis=1), variance.mean(axis=0)
+    if rows.max() >= columns.max():
+        return Line("row", int(rows.argmax()))
+    return Line("column", int(columns.argmax()))
+
+
+def temporal_slice(frames: np.ndarray, line: Line) -> np.ndarray:
+    """One line of pixels over time: uint8 (pixels of the line, T, 3), time to the right.
+
+    What stands still is a horizontal stripe, what moves along the line a slanted one; a flicker is a vertical stripe.
+
+    Raises:
+        SettingsError: the clip has no such line.
+    """
+    frames = video.to_uint8(frames)
+    size = frames.shape[1 if line.axis == "row" else 2]
+    if line.axis not in ("row", "column") or not 0 <= line.number < size:
+        raise SettingsError(f"This clip has no {line}: it is {frames.shape[2]} pixels wide and {frames.shape[1]} high.")
+    pixels = frames[:, line.number] if line.axis == "row" else frames[:, :, line.number]  # (T, pixels, 3)
+    return pixels.swapaxes(0, 1)
+
+
+def flicker_map(frames: np.ndarray) -> np.ndarray:
+    """Where a clip flickers: the mean over time of |previous - 2 · this + next frame| of the brightness.
+
+    Returns:
+        float32 (H, W), in grey levels of 255. A still picture and a steady change of brightness have 0; besides
+        flicker, an edge that passes leaves a trace too.
+
+    Raises:
+        SettingsError: fewer than three frames.
+    """
+    luma = Clip(frames).luma
+    if len(luma) < 3:
+        raise SettingsError(f"Flicker is seen in three frames or more; this clip has {len(luma)}.")
+    return 255 * np.abs(luma[:-2] - 2 * luma[1:-1] + luma[2:]).mean(axis=0)
+
+
+# -------------------------------------------------------------------------------------------------- pictures
+
+
+def resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Images (..., H, W, 3), uint8, at another size by Lanczos' filter, smaller or larger."""
+    from PIL import Image
+
+    flat = images.reshape(-1, *images.shape[-3:])
+    done = [np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.LANCZOS)) for one in flat]
+    return np.stack(done).reshape(*images.shape[:-3], height, width, 3)
+
+
+def coloured(values: np.ndarray, top: float) -> np.ndarray:
+    """A map (H, W) as a picture, from black (0) through violet and orange to pale yellow (`top` and above)."""
+    import matplotlib
+
+    share = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
+    return matplotlib.colormaps["inferno"](share, bytes=True)[..., :3]
+
+
+def slice_picture(
+    clips: Sequence[np.ndarray], labels: Sequence[str], line: Line | None = None, *, height: int = 192, width: int = 528
+) -> np.ndarray:
+    """The temporal slice of each clip, one above the other under their labels, along the same line.
+
+    Args:
+        line: by default the `busiest_line` of the first clip.
+        height, width: of each slice in pixels. Along the line it is enlarged smoothly; each frame stays a column of
+            its own, so that nothing is smoothed over time.
+    """
+    line = line or busiest_line(clips[0])
+    parts = []
+    for clip in clips:
+        pixels = temporal_slice(clip, line)
+        columns = resized(pixels, height, pixels.shape[1])
+        parts.append(columns[:, np.arange(width) * pixels.shape[1] // width])
+    return stacked(parts, labels)
+
+
+def flicker_picture(
+    clips: Sequence[np.ndarray], labels: Sequence[str], *, height: int = 256, top: float | None = None
+) -> np.ndarray:
+    """The flicker map of each clip, next to each other under their labels and mean values, in one scale.
+
+    Args:
+        top: grey levels at the bright end of the scale; by default the value that one place in 200 of the first clip
+            exceeds.
+    """
+    maps = [flicker_map(clip) for clip in clips]
+    top = top or float(np.quantile(maps[0], 0.995))
+    width = round(height * maps[0].shape[1] / maps[0].shape[0])
+    parts = [resized(coloured(values, top), height, width) for values in maps]
+    means = [f"{label}: {values.mean():.2f}" for label, values in zip(labels, maps, strict=True)]
+    return beside([headed(part, text) for part, text in zip(parts, means, strict=True)])
+
+
+def clip_grid(
+    rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], *, columns: int = 1, side: int = 160
+) -> np.ndarray:
+    """Clips of several scenes in a grid: each scene's clips next to each other, several scenes in a line.
+
+    Args:
+        rows: for each scene its clips (T, H, W, 3), in the order of the labels; all of one length and size.
+        labels: of the clips, above each column.
+        columns: scenes in a line.
+        side: height of a clip in pixels.
+
+    Returns:
+        uint8 (T, H', W', 3).
+    """
+    scenes = []
+    for clips in rows:
+        if len(clips) != len(labels):
+            raise SettingsError(f"Each clip needs one label; found {len(clips)} clips and {len(labels)} labels.")
+        parts = [video.to_uint8(clip) for clip in clips]
+        scenes.append(beside([resized(part, side, round(side * part.shape[2] / part.shape[1])) for part in parts], 2))
+    lines = [beside(scenes[n : n + columns]) for n in range(0, len(scenes), columns)]
+    head = beside([_labels_of(scenes[0].shape[-2], labels)] * min(columns, len(scenes)))
+    head = np.broadcast_to(head, (*lines[0].shape[:-3], *head.shape))
+    return above([head, *lines])
+
+
+def headed(image: np.ndarray, label: str) -> np.ndarray:
+    """A picture under a dark bar with its label."""
+    return np.concatenate([video.label_bar(label, image.shape[1], max(13, image.shape[0] // 16)), image])
+
+
+def stacked(images: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
+    """Pictures one above the other, each under its label."""
+    return above([headed(image, label) for image, label in zip(images, labels, strict=True)], 0)
+
+
+def beside(images: Sequence[np.ndarray], gap: int = _GAP) -> np.ndarray:
+    """Pictures or clips (..., H, W, 3) next to each other on a dark ground; lower ones are filled up below."""
+    return _joined(images, -2, gap)
+
+
+def above(images: Sequence[np.ndarray], gap: int = _GAP) -> np.ndarray:
+    """Pictures or clips (..., H, W, 3) one above the other on a dark ground; narrower ones are filled up."""
+    return _joined(images, -3, gap)
+
+
+def _joined(images: Sequence[np.ndarray], axis: int, gap: int) -> np.ndarray:
+    across = -5 - axis  # height for pictures side by side, width for pictures in a column
+    size = max(image.shape[across] for image in images)
+    parts: list[np.ndarray] = []
+    for image in images:
+        full = np.concatenate([image, _ground(image, across, size - image.shape[across])], axis=across)
+        parts += [_ground(full, axis, gap), full]
+    return np.concatenate(parts[1:], axis=axis)
+
+
+def _ground(beside: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """The dark ground, in the shape of the picture beside it but for `size` along one axis."""
+    shape = list(beside.shape)
+    shape[axis] = size
+    return np.broadcast_to(np.array(video.GROUND, np.uint8), shape)
+
+
+def _labels_of(width: int, labels: Sequence[str]) -> np.ndarray:
+    """A bar of labels in columns of one width, uint8 (h, width, 3)."""
+    edges = np.linspace(0, width, len(labels) + 1).round().astype(int)
+    widths = np.diff(edges)
+    return np.concatenate([video.label_bar(text, int(w), 15) for text, w in zip(labels, widths, strict=True)], axis=1)
+
+
+# ----------------------------------------------------------------------------------------------------- files
+
+
+def webp_bytes(frames: np.ndarray, fps: float, *, limit: int = 2_000_000) -> bytes:
+    """A clip as an animated WebP that repeats for ever, at the best quality that fits into `limit` bytes.
+
+    Raises:
+        SettingsError: it does not fit at any quality.
+    """
+    from PIL import Image
+
+    images = [Image.fromarray(frame) for frame in video.to_uint8(frames)]
+    ends = np.rint(np.arange(len(images) + 1) * 1000 / fps).astype(
+        int
+    )  # in milliseconds, without adding up their rounding
+    for quality in _WEBP_QUALITIES:
+        target = io.BytesIO()
+        images[0].save(
+            target, "WEBP", save_all=True, append_images=images[1:], duration=np.diff(ends).tolist(), loop=0,
+            quality=quality, method=6,
+        )  # fmt: skip
+        if target.tell() <= limit:
+            return target.getvalue()
+    raise SettingsError(
+        f"{len(images)} frames of {frames.shape[2]}x{frames.shape[1]} do not fit into {limit} bytes: "
+        "give smaller or fewer clips."
+    )
+
+
+def write_webp(
+    path: str | Path, frames: np.ndarray, fps: float, *, limit: int = 2_000_000, force: bool = False
+) -> Path:
+    """`webp_bytes` into a file, atomically. Errors as there and in `video.write_video`."""
+    with video.atomic(Path(path), force=force) as draft:
+        draft.write_bytes(webp_bytes(frames, fps, limit=limit))
+    return Path(path)
