@@ -250,6 +250,63 @@ def test_errors_are_one_message_and_an_exit_code(run, tmp_path, tiny_folder, mon
     assert not list(tmp_path.rglob("*.mp4"))
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "name", "says"),
+    [
+        (["generate"], 2, "MissingParameter", "--prompt"),
+        (["generate", "--sharpness", "1"], 2, "NoSuchOption", "--sharpness"),
+        (["compare", "-p", "x", "--seeds", "many"], 2, "BadParameter", "--seeds"),
+        (["generate", "-p", "x", "-o"], 2, "", "-o"),
+        (["dance"], 2, "", "dance"),
+        (["generate", "-p", "x", "-o", "x.avi"], 2, "SettingsError", ".mp4"),
+        (["batch", "none.txt", "-o", "clips"], 2, "PromptError", "none.txt"),
+        (["study", "none.yaml"], 2, "SettingsError", "none.yaml"),
+    ],
+)
+def test_with_json_every_refusal_is_json_too(run, words, code, name, says):
+    got, out, err = run(words[0], "--json", *words[1:])
+    data = json.loads(out)
+    assert got == code and set(data) == {"command", "error"} and data["command"] == words[0]
+    assert data["error"]["class"] == name or not name
+    assert says in data["error"]["message"] and data["error"]["message"] in err
+    assert run(*words)[1] == ""  # and nothing on stdout without it
+
+
+def test_an_unexpected_error_is_a_sentence_and_its_traceback_a_file(run, tiny_folder, monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise KeyError("latents")
+
+    monkeypatch.setattr("enhance_a_video.job.generate_with", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
+    error = json.loads(out)["error"]
+    assert code == 1 and error["class"] == "KeyError" and "Traceback" not in err + out
+    (log,) = tmp_path.glob("enhance-a-video-*.txt")
+    assert log.name in error["message"] and "in broken" in log.read_text()
+
+
+def test_ctrl_c_is_json_too(run, tiny_folder, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("enhance_a_video.job.generate_with", stopped)
+    code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
+    assert code == 130 and json.loads(out)["error"]["class"] == "KeyboardInterrupt" and "Stopped" in err
+
+
+def _broken(task: int, number: int) -> int:
+    raise KeyError("latents")
+
+
+def test_an_unexpected_error_in_a_worker_ends_the_run_with_a_sentence(capfd):
+    from enhance_a_video.errors import EnhanceAVideoError
+    from enhance_a_video.team import Team
+
+    with Team(_broken, 1) as team, pytest.raises(EnhanceAVideoError, match="KeyError: 'latents'"):
+        list(team.run([1]))
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_debug_shows_the_error_itself(monkeypatch):
     from enhance_a_video.errors import SettingsError
 
@@ -276,4 +333,5 @@ def test_console_script(tiny_folder, tmp_path):
     assert json.loads(done.stdout)["frames"] == 9
     assert names(tmp_path) == {"x.mp4"}
     failed = subprocess.run([script, *words], capture_output=True, text=True, cwd=tmp_path)
-    assert failed.returncode == 2 and failed.stdout == "" and "Already there" in failed.stderr
+    assert failed.returncode == 2 and "Already there" in failed.stderr
+    assert json.loads(failed.stdout)["error"]["class"] == "OutputExistsError"

@@ -26,7 +26,7 @@ class Team(Generic[T, R]):
     """Processes with one CPU thread each that call `work(task, number of the process)`.
 
     work: a function at the top of a module (the processes import it); tasks and results travel by pickle. An
-    EnhanceAVideoError that it raises ends the whole run, with any number of processes.
+    error that it raises ends the whole run, with any number of processes: an EnhanceAVideoError as it is.
     """
 
     def __init__(self, work: Callable[[T, int], R], size: int):
@@ -116,6 +116,8 @@ def _serve(tasks: Connection, number: int, work: Callable[[Any, int], Any]) -> N
             tasks.send(work(task, number))
         except EnhanceAVideoError as error:  # such as a model that cannot be loaded: no task of it can be done
             tasks.send(error)
+        except Exception as error:
+            tasks.send(EnhanceAVideoError(f"A worker process failed: {type(error).__name__}: {error}"))
 
 
 def become_worker() -> None:

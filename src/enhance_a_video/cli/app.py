@@ -1,17 +1,35 @@
-"""The command `enhance-a-video` itself: the application that the other files add commands to, and its errors."""
+"""The command `enhance-a-video` itself: the application that other files add commands to, and its errors."""
 
 from __future__ import annotations
 
+import json as jsonlib
 import sys
-from typing import Annotated
+import tempfile
+import traceback
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from ..errors import EnhanceAVideoError, OutputExistsError, PromptError, SettingsError
 
+
+class Stopped(Exception):
+    """Ctrl+C; the message is what remains of the work."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # Typer would leave without a word
+            raise Stopped("Stopped.") from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -20,6 +38,7 @@ app = typer.Typer(
 )
 err = Console(stderr=True)
 _FIX_THE_COMMAND = (SettingsError, PromptError, OutputExistsError)
+_ClickError: Any = typer.BadParameter.__mro__[2]  # the base of what Typer refuses, in its own copy of click or in click
 
 
 @app.callback(invoke_without_command=True)
@@ -47,17 +66,53 @@ def root(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The entry point: a clear message and an exit code (2: change the command, 1: the rest), no traceback."""
+    """The entry point. Every failure is one message on stderr, with --json one object on stdout too, and an exit code.
+
+    0: done. 2: the command has to be changed. 130: stopped with Ctrl+C. 1: anything else. No traceback; an unexpected
+    error's is in a file that the message names, and --debug shows it in place of the message.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # wherever it stands
     try:
-        app(args=words, obj=words, prog_name="enhance-a-video")
+        code = app(args=words, obj=words, prog_name="enhance-a-video", standalone_mode=False)
+    except _ClickError as error:
+        if not error.format_message():  # no command at all: the help has been printed
+            raise SystemExit(error.exit_code) from None
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "enhance-a-video"
+        _fail(words, error, f"{error.format_message().rstrip('.')}. See: {path} --help", error.exit_code)
+    except (Stopped, KeyboardInterrupt, typer.Abort) as error:
+        _fail(words, KeyboardInterrupt(), str(error) or "Stopped.", 130)
     except EnhanceAVideoError as error:
         if debug:
             raise
-        err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise SystemExit(2 if isinstance(error, _FIX_THE_COMMAND) else 1) from None
+        _fail(words, error, str(error), 2 if isinstance(error, _FIX_THE_COMMAND) else 1)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(words, error, _unexpected(error), 1)
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
-_FIX_THE_COMMAND = (SettingsError, PromptError, OutputExistsError)
+def _fail(words: list[str], error: BaseException, message: str, code: int) -> NoReturn:
+    """The one place where a command that failed reports it."""
+    if "--json" in words:
+        command = next((word for word in words if not word.startswith("-")), None)
+        print(jsonlib.dumps({"command": command, "error": {"class": type(error).__name__, "message": message}}))
+    start = "\n" if code == 130 else "[bold red]Error:[/] "  # a terminal shows ^C first
+    err.print(f"{start}{escape(message)}", highlight=False, soft_wrap=True)
+    raise SystemExit(code) from None
+
+
+def _unexpected(error: Exception) -> str:
+    """A sentence about an error that this package does not raise on purpose; its traceback goes into a file."""
+    what = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="enhance-a-video-", suffix=".txt", delete=False
+        ) as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return f"Unexpected {what}. The same command with --debug shows the traceback; please report it."
+    return f"Unexpected {what}. The traceback is in {file.name}; please report it."

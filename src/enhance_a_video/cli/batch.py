@@ -18,7 +18,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 from typer.core import TyperCommand
 
-from .app import app, err
+from .app import Stopped, app, err
 from .options import Clip, Json, Knobs, Load, Model, Seed, grouped, panel_of
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def batch(
                 tell=tell,
             )  # fmt: skip
     except KeyboardInterrupt:
-        err.print("\nStopped. What is written stays; the same command goes on from there.")
-        raise SystemExit(130) from None
+        raise Stopped("Stopped. What is written stays; the same command goes on from there.") from None
     _say(tally, out, model, json)
     if tally.failed or tally.failed_before:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import SettingsError
-from .app import app, err
+from .app import Stopped, app, err
 from .options import Json
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def study(
                     asked, folder, workers=workers, first=pilot, command=_command(ctx), progress=progress
                 )
         except KeyboardInterrupt:
-            err.print("\nStopped. What is stored stays; the same command goes on from there.")
-            raise SystemExit(130) from None
+            raise Stopped("Stopped. What is stored stays; the same command goes on from there.") from None
     if plan or pilot is not None:
         planned = room.make_plan(asked, folder, workers=workers)
         data: dict[str, Any] = {"plan": planned.to_dict()}

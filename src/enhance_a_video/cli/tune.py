@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .app import app, err
+from .app import Stopped, app, err
 from .options import Clip, Json, Load, Model, grouped
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def tune(
         with _bar() as progress:
             result = room.tune(asked, out, profile=profile, command=words, force=force, progress=progress)
     except KeyboardInterrupt:
-        err.print("\nStopped. What is stored stays; the same command goes on from there.")
-        raise SystemExit(130) from None
+        raise Stopped("Stopped. What is stored stays; the same command goes on from there.") from None
     if json:
         told = {"command": "tune", "out": str(out), "model": model, **room.result_to_dict(result)}
         print(jsonlib.dumps(told, allow_nan=False))
