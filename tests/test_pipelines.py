@@ -237,3 +237,56 @@ def test_outside_the_world_there_is_no_truth(prompt, size, says):
     judge = truth_judge(prompt, size, size)
     assert says in judge.note
     assert judge.rows == general_judge().rows
+
+
+# ------------------------------------------------------------------------------------------------------ threads
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """A process in which torch itself chose two threads and the user said nothing."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(pipelines, "_TORCH_THREADS", 2)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def threads_while_generating(pipe):
+    found = []
+    generate(pipe, PROMPT, steps=1, progress=lambda done, total: found.append(torch.get_num_threads()))
+    return found
+
+
+def test_a_small_model_runs_on_one_thread_and_gives_the_others_back(pipe, two_threads):
+    assert threads_while_generating(pipe) == [1]
+    assert torch.get_num_threads() == 2
+
+
+def test_threads_are_given_back_after_an_error(pipe, two_threads):
+    with pytest.raises(SettingsError, match="refuses this"):
+        generate(pipe, PROMPT, height=33)
+    assert torch.get_num_threads() == 2
+
+
+def test_a_large_model_keeps_torchs_threads(pipe, two_threads, monkeypatch):
+    monkeypatch.setattr(pipelines, "_SMALL", 1000)
+    assert threads_while_generating(pipe) == [2]
+
+
+def test_threads_that_the_user_chose_are_kept(pipe, two_threads, monkeypatch):
+    torch.set_num_threads(3)
+    assert threads_while_generating(pipe) == [3]
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads_while_generating(pipe) == [2]
+
+
+def test_a_batch_worker_sets_its_share_of_threads_for_a_large_model_only(tiny_folder, two_threads, monkeypatch):
+    from enhance_a_video.batch.worker import Worker
+
+    assert Worker(str(tiny_folder), {}, threads=3).load()[0] == "ready"
+    assert torch.get_num_threads() == 2
+    monkeypatch.setattr(pipelines, "_SMALL", 1000)
+    assert Worker(str(tiny_folder), {}, threads=3).load()[0] == "ready"
+    assert torch.get_num_threads() == 3

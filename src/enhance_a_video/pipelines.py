@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +274,7 @@ def generate(
         call["callback_on_step_end"] = _reporter(progress)
     asked, generator = _several(prompt, seed)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _fitting_threads(pipe):
             videos = pipe(prompt=asked, generator=generator, output_type="np", **call).frames
     except RuntimeError as error:  # cuda has a class of its own for this, mps has not
         if "out of memory" not in str(error).lower() or isinstance(error, EnhanceAVideoError):
@@ -287,6 +289,36 @@ def generate(
         raise SettingsError(f"{type(pipe).__name__} refuses this: {error}") from error
     clips = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
     return clips[0] if isinstance(prompt, str) else clips
+
+
+_TORCH_THREADS = torch.get_num_threads()  # torch's own choice: another number later on is the user's
+_SMALL = 100_000_000  # parameters
+
+
+def wants_one_thread(pipe: Any) -> bool:
+    """Whether a pipeline runs on the CPU and is small: below 100 million parameters in all."""
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    size = sum(weight.numel() for part in parts for weight in part.parameters())
+    return size < _SMALL and getattr(pipe, "_execution_device", pipe.device).type == "cpu"
+
+
+@contextmanager
+def _fitting_threads(pipe: Any) -> Iterator[None]:
+    """One CPU thread while a small model runs, torch's own number for a large one.
+
+    The operations of a small model are so short that threads mostly wait for each other, and on busy cores wait long.
+    The number stays as it is where the user has set it (OMP_NUM_THREADS, torch.set_num_threads).
+    """
+    number = torch.get_num_threads()
+    chosen = "OMP_NUM_THREADS" in os.environ or number != _TORCH_THREADS
+    if chosen or not wants_one_thread(pipe):
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:

@@ -40,7 +40,7 @@ class Task:
 
 
 class Worker:
-    """model and load as `pipelines.load` takes them; threads: of the CPU, None leaves them alone."""
+    """model and load as `pipelines.load` takes them; threads: CPU threads for a large model, None leaves them alone."""
 
     def __init__(self, model: str, load: dict[str, Any], threads: int | None = None):
         self.model, self.arguments, self.threads = model, load, threads
@@ -52,13 +52,13 @@ class Worker:
 
         from .. import pipelines
 
-        if self.threads:
-            torch.set_num_threads(self.threads)
         try:
             pipelines.quiet()
             self.pipe = pipelines.load(self.model, **self.arguments)
         except Exception as error:
             return "unable", (type(error).__name__, str(error))
+        if self.threads and not pipelines.wants_one_thread(self.pipe):
+            torch.set_num_threads(self.threads)
         device = str(getattr(self.pipe, "_execution_device", self.pipe.device))
         return "ready", {"host": platform.node(), "pid": os.getpid(), "device": device}
 
