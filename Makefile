@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint models-page compatibility train-toy study study-small models-study release clean
+.PHONY: demo test fuzz lint models-page compatibility train-toy study study-small models-study release clean
 
 demo: $(READY)  ## the main job: one prompt without and with the method, side by side, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
 
 test: $(READY)  ## all tests
 	$(BIN)/pytest
+
+fuzz: $(READY)  ## command lines and Python calls, bad, odd and good: none may end in a traceback or in silence
+	$(BIN)/python -m tests.fuzz
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples && $(BIN)/mypy
