@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enhance_a_video import cli, toy, video
+from enhance_a_video import cli, comparison, toy, video
 from enhance_a_video.families import families
 from enhance_a_video.policy import DEFAULT_ODDS
 from enhance_a_video.toy import world
+from enhance_a_video.vote import find_pairs
 
 PROMPT = "a red ball moves right"
 OUTPUTS = {"baseline.mp4", "enhanced.mp4", "side_by_side.mp4", "strip.png", "report.html"}
@@ -61,6 +62,7 @@ def test_demo_json_is_one_object(run, tiny_folder):
         "note",
         "about",
         "files",
+        "pairs",
     } == set(data)
     assert data["command"] == "demo" and data["seeds"] == [5]
     assert data["panels"][1]["settings"]["strength"] == 1.5
@@ -167,7 +169,7 @@ def test_compare_seeds_and_panels(run, tiny_folder):
     )  # fmt: skip
     assert code == 0, err
     data = json.loads(out)
-    assert names("c") == OUTPUTS | {"panel-3.mp4", "panel-4.mp4"}
+    assert names("c") == OUTPUTS | {"panel-3.mp4", "panel-4.mp4", "seed-1", "seed-2"}
     assert [panel["label"] for panel in data["panels"]] == [
         "without",
         "with Enhance-A-Video",
@@ -186,7 +188,50 @@ def test_compare_prints_a_table_with_intervals(run, tiny_folder):
     code, out, _ = run("compare", "--model", tiny_folder, "-p", PROMPT, "--seeds", 2, "--steps", 1)
     assert code == 0
     assert "95 %" in out and "±" in out and "Over 2 seeds" in out
-    assert names("enhance-a-video-compare") == OUTPUTS
+    assert names("enhance-a-video-compare") == OUTPUTS | {"seed-1"}
+    assert str(Path("enhance-a-video-compare", "seed-1")) in out
+
+
+def test_compare_keeps_the_videos_of_every_seed_and_vote_finds_their_pairs(run, tiny_folder):
+    words = ["compare", "--model", tiny_folder, "-p", PROMPT, "-o", "c", "--seed", 4, "--seeds", 3, "--steps", 1]
+    code, out, err = run(*words, "--json", "--panel", "mild: odds=1.5")
+    assert code == 0, err
+    pairs = json.loads(out)["pairs"]
+    assert [pair["seed"] for pair in pairs] == [4, 5, 6]
+    files = [path for pair in pairs for path in (*pair["videos"].values(), pair["side_by_side"])]
+    assert len(set(files)) == 12 and {str(path) for path in Path("c").rglob("*.mp4")} == set(files)
+    page = Path("c/report.html").read_text()
+    assert all(f'href="{Path(path).relative_to("c").as_posix()}"' in page for path in files)
+    for pair in pairs:  # the file is that seed's and that panel's
+        for label, path in pair["videos"].items():
+            told = json.loads(video.read_comment(path))
+            assert (told["seed"], told["panel"]) == (pair["seed"], label)
+    found = find_pairs("c").pairs
+    labels = ("without", "with Enhance-A-Video"), ("without", "mild")
+    assert [(pair.seed, pair.labels) for pair in found] == [(seed, two) for seed in (4, 5, 6) for two in labels]
+
+
+def test_compare_never_overwrites_a_further_seeds_videos(run, tiny_folder):
+    (Path("c") / "seed-1").mkdir(parents=True)
+    Path("c/seed-1/enhanced.mp4").write_bytes(b"mine")
+    words = ["compare", "--model", tiny_folder, "-p", PROMPT, "-o", "c", "--seeds", 2, "--steps", 1]
+    code, _, err = run(*words)
+    assert code == 2 and "Already there" in err and "enhanced.mp4" in err
+    assert Path("c/seed-1/enhanced.mp4").read_bytes() == b"mine" and names("c") == {"seed-1"}
+
+
+def test_compare_that_is_stopped_keeps_the_seeds_it_made(run, tiny_folder, monkeypatch):
+    made = comparison.generate_with
+
+    def stops(pipe, prompt, settings, **options):
+        if options["seed"] == 2:
+            raise KeyboardInterrupt
+        return made(pipe, prompt, settings, **options)
+
+    monkeypatch.setattr(comparison, "generate_with", stops)
+    code, _, err = run("compare", "--model", tiny_folder, "-p", PROMPT, "-o", "c", "--seeds", 3, "--steps", 1)
+    assert code == 130 and "Stopped" in err
+    assert {pair.seed for pair in find_pairs("c").pairs} == {0, 1}
 
 
 # -------------------------------------------------------------------------------------------- models, help, errors

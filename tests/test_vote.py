@@ -16,7 +16,9 @@ import pytest
 from vote_folders import clip, compared, folder_of_folders, manifest, record, told, write
 
 from enhance_a_video import video
-from enhance_a_video.errors import SettingsError, VideoFileError, VoteError
+from enhance_a_video.errors import OutputExistsError, SettingsError, VideoFileError, VoteError
+from enhance_a_video.study import parse_study
+from enhance_a_video.study import run as run_study
 from enhance_a_video.vote import FILE, Ballots, Server, find_pairs, results
 from enhance_a_video.vote.neutral import inspect, neutral
 
@@ -136,6 +138,42 @@ def test_the_folder_that_batch_itself_keeps(tmp_path):
         ("a bar", seed, ("without", "with")) for seed in (1, 0)
     ]
     assert "1 clips of the batch are not there" in found.notes[0]
+
+
+def test_what_a_study_kept(tiny_folder, tmp_path):
+    settings = {"default": {}, "plain": None, "mild": {"odds": 1.5}}
+    words = ["a red ball moves left", "the blue square"]
+    told = {"model": str(tiny_folder), "prompts": words, "settings": settings, "baseline": "plain", "seeds": [0, 1]}
+    options = {"steps": 1, "frames": [5, 9]}
+    run_study(parse_study(told | {"options": options, "measures": ["motion"]}), tmp_path)
+    found = find_pairs(tmp_path)
+    assert found.source == "study.sqlite" and not found.notes
+    assert {pair.labels for pair in found.pairs} == {("plain", "default"), ("plain", "mild")}
+    assert len(found.pairs) == 2 * 2 * 2 * 2  # prompts, seeds, lengths, others
+    assert all(pair.kinds[0].frames == pair.kinds[1].frames for pair in found.pairs)  # a pair shares its condition
+    assert {(pair.prompt, pair.seed) for pair in found.pairs} == {(text, seed) for text in words for seed in (0, 1)}
+    assert {pair.labels for pair in find_pairs(tmp_path, "mild").pairs} == {("mild", "plain"), ("mild", "default")}
+    next((tmp_path / "clips").glob("*.mp4")).unlink()
+    assert "1 clips of the study have no video" in find_pairs(tmp_path).notes[0]
+    for path in (tmp_path / "clips").glob("*.mp4"):
+        path.unlink()
+    with pytest.raises(SettingsError, match="24 clips of the study have no video: the study did not keep them"):
+        find_pairs(tmp_path)
+
+
+def test_a_database_of_something_else_is_no_study(tmp_path):
+    (tmp_path / "study.sqlite").write_text("words")
+    with pytest.raises(OutputExistsError, match="not the database of a study"):
+        find_pairs(tmp_path)
+
+
+def test_every_seed_that_compare_kept(tmp_path):
+    compared(tmp_path / "one", 3)
+    for seed in (4, 11):
+        compared(tmp_path / "one" / f"seed-{seed}", seed)
+    assert [pair.seed for pair in find_pairs(tmp_path / "one").pairs] == [3, 4, 11]
+    compared(tmp_path / "two", 0, prompt="another")
+    assert [pair.seed for pair in find_pairs(tmp_path).pairs] == [3, 4, 11, 0]
 
 
 def test_one_label_for_two_settings_in_a_batch_is_refused(tmp_path):

@@ -170,15 +170,22 @@ def compare_seeds(
     panels: Sequence[tuple[str, Settings | None]],
     *,
     judge: Judge | None = None,
+    keep: Callable[[Sequence[Take]], None] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Comparison:
-    """`compare` for each seed: videos and records of the first, measures of all."""
+    """`compare` for each seed: frames and records of the first, measures of all.
+
+    Args:
+        keep: called with all panels' takes of a seed as soon as they are there; only the first seed's stay in memory.
+    """
     judge = judge or general_judge()
     values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in judge.rows} for label, _ in panels}
     first: list[Take] = []
     for seed in seeds:
         takes = compare(pipe, prompt, seed, panels, judge=judge, observe=not first, progress=progress, **options)
+        if keep:
+            keep(takes)
         first = first or takes
         for take in takes:
             for name, value in take.measures.items():

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from . import pipelines, report, video
-from .comparison import Comparison, brief, compare_seeds, general_judge, generate_with, truth_judge
+from .comparison import Comparison, Take, brief, compare_seeds, general_judge, generate_with, truth_judge
 from .errors import SettingsError
 from .settings import Settings
 
@@ -26,6 +26,24 @@ Panels = Sequence[tuple[str, Settings | None]]
 
 # Nothing is written under another name: all of them are checked before the first step of the denoising.
 _SHARED = ("side_by_side.mp4", "strip.png", "report.html")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The written videos of one seed of a comparison. videos: label -> path, in the order of the panels."""
+
+    seed: int
+    videos: dict[str, Path]
+    side_by_side: Path
+
+    def relative_to(self, folder: Path) -> dict[str, str]:
+        """Label -> path relative to `folder`, as in a link; side by side first."""
+        named = {"side by side": self.side_by_side, **self.videos}
+        return {label: path.relative_to(folder).as_posix() for label, path in named.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        videos = {label: str(path) for label, path in self.videos.items()}
+        return {"seed": self.seed, "videos": videos, "side_by_side": str(self.side_by_side)}
 
 
 @dataclass
@@ -78,11 +96,13 @@ class Job:
     def compare(
         self, folder: Path, panels: Panels, prompt: str | None, seed: int | None, seeds: int = 1, *, title: str
     ) -> None:
-        """The same prompt and seeds under every panel's settings: videos, measures, report."""
-        names = ["baseline.mp4", "enhanced.mp4", *(f"panel-{n}.mp4" for n in range(3, len(panels) + 1))]
-        files = [folder / name for name in (*names, *_SHARED)]
-        video.check_video_target(files[0], self.options.get("fps", 1))
-        video.refuse_existing(files, force=self.force)
+        """The same prompt and seeds under every panel's settings: videos of every seed, measures, report.
+
+        The first seed's videos lie in the folder itself, those of the others in its seed-N; each is written as soon as
+        it is made."""
+        names = _names(len(panels))
+        video.check_video_target(folder / names[0], self.options.get("fps", 1))
+        self._refuse_existing(folder, names, range(seed or 0, (seed or 0) + seeds))
         pipe, known = self._open()
         asked = known | self.options
         prompt = prompt or known.get("prompt")
@@ -91,19 +111,51 @@ class Job:
         if asked.get("frames", 2) < 2:
             raise SettingsError("A comparison needs a video: ask for more than one frame.")
         first = known.get("seed", 0) if seed is None else seed
+        self._refuse_existing(folder, names, range(first, first + seeds))
         embedded = self.model == pipelines.EMBEDDED
         judge = truth_judge(prompt, asked.get("height"), asked.get("width")) if embedded else general_judge()
-        with self._steps(len(panels) * seeds) as step:
-            comparison = compare_seeds(
-                pipe, prompt, range(first, first + seeds), panels, judge=judge, progress=step, **self.options
-            )
+        pairs: list[Kept] = []
+        try:
+            with self._steps(len(panels) * seeds) as step:
+                comparison = compare_seeds(
+                    pipe, prompt, range(first, first + seeds), panels, judge=judge, progress=step, **self.options,
+                    keep=lambda takes: pairs.append(self._keep(folder, names, takes, prompt, asked["fps"], not pairs)),
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            done = f"The videos of {len(pairs)} of {seeds} seeds are in {folder}" if pairs else "Nothing is written"
+            raise KeyboardInterrupt(f"Stopped. {done}.") from None
         about = self._about(pipe, comparison, asked)
-        self._write(comparison, files, asked["fps"], about, title)
+        files = [folder / name for name in (*names, *_SHARED)]
+        self._write(comparison, files, pairs, about, title)
         if self.json:
             data = {"model": self.model, **comparison.to_dict(), "about": about, "files": _by_name(files)}
+            data["pairs"] = [kept.to_dict() for kept in pairs]
             print(jsonlib.dumps({"command": self.command.split()[1], **data}, allow_nan=False))
             return
-        self._tell(comparison, files)
+        self._tell(comparison, files, pairs)
+
+    def _refuse_existing(self, folder: Path, names: Sequence[str], seeds: range) -> None:
+        """Refuses outputs that are there; makes only the folder itself, as a model that cannot be loaded leaves no
+        empty ones."""
+        own = [folder / name for name in (*names, *_SHARED)]
+        others = [_seed_folder(folder, seed) / name for seed in seeds[1:] for name in (*names, _SHARED[0])]
+        video.refuse_existing([*own, *(path for path in others if path.exists())], force=self.force)
+
+    def _keep(
+        self, folder: Path, names: Sequence[str], takes: Sequence[Take], prompt: str, fps: float, first: bool
+    ) -> Kept:
+        """Writes one seed's videos, and all of them side by side; tiny clips enlarged to a size one can watch."""
+        seed = takes[0].seed
+        place = folder if first else _seed_folder(folder, seed)
+        videos = {}
+        for name, take in zip(names, takes, strict=True):
+            settings = take.settings.to_dict() if take.settings else None
+            facts = {"prompt": prompt, "seed": seed, "panel": take.label, "settings": settings}
+            videos[take.label] = video.write_video(
+                place / name, video.enlarged(take.frames), fps, force=self.force, comment=jsonlib.dumps(facts)
+            )
+        both = video.side_by_side([take.frames for take in takes], [take.label for take in takes])
+        return Kept(seed, videos, video.write_video(place / _SHARED[0], both, fps, force=self.force))
 
     def _open(self) -> tuple[Any, dict[str, Any]]:
         """The pipeline and its defaults, without the chatter of the libraries."""
@@ -138,24 +190,19 @@ class Job:
             **pipelines.describe(pipe),
         }
 
-    def _write(self, comparison: Comparison, files: list[Path], fps: float, about: dict[str, str], title: str) -> None:
-        """Every output; tiny clips enlarged, pixel by pixel, to a size one can watch."""
-        takes = comparison.takes
-        labels, clips = [take.label for take in takes], [take.frames for take in takes]
-        *singles, both, strip, page = files
-        for path, take in zip(singles, takes, strict=True):
-            settings = take.settings.to_dict() if take.settings else None
-            comment = jsonlib.dumps(
-                {"prompt": comparison.prompt, "seed": take.seed, "panel": take.label, "settings": settings}
-            )
-            video.write_video(path, video.enlarged(take.frames), fps, force=self.force, comment=comment)
-        video.write_video(both, video.side_by_side(clips, labels), fps, force=self.force)
+    def _write(
+        self, comparison: Comparison, files: list[Path], pairs: Sequence[Kept], about: dict[str, str], title: str
+    ) -> None:
+        """What all seeds share: the film strip of the first one and the report."""
+        *_, strip, page = files
+        labels, clips = [take.label for take in comparison.takes], [take.frames for take in comparison.takes]
         video.write_png(strip, video.film_strip(clips, labels), force=self.force)
-        data = [path.read_bytes() for path in singles]
-        text = report.render(comparison, data, title=title, about=about, command=self.command)
+        data = [path.read_bytes() for path in pairs[0].videos.values()]
+        links = {kept.seed: kept.relative_to(page.parent) for kept in pairs} if len(pairs) > 1 else {}
+        text = report.render(comparison, data, title=title, about=about, command=self.command, pairs=links)
         video.write_text(page, text, force=self.force)
 
-    def _tell(self, comparison: Comparison, files: list[Path]) -> None:
+    def _tell(self, comparison: Comparison, files: list[Path], pairs: Sequence[Kept]) -> None:
         for take in comparison.takes[1:]:
             self.say.print(_table(comparison, take.label))
             self.say.print(report.verdict(comparison, take.label), highlight=False)
@@ -164,6 +211,8 @@ class Job:
         self.say.print("\n[bold green]Written:[/]")
         for path in files:
             self.say.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
+        for kept in pairs[1:]:
+            self.say.print(f"  {escape(str(kept.side_by_side.parent))}", highlight=False, soft_wrap=True)
         self.say.print(f"\nOpen [bold]{escape(str(files[-1]))}[/] in a browser.", highlight=False, soft_wrap=True)
 
 
@@ -182,6 +231,16 @@ def _table(comparison: Comparison, label: str) -> Table:
         label = item["row"].label
         table.add_row(label[:1].upper() + label[1:], *values, f"[{style}]{word}[/]")
     return table
+
+
+def _names(panels: int) -> list[str]:
+    """The files of one seed's videos, one for each panel."""
+    return ["baseline.mp4", "enhanced.mp4", *(f"panel-{number}.mp4" for number in range(3, panels + 1))]
+
+
+def _seed_folder(folder: Path, seed: int) -> Path:
+    """Where the videos of a further seed lie; `vote` looks for this name."""
+    return folder / f"seed-{seed}"
 
 
 def _by_name(files: list[Path]) -> dict[str, str]:

@@ -48,6 +48,7 @@ def render(
     title: str,
     about: Mapping[str, Any],
     command: str,
+    pairs: Mapping[int, Mapping[str, str]] | None = None,
 ) -> str:
     """The report as HTML.
 
@@ -57,6 +58,7 @@ def render(
         title: of the page.
         about: name -> value, what ran (model, sizes, versions).
         command: how to repeat it.
+        pairs: seed -> label -> a video's address relative to the report: the kept videos of every seed.
     """
     from jinja2 import Environment
 
@@ -79,6 +81,7 @@ def render(
             ],
             about=about,
             command=command,
+            pairs=pairs or {},
             python=_python(others[0]),
         )
     )

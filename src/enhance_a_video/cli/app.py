@@ -24,8 +24,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # Typer would leave without a word
-            raise Stopped("Stopped.") from None
+        except KeyboardInterrupt as error:  # Typer would leave without a word
+            raise Stopped(str(error) or "Stopped.") from None
 
 
 app = typer.Typer(

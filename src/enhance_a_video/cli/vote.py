@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def vote(
-    folder: Annotated[Path, typer.Argument(help="What compare, demo or batch wrote, a folder of such folders.")],
+    folder: Annotated[Path, typer.Argument(help="What compare, demo, study or batch wrote, or a folder of compare's.")],
     results: Annotated[
         bool, typer.Option("--results", "-r", help="Print what the votes say so far, and leave.")
     ] = False,

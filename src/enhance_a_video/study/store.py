@@ -9,7 +9,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -173,6 +173,21 @@ class Store:
         rows = self.db.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY id")
         found = [dict(zip(names, row, strict=True)) for row in rows]
         return [{**row, "about": json.loads(row["about"])} for row in found if wanted is None or row["id"] in wanted]
+
+
+def made_clips(path: Path) -> list[dict[str, Any]]:
+    """Every clip in a study's database, oldest first, by the names of the columns of `clips`; only read, never changed.
+
+    Raises:
+        OutputExistsError: the file is no study's database.
+    """
+    names = ("key", "weights", "model", "prompt", "seed", "setting", "settings", "options")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+            rows = db.execute(f"SELECT {', '.join(names)} FROM clips ORDER BY id").fetchall()
+    except sqlite3.Error as error:
+        raise OutputExistsError(f"{path} is not the database of a study ({error}).") from error
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Which pairs of clips a folder holds: the same prompt and seed under two labels.
 
-A folder is, in this order: one with a pairs.json, one with the manifest.jsonl of `batch`, what `compare` or `demo`
-wrote, a folder of such folders.
+A folder is, in this order: one with a pairs.json, one with the manifest.jsonl of `batch`, one with the study.sqlite of
+`study`, what `compare` or `demo` wrote (every seed), a folder of such folders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import SettingsError, VideoFileError
 from ..video import read_comment
 from .neutral import Kind, inspect
 
-PAIRS, MANIFEST, FIRST = "pairs.json", "manifest.jsonl", "baseline.mp4"
+PAIRS, MANIFEST, STUDY, FIRST = "pairs.json", "manifest.jsonl", "study.sqlite", "baseline.mp4"
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def find_pairs(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SettingsError(f"{folder} is not a folder. Give one that compare or batch wrote: see docs/vote.md.")
+        raise SettingsError(f"{folder} is not a folder. Give one that compare, study or batch wrote: see docs/vote.md.")
     source, groups, notes = _groups(folder)
     chosen = list(_chosen(groups, against))
     if not chosen:
         labels = sorted({label for group in groups for label in group.videos})
         reason = f"no two labels share a prompt and seed (labels: {', '.join(labels)})" if labels else _NOTHING
-        raise SettingsError(f"There is no pair of videos in {folder}: {reason}.")
+        raise SettingsError(" ".join([f"There is no pair of videos in {folder}: {reason}.", *notes]))
     pairs: dict[str, Pair] = {}
     for done, (group, two) in enumerate(chosen):
         if progress:
@@ -86,8 +86,8 @@ def find_pairs(
 
 
 _NOTHING = (
-    f"it holds no {PAIRS}, no {MANIFEST}, and neither it nor a folder in it holds {FIRST} and enhanced.mp4. "
-    "compare, demo and batch write such folders; docs/vote.md shows how to list videos of your own"
+    f"it holds no {PAIRS}, no {MANIFEST}, no videos of a {STUDY}, and neither it nor a folder in it holds {FIRST} and "
+    "enhanced.mp4. compare, demo, study and batch write such folders; docs/vote.md shows how to list videos of your own"
 )
 
 
@@ -99,10 +99,22 @@ def _groups(folder: Path) -> tuple[str, list[_Group], list[str]]:
         return PAIRS, _listed(folder), []
     if (folder / MANIFEST).exists():
         return MANIFEST, *_batch(folder)
+    if (folder / STUDY).exists():
+        return STUDY, *_studied(folder)
     if (folder / FIRST).exists():
-        return "the folder itself", [_compared(folder)], []
-    found = [_compared(path.parent) for path in sorted(folder.glob(f"*/{FIRST}"))]
-    return f"{len(found)} folders", found, []
+        return "the folder itself", _all_seeds(folder), []
+    folders = [path.parent for path in sorted(folder.glob(f"*/{FIRST}"))]
+    return f"{len(folders)} folders", [group for inner in folders for group in _all_seeds(inner)], []
+
+
+def _all_seeds(folder: Path) -> list[_Group]:
+    """What `compare` wrote: the first seed in the folder itself, the others in folders seed-N."""
+    others = {int(path.parent.name[5:]): path.parent for path in folder.glob(f"seed-*/{FIRST}") if _numbered(path)}
+    return [_compared(folder), *(_compared(others[seed]) for seed in sorted(others))]
+
+
+def _numbered(path: Path) -> bool:
+    return path.parent.name[5:].isdecimal()
 
 
 def _compared(folder: Path) -> _Group:
@@ -162,6 +174,33 @@ def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
     missing = len(records) - len(done)
     alone = sum(reference not in group.videos for group in groups.values())
     notes = [f"{missing} clips of the batch are not there (failed or deleted)."] if missing else []
+    return list(groups.values()), notes + ([f"{alone} prompts and seeds lack the reference."] if alone else [])
+
+
+def _studied(folder: Path) -> tuple[list[_Group], list[str]]:
+    """The clips of a study whose videos were kept; of two with one label, the later one. See docs/study.md."""
+    from ..study.run import WORLD, video_path
+    from ..study.store import made_clips
+
+    clips = [clip for clip in made_clips(folder / STUDY) if clip["weights"] != WORLD]
+    kept = [(clip, video_path(folder, clip["key"], clip["weights"])) for clip in clips]
+    there = [(clip, path) for clip, path in kept if path.is_file()]
+    plain = [clip["setting"] for clip, _ in there if clip["settings"] is None]
+    reference = next(iter(plain or [clip["setting"] for clip, _ in there]), "")
+    groups: dict[tuple[Any, ...], _Group] = {}
+    replaced = 0
+    for clip, path in there:
+        key = tuple(clip[name] for name in ("model", "weights", "options", "prompt", "seed"))
+        where, label = f"{folder / STUDY}, {clip['prompt']!r}, seed {clip['seed']}", clip["setting"]
+        group = groups.setdefault(key, _Group(where, clip["prompt"], clip["seed"], {}, {}, reference))
+        replaced += label in group.videos
+        group.videos[label] = path
+        group.settings[label] = clip["settings"] or "null"
+    missing = len(kept) - len(there)
+    reason = "the study did not keep them (videos: {keep: false} in its file), or they were deleted"
+    notes = [f"{missing} clips of the study have no video: {reason}."] if missing else []
+    notes += [f"{replaced} clips are left out: a later run used their label for other settings."] if replaced else []
+    alone = sum(reference not in group.videos for group in groups.values())
     return list(groups.values()), notes + ([f"{alone} prompts and seeds lack the reference."] if alone else [])
 
 
