@@ -19,6 +19,8 @@ FLOORS = [
     {"settings", "schedule", "record", "seam", "video", "toy", "team"},
     {"alternatives", "cross_frame", "pictures"},
     {"families", "plan", "layer"},
+    {"probe"},
+    {"denoiser"},
     {"enhancement"},
     {"attention", "pipelines"},
     {"comparison"},

@@ -153,11 +153,11 @@ def test_heads_that_do_not_divide_are_scaled_as_a_whole(monkeypatch):
     with enhance(model, odds=2.0) as handle:
         first = handle._denoisers[0].layers[0]
         query = noise(1, 2, 4 * 6, 8)
-        handle._denoisers[0].before_forward((), TINY["wan"].inputs())
+        handle._denoisers[0].open((), TINY["wan"].inputs())
         seen = first.look(query, query, None, Shards(0, 3, None))
         assert seen.masses.ndim == 2 and whole == {"heads": 2} and "2 heads do not divide among 3" in first.whole
     with enhance(model, policy=Odds(2.0)) as handle:
-        handle._denoisers[0].before_forward((), TINY["wan"].inputs())
+        handle._denoisers[0].open((), TINY["wan"].inputs())
         with pytest.raises(UnsupportedModelError, match="2 heads do not divide among 3 devices"):
             handle._denoisers[0].layers[0].look(query, query, None, Shards(0, 3, None))
 

@@ -117,6 +117,8 @@ def brief(summary: Summary | None) -> dict[str, Any] | None:
         "mean_gain": float(gains.mean()) if gains.size else None,
         "highest_gain": float(gains.max()) if gains.size else None,
         "progress_source": summary.progress_source,
+        "acted_nowhere": summary.no_effect or None,
+        "layers_not_run": len(summary.unreached),
         "seconds_in_method": _number(summary.seconds),
     }
 

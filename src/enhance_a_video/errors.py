@@ -14,6 +14,7 @@ EnhanceAVideoError
 └── MissingExtraError        (also ImportError)   an optional dependency is not installed
 
 EnhancementLostWarning       a processor was replaced after enhance(); said, never silent
+NoEffectWarning              something was asked for and nothing is changed: layers that are not reached, one frame, ...
 WholeOutputWarning           odds cannot act in some layers: their whole output is scaled instead
 
 Every message says what was found and what to do about it.
@@ -82,3 +83,7 @@ class EnhancementLostWarning(UserWarning):
 
 class WholeOutputWarning(UserWarning):
     """The cross-frame part of some layers cannot be told apart; the message says why and what is scaled instead."""
+
+
+class NoEffectWarning(UserWarning):
+    """An enhancement changes nothing, or less than was asked for; the message says why and what to do about it."""

@@ -42,7 +42,7 @@ class Now:
     """What one forward call is about."""
 
     num_frames: int
-    batch: int  # samples
+    batch: int | None  # samples, where the call tells
     rows: Rows  # which tokens of a layer's stream are the video
     progress: Tensor  # () fp32
     active: Tensor  # () bool
@@ -70,6 +70,7 @@ class Layer:
         self.scaled_later = denoiser.family.scale_at is not None
         self.asks_share = denoiser.asks_share
         settings, self.attend = denoiser.settings, None
+        self.ran = False  # whether its kernel was seen in a forward call; not known inside torch.compile
         self.whole = ""  # why the whole output is scaled although odds were asked for
         self.attends_compiled = self.attends_sharded = denoiser.enhancement.alternative is None
         if denoiser.enhancement.alternative is not None:
@@ -102,12 +103,23 @@ class Layer:
     def look(self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None) -> Seen | None:
         """query, key (B, H, T*S, D) -> what there is to see; None: leave it alone."""
         now, wants_maps = self.denoiser.now, self.denoiser.settings.attention_maps
-        if now is None or now.num_frames == 1:
+        if now is None:
+            self.denoiser.warn_about_outside(self.name)
             return None
+        if not torch.compiler.is_compiling():
+            self.ran = True
+        if now.num_frames == 1 or self._tried_gain is not None:
+            return None if now.num_frames == 1 else Seen(query.new_ones(1, 1))
         T = now.num_frames
         query, key = query.detach(), key.detach()
         if self.tokens.place == "temporal":  # (B*S, H, T, D) -> (B, H, T, S, D)
-            query, key = (x.unflatten(0, (now.batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
+            batch = self._check_temporal(query, now)
+            query, key = (x.unflatten(0, (batch, -1)).permute(0, 2, 3, 1, 4) for x in (query, key))
+        elif self.denoiser.described and query.shape[2] == T and query.shape[0] > 1:
+            raise TokenLayoutError(
+                f"{self.name}: {query.shape[0]} sequences of {T} tokens for {T} frames, one token a frame: this looks "
+                f"like a temporal layer. Describe it as Tokens('temporal'), not {self.tokens.place!r}."
+            )
         if self.by_token and shards is not None:
             self._check_heads(query.shape[1], shards)
         masses = maps = None
@@ -123,6 +135,31 @@ class Layer:
             masses = site_mass(q, k, T, sites=sites, scale=scale) if masses is None else masses  # (B, n)
             maps = temporal_attention_map(q, k, T, sites=sites, scale=scale) if wants_maps else None  # (B, T, T)
         return Seen(masses, maps, shards)
+
+    @property
+    def _tried_gain(self) -> float | None:
+        """The gain of a trial (probe.py), while there is one."""
+        probe = self.denoiser.probe
+        return None if probe is None else probe.gain
+
+    def _check_temporal(self, query: Tensor, now: Now) -> int:
+        """The batch of a temporal layer's query (B*S, H, T, D). Raises TokenLayoutError for one that is not so."""
+        if now.batch is None:
+            raise TokenLayoutError(
+                f"{self.name}: the forward call got no tensor, so the number of videos in it is unknown: give batch=..."
+            )
+        if query.shape[2] != now.num_frames:
+            raise TokenLayoutError(
+                f"{self.name}: a temporal layer of {now.num_frames} frames gets sequences of that many tokens, but the "
+                f"kernel got {query.shape[2]}. Give frames=... or tokens=... as the layer has them, or leave it out "
+                "with layers=..."
+            )
+        if query.shape[0] % now.batch:
+            raise TokenLayoutError(
+                f"{self.name}: {query.shape[0]} sequences do not divide among {now.batch} videos: give batch=..., the "
+                "number of videos in a call"
+            )
+        return now.batch
 
     def _check_frames(self, query: Tensor, num_frames: int) -> None:
         if query.ndim == 4 and query.shape[2] % num_frames:
@@ -144,7 +181,7 @@ class Layer:
         """An alternative's attention in the kernel's place; None outside its window: the kernel's own, to the bit."""
         denoiser, now = self.denoiser, self.denoiser.now
         alternative = denoiser.enhancement.alternative
-        if alternative is None or seen is None or now is None or not bool(now.active):
+        if alternative is None or seen is None or now is None or self._tried_gain is not None or not bool(now.active):
             return None
         amount = denoiser.policy(self._of_samples(seen.masses.flatten(1).mean(1)), self._moment(now))
         return alternative.attend(call, amount, now.num_frames)
@@ -152,7 +189,9 @@ class Layer:
     def _scale_cross_frame(self, call: KernelCall, seen: Seen | None) -> Tensor | None:
         """The attention with what comes from other frames multiplied by the gain: a gain of 1 outside the window."""
         now = self.denoiser.now
-        return None if seen is None or now is None else self._cross_frame_scaled(call.whole(), call, seen.masses, now)
+        if seen is None or now is None or self._tried_gain is not None:
+            return None
+        return self._cross_frame_scaled(call.whole(), call, seen.masses, now)
 
     @timed  # the kernel's own work is not the method's
     def _cross_frame_scaled(self, output: Tensor, call: KernelCall, masses: Tensor, now: Now) -> Tensor:
@@ -176,6 +215,8 @@ class Layer:
         looks = [look for look in seen if look is not None]
         if now is None or not looks:
             return None
+        if self._tried_gain is not None:
+            return torch.full((1,), self._tried_gain, device=looks[0].masses.device)
         masses = looks[0].masses if len(looks) == 1 else torch.cat([look.masses for look in looks])
         mass = self._of_samples(masses.flatten(1).mean(1))  # (B,) or (1,)
         moment = self._moment(now)

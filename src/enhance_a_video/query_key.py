@@ -11,6 +11,7 @@ that share an axis stand in brackets, "B L (H D)", the slower one first; without
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Kernel:
     method  which method of the layer calls it; None = its forward, or a processor's __call__
     heads   their number, for a layout in which they share an axis
 
-    Raises SettingsError for a layout that cannot be read.
+    Raises SettingsError for a layout that cannot be read, and for fields that are no names or numbers.
     """
 
     name: str
@@ -42,7 +43,12 @@ class Kernel:
     arrange: Callable[[Tensor], Tensor] = field(init=False, repr=False, compare=False)  # -> (B, H, L, D)
 
     def __post_init__(self) -> None:
+        _check_names(self, "name", *(["method"] if self.method is not None else []))
         object.__setattr__(self, "arrange", arranging(self.layout, self.heads))
+
+    def same_call(self, other: Kernel) -> bool:
+        """Whether both are the same function with the same layout of its arguments."""
+        return (self.name, self.layout.split()) == (other.name, other.layout.split())
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Outputs:
     """Two modules inside the layer, such as its q and k norms, whose outputs are query and key.
 
     What happens to them after that (a rotary embedding) is not seen. scale: the layer's softmax scale, D ** -0.5
-    unless given. Raises SettingsError for a layout that cannot be read.
+    unless given. Raises SettingsError for a layout that cannot be read, and for fields that are no names or numbers.
     """
 
     query: str
@@ -61,6 +67,10 @@ class Outputs:
     arrange: Callable[[Tensor], Tensor] = field(init=False, repr=False, compare=False)  # -> (B, H, L, D)
 
     def __post_init__(self) -> None:
+        _check_names(self, "query", "key")
+        scale = self.scale
+        if scale is not None and (type(scale) not in (int, float) or not math.isfinite(scale) or scale <= 0):
+            raise SettingsError(f"Outputs(scale={scale!r}): give a positive number, or None for D ** -0.5")
         object.__setattr__(self, "arrange", arranging(self.layout, self.heads))
 
 
@@ -72,8 +82,19 @@ QueryKey = Kernel | Outputs | Function | None
 """None: at torch's scaled_dot_product_attention or diffusers' dispatch_attention_fn, whichever the layer calls."""
 
 
+def _check_names(how: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(how, name)
+        if not isinstance(value, str) or not value:
+            raise SettingsError(f"{type(how).__name__}({name}={value!r}): give a name, as the model's code writes it")
+
+
 def arranging(layout: str, heads: int | None = None) -> Callable[[Tensor], Tensor]:
     """A function that views a tensor of this layout as (B, H, L, D). Raises SettingsError when it cannot be read."""
+    if heads is not None and (type(heads) is not int or heads < 1):
+        raise SettingsError(f"heads={heads!r}: give the number of attention heads, or None")
+    if not isinstance(layout, str):
+        raise SettingsError(f"layout={layout!r}: give the axes as the letters B, H, L, D: 'B L H D', 'B L (H D)'")
     axes = [word.strip("()").replace(" ", "") for word in re.findall(r"\([^()]*\)|[^()\s]+", layout)]
     letters = "".join(axes)
     if sorted(letters) not in (sorted("BHLD"), sorted("HLD")) or any(len(a) > 2 for a in axes):
@@ -81,7 +102,7 @@ def arranging(layout: str, heads: int | None = None) -> Callable[[Tensor], Tenso
     shared = [(i, axis) for i, axis in enumerate(axes) if len(axis) == 2]
     if any("H" not in axis for _, axis in shared):
         raise SettingsError(f"layout={layout!r}: only H can share an axis with another")
-    if shared and (type(heads) is not int or heads < 1):
+    if shared and heads is None:
         raise SettingsError(f"layout={layout!r}: heads={heads!r}, but their number is needed to part the shared axis")
     splits = tuple((i, (heads, -1) if axis[0] == "H" else (-1, heads)) for i, axis in reversed(shared))
     ndim, batched = len(axes), "B" in letters

@@ -107,11 +107,12 @@ class Summary:
     calls_made: int  # more than len(progress) when the oldest were dropped
     attention_maps: np.ndarray | None = None  # (calls, layers, T, T)
     scaled_whole: dict[str, str] = field(default_factory=dict)  # layers in which odds could not act -> why
+    undone: bool = False  # whether a norm behind the layers takes every gain back (probe.py)
 
     @classmethod
     def of(
         cls, settings: dict[str, Any], recorded: dict[str, tuple[list[str], Recorder]],
-        whole: Sequence[dict[str, str]] = (),
+        whole: Sequence[dict[str, str]] = (), undone: bool = False,
     ) -> "Summary":  # fmt: skip
         """From the recorders of each model: name -> (its layer names, its recorder). whole: scaled_whole of each."""
         reads = [recorder.read() for _, recorder in recorded.values()]
@@ -139,7 +140,37 @@ class Summary:
             calls_made=sum(r["total"] for r in reads),
             attention_maps=_block_diagonal(maps) if same_frames else None,
             scaled_whole={p + n: why for p, each in zip(prefix, whole, strict=False) for n, why in each.items()},
+            undone=undone,
         )
+
+    @property
+    def unreached(self) -> list[str]:
+        """Layers that ran in none of the forward calls that there were."""
+        if not len(self.progress) or (self.num_frames <= 1).all():
+            return []
+        return [name for i, name in enumerate(self.layers) if np.isnan(self.mass[:, i]).all()]
+
+    @property
+    def no_effect(self) -> str:
+        """Why nothing was changed in any forward call; "" where something was, or only observing was asked for."""
+        if self.settings.get("observe_only"):
+            return ""
+        if not self.calls_made:
+            return "no forward call of the model was seen"
+        if (self.num_frames <= 1).all():
+            return "every call had one frame only, so there were no other frames to attend to"
+        if len(self.unreached) == len(self.layers):
+            return "no enhanced layer ran in a forward call"
+        if not self.active.any():
+            low, high = np.nanmin(self.progress), np.nanmax(self.progress)
+            return (
+                f"no call was in the window start={self.settings.get('start')}, end={self.settings.get('end')}: "
+                f"progress went from {low:.3f} to {high:.3f}, where 0 is pure noise and 1 is clean"
+            )
+        if self.undone:
+            return "a norm behind the layers takes every gain back"
+        gain = self.gain[self.active]
+        return "" if (gain[~np.isnan(gain)] != 1.0).any() else "every gain was 1"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: lists instead of arrays, None instead of NaN."""
@@ -153,6 +184,7 @@ class Summary:
     def _headline(self) -> list[str]:
         kept = len(self.progress)
         gain = ", ".join(f"{k}={v}" for k, v in self.settings.items() if v is not None and k in _KNOBS)
+        nothing = [f"acted nowhere: {self.no_effect}"] if self.no_effect else []
         lines = [
             f"Enhance-A-Video on {', '.join(self.models)}: {gain}"
             + (" (observe only: nothing was changed)" if self.settings.get("observe_only") else ""),
@@ -166,7 +198,9 @@ class Summary:
         if self.scaled_whole:
             why = next(iter(self.scaled_whole.values()))
             lines.append(f"scaled as a whole, by the default strength: {len(self.scaled_whole)} layers ({why})")
-        return [*lines, f"time in the method: {seconds}"]
+        if self.unreached and not self.no_effect:
+            lines.append(f"did not run: {len(self.unreached)} of {len(self.layers)} layers ({self.unreached[0]}, ...)")
+        return [*lines, *nothing, f"time in the method: {seconds}"]
 
     def _table(self) -> list[str]:
         wide = max([len(n) for n in self.layers] + [5])

@@ -5,15 +5,31 @@ means the same for any scheduler and step count; with N uniform steps of a model
 of steps done. `top` is what the model's timestep argument is at pure noise, where it is not the scheduler's own count.
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .errors import SettingsError
+
+
+class _Checked:
+    """Raises SettingsError for a field that is no positive number; `top` may be None."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value is None and field.name == "top":
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value <= 0:
+                raise SettingsError(f"{type(self).__name__}({field.name}={value!r}): give a positive number")
+
 
 @dataclass(frozen=True)
-class Flow:
+class Flow(_Checked):
     """Flow matching: sigma = timestep / 1000 = s*u / (1 + (s-1)*u) with the published shift s (SD3 paper, eq. 23)."""
 
     shift: float
@@ -25,7 +41,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class VariancePreserving:
+class VariancePreserving(_Checked):
     """DDPM-like: u is the timestep itself, as a share of the training timesteps."""
 
     top: float | None = None
@@ -35,7 +51,7 @@ class VariancePreserving:
 
 
 @dataclass(frozen=True)
-class LinearQuadratic:
+class LinearQuadratic(_Checked):
     """Mochi's flow: half of the steps raise v = 1 - sigma evenly to the threshold q, half on to 1 by a parabola.
 
     With y from 0 to 1 through the second half, v = q + q*y + (1 - 2q)*y^2. The timestep is v itself: it counts up.
@@ -51,7 +67,7 @@ class LinearQuadratic:
 
 
 @dataclass(frozen=True)
-class Karras:
+class Karras(_Checked):
     """EDM (Karras et al. 2022, eq. 5, rho = 7): u is even steps of sigma^(1/7); the timestep is ln(sigma) / 4."""
 
     highest: float  # sigma of pure noise

@@ -59,7 +59,8 @@ class Family:
     video: Callable[[Config, Arguments], Rows] | None = None  # which tokens of the stream are video; None = all
     module: str = ""  # of the modules named so, only those of this class; "" = all
     scale_at: str | None = None  # the module to scale instead: a name beside the attention, ".name" in it, "" around it
-    timestep: str = "timestep"  # the argument that says how noisy the latents are; "" = none does, ask the scheduler
+    timestep: str | Callable[[Config, Arguments], Any] = "timestep"  # how noisy the latents are: an argument, or a
+    # function; "" = no argument is the noise level, so the scheduler's steps count
     checkpoints: tuple[str, ...] = ()  # published weights of this class, as on the model hub
     notes: str = ""
     tested: tuple[str, ...] = ()  # the variants that the tests run: tiny models of the real class (docs/models.md)

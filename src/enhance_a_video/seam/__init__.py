@@ -9,9 +9,13 @@ query_key.py says at which names, or where else, query and key are seen.
 docs/architecture.md compares this with the other ways, measured.
 """
 
+from .entry import ModelPatch, calls_of, not_a_frame_of_its_own
 from .hold import Entrance, Seam, carrier_of
 from .layer import scaled
 from .residual import Residual
 from .watch import KernelCall, Rows, Tokens, Watch
 
-__all__ = ["Entrance", "KernelCall", "Residual", "Rows", "Seam", "Tokens", "Watch", "carrier_of", "scaled"]
+__all__ = [
+    "Entrance", "KernelCall", "ModelPatch", "Residual", "Rows", "Seam", "Tokens", "Watch", "calls_of", "carrier_of",
+    "not_a_frame_of_its_own", "scaled",
+]  # fmt: skip

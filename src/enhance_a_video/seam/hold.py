@@ -1,14 +1,16 @@
 """Seam: one attention module and the watch on it, attached and given back."""
 
 import copy
+import functools
 import sys
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from ..errors import NoLayersError, UnsupportedModelError
 from ..query_key import Outputs
-from .layer import NOTES, enhanced_class, entering_class, kernels_of, noting_class, scaling_class
+from .forward import ForwardPatch, carried
+from .layer import NOTES, entering_class, noting, noting_class, patch_of, scaling, scaling_class
 from .watch import WATCH, Watch
 
 
@@ -21,17 +23,22 @@ class Seam:
     def __init__(self, module: nn.Module, watch: Watch, scale_at: nn.Module | None = None):
         self.module, self.watch, self.scale_at = module, watch, scale_at
         self.carrier: Any = None  # what is watched: the module's processor, or the module where it has none
-        self.original: Any = None  # the carrier's own class
         self.shared: Any = None  # the processor we stand in for, where it serves several modules
-        self.refused: Any = None  # a later processor that could not be followed
-        self.scaling: Any = None  # the own class of scale_at
-        self.noting: list[tuple[Any, type]] = []  # modules whose outputs are query and key, with their own classes
+        self.refused: Any = None  # what the module ran later and could not be followed
+        self.patches: list[ForwardPatch] = []  # the carrier's first
 
     @property
     def intact(self) -> bool:
         """Whether the module still runs what is watched."""
-        present = carrier_of(self.module)
-        return present is self.carrier or present is self.refused
+        if self.refused is not None:
+            return self._present() == self.refused
+        if self.carrier is None:
+            return True  # it was let go
+        return carrier_of(self.module) is self.carrier and all(patch.intact for patch in self.patches)
+
+    def _present(self) -> tuple[int, int]:
+        carrier = carrier_of(self.module)
+        return id(carrier), id(carried(carrier))
 
     def attach(self, shared: bool = False) -> None:
         """Watch the module's present processor. One that serves several modules is left alone: a copy stands in.
@@ -39,26 +46,25 @@ class Seam:
         Raises UnsupportedModelError when query and key cannot be seen, NoLayersError when a module for it is not there.
         """
         carrier = carrier_of(self.module)
-        original = type(carrier)
-        enhanced = enhanced_class(original, kernels_of(carrier, self.watch))  # type: ignore[arg-type]
-        self.original = original
+        patch_of(carrier, self.watch)  # raises before anything is changed
         outputs = self._outputs()
         if shared:
             self.shared, carrier = carrier, copy.copy(carrier)
             self.module.processor = carrier
-        self.carrier = carrier
-        setattr(carrier, WATCH, self.watch)
-        _register_like(original, enhanced)
-        carrier.__class__ = enhanced
+        self.carrier, self.refused = carrier, None
+        enhanced = self._patch(patch_of(carrier, self.watch))
+        _register_like(enhanced.original, enhanced.subclass)
         if self.scale_at is not None:
-            self.scaling = type(self.scale_at)
-            setattr(self.scale_at, WATCH, self.watch)
-            self.scale_at.__class__ = scaling_class(self.scaling)
+            self._patch(ForwardPatch(self.scale_at, scaling_class(cast(Any, type(self.scale_at))), scaling))
         for name, module in outputs.items():
-            own: Any = type(module)
-            self.noting.append((module, own))
-            setattr(module, WATCH, self.watch)
-            module.__class__ = noting_class(own, name)
+            wrap = functools.partial(noting, name=name)
+            self._patch(ForwardPatch(module, noting_class(cast(Any, type(module)), name), wrap))
+
+    def _patch(self, patch: ForwardPatch) -> ForwardPatch:
+        setattr(patch.target, WATCH, self.watch)
+        patch.attach()
+        self.patches.append(patch)
+        return patch
 
     def _outputs(self) -> dict[str, Any]:
         """The modules whose outputs are query and key. Raises NoLayersError when one is not there."""
@@ -76,13 +82,19 @@ class Seam:
             )
         return found
 
+    def move(self, module: nn.Module, scale_at: nn.Module | None) -> None:
+        """To the module that stands in the place of the one that was watched."""
+        if module is not self.module:
+            self.detach()
+            self.module, self.scale_at = module, scale_at
+
     def follow(self, shared: bool = False) -> bool:
         """After a replacement: let the old processor go and watch the new one. False when it cannot be watched."""
         self.detach()
         try:
             self.attach(shared)
         except UnsupportedModelError:
-            self.refused = carrier_of(self.module)
+            self.refused = self._present()
         return self.carrier is not None
 
     def detach(self) -> None:
@@ -90,11 +102,10 @@ class Seam:
         carrier, self.carrier = self.carrier, None
         if carrier is None:
             return
-        _give_back(carrier, self.original)
-        if self.scale_at is not None:
-            _give_back(self.scale_at, self.scaling)
-        while self.noting:
-            _give_back(*self.noting.pop())
+        for patch in reversed(self.patches):
+            patch.detach()
+            vars(patch.target).pop(WATCH, None)
+        self.patches.clear()
         if self.shared is not None:
             self.shared.__dict__.update(carrier.__dict__)
             if self.module.processor is carrier:
@@ -144,8 +155,3 @@ def _register_like(original: type, enhanced: type) -> None:
         register._register()
         if original in register._registry:
             register._registry[enhanced] = register._registry[original]
-
-
-def _give_back(watched: Any, original: type) -> None:
-    watched.__class__ = original
-    watched.__dict__.pop(WATCH, None)

@@ -10,23 +10,20 @@ from torch import Tensor, nn
 from ..errors import TokenLayoutError, UnsupportedModelError
 from ..parallel import Shards
 from ..query_key import KNOWN_KERNELS, Kernel, Outputs
+from .forward import ForwardPatch, carried, function_of, places_of, replacing, stood_for
 from .kernel import kernels_called, look, observed_copy_of
 from .residual import Residual, video_of
-from .watch import WATCH, Rows, Watch, fell_back, running
+from .watch import ENTRY, WATCH, Rows, Watch, fell_back, running
 
 
-def _function_of(original: Any) -> Any:
-    """What runs: a module's forward, a processor's __call__."""
-    return original.forward if issubclass(original, nn.Module) else original.__call__
-
-
-def kernels_of(carrier: Any, watch: Watch) -> tuple[Kernel, ...]:
+def kernels_of(carrier: Any, watch: Watch, function: Any = None) -> tuple[Kernel, ...]:
     """Which kernels are observed in a layer: none where its query and key are seen elsewhere.
 
-    Raises UnsupportedModelError when they are to be seen at a kernel that the layer does not call.
+    function: what the layer runs, where that is not its class's. Raises UnsupportedModelError when query and key are to
+    be seen at a kernel that it does not call.
     """
     how, original = watch.query_key, type(carrier)
-    if getattr(watch, "attend", None) is not None and (how is not None or watch.tokens.call is None):
+    if getattr(watch, "attend", None) is not None and not _computes_in_one_call(watch):
         kernels = ", ".join(kernel.name for kernel in KNOWN_KERNELS[:2])
         reason = f"{original.__name__} does not compute its attention in one call of a known kernel ({kernels})"
         if not fell_back(watch, reason):
@@ -39,8 +36,10 @@ def kernels_of(carrier: Any, watch: Watch) -> tuple[Kernel, ...]:
     called: tuple[Kernel, ...] = ()
     method = "__call__"
     if callable(carrier):
-        method = getattr(how, "method", None) or _function_of(original).__name__
-        called = kernels_called(getattr(original, method, None), KNOWN_KERNELS if how is None else (how,))
+        function = function or function_of(original)
+        method = getattr(how, "method", None) or function.__name__
+        runs = getattr(original, method, None) if getattr(how, "method", None) else function
+        called = kernels_called(runs, KNOWN_KERNELS if how is None else (how,))
     if not called and how is not None:
         raise UnsupportedModelError(
             f"{watch.name}: {original.__name__} has no plain function {method} that loads {how.name} from its globals. "
@@ -55,22 +54,58 @@ def kernels_of(carrier: Any, watch: Watch) -> tuple[Kernel, ...]:
     return called
 
 
+def _computes_in_one_call(watch: Watch) -> bool:
+    """Whether a layer's attention is one call of a known kernel, in the layout that is known of it."""
+    how = watch.query_key
+    known = how is None or (isinstance(how, Kernel) and any(how.same_call(kernel) for kernel in KNOWN_KERNELS))
+    return known and watch.tokens.call is not None
+
+
+def patch_of(carrier: Any, watch: Watch) -> ForwardPatch:
+    """What replaces a layer's function, in its class and in its instance. Nothing is changed yet.
+
+    Raises UnsupportedModelError as kernels_of(), and for a forward of the instance that does not lead to its own.
+    """
+    original: Any = type(carrier)
+    own = [stood_for(place.get().__func__) for place in places_of(carrier)]
+    kernels = {function: kernels_of(carrier, watch, function) for function in own or [None]}
+    if not own and carried(carrier) is not None and any(kernels.values()):
+        raise UnsupportedModelError(
+            f"{watch.name}: its forward was replaced by {carried(carrier)!r}, which does not lead to a method of "
+            f"{original.__name__}, so the attention kernel in it cannot be observed. Enhance the model before that is "
+            "put on, or give query_key a function (docs/add-a-model.md)."
+        )
+    classes = kernels.get(function_of(original), kernels.get(None, ()))
+    enhanced: Any = enhanced_class(original, next((k for k in kernels.values() if k and k[0].method), classes))
+    return ForwardPatch(carrier, enhanced, lambda function: watched(function, kernels.get(function, ())))
+
+
 @functools.cache  # one subclass for one class: blocks stay alike, and torch.compile makes one graph for all
 def enhanced_class(original: type, kernels: tuple[Kernel, ...]) -> type:
     """The subclass whose function is watched, and in which the kernels are observed."""
-    function = _function_of(original)
-    inner, functions = function, dict[str, Any]()
-    if kernels:
-        method = kernels[0].method or function.__name__
+    function = function_of(original)
+    functions = dict[str, Any]()
+    method = kernels[0].method if kernels else None
+    if method and method != function.__name__:
         observed = observed_copy_of(getattr(original, method), kernels)
         static = isinstance(inspect.getattr_static(original, method), staticmethod)
         functions[method] = staticmethod(observed) if static else observed
-        inner = observed if method == function.__name__ else function
+    functions[function.__name__] = replacing(function, lambda f: watched(f, kernels))
+    return subclass_of(original, functions)
+
+
+@functools.cache
+def watched(function: Any, kernels: tuple[Kernel, ...]) -> Any:
+    """What runs in place of a layer's function: it opens the layer, in which the kernels are observed, and scales."""
+    method = kernels[0].method if kernels else None
+    inner = observed_copy_of(function, kernels) if kernels and method in (None, function.__name__) else function
     names = tuple(inspect.signature(function).parameters)
 
     @functools.wraps(function)  # diffusers filters keyword arguments by this signature
-    def watched(self, *args, **kwargs):
-        watch = getattr(self, WATCH)
+    def running_layer(self, *args, **kwargs):
+        watch = getattr(self, WATCH, None)
+        if watch is None:  # a hook that was put on while enhanced keeps this function after remove()
+            return function(self, *args, **kwargs)
         call = running()
         call.watch, call.length, call.kernel_calls = watch, _length(self, watch, names, args, kwargs), 0
         call.seen, call.late, call.done, call.shards = [], None, False, _shards(self, watch)
@@ -83,19 +118,23 @@ def enhanced_class(original: type, kernels: tuple[Kernel, ...]) -> type:
         if call.done:
             return output
         if not seen and not watch.tokens.skips:
-            how, missed = watch.query_key, "calling its attention kernel"
-            if isinstance(how, Outputs):
-                missed = f"running {how.query} and {how.key}"
-            raise UnsupportedModelError(
-                f"{watch.name}: {original.__name__} returned without {missed}, so there was nothing to see. Leave this "
-                "layer out with layers=..."
-            )
+            raise UnsupportedModelError(_missed(watch, type(self).__name__))
         if watch.scaled_later:
             call.late = seen
             return output
         return _scaled_by_gain(output, watch, seen)
 
-    return _subclass(original, {**functions, function.__name__: watched})
+    return running_layer
+
+
+def _missed(watch: Watch, name: str) -> str:
+    how, missed = watch.query_key, "calling its attention kernel"
+    if isinstance(how, Outputs):
+        missed = f"running {how.query} and {how.key}"
+    return (
+        f"{watch.name}: {name} returned without {missed}, so there was nothing to see. Leave this layer out with "
+        "layers=..."
+    )
 
 
 def _length(self: Any, watch: Watch, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
@@ -103,10 +142,15 @@ def _length(self: Any, watch: Watch, names: tuple[str, ...], args: tuple[Any, ..
     if watch.tokens.argument is None:
         return 0
     at = watch.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
-    if at < len(args):
-        return args[at].shape[-2]
     name = names[at + 1] if at + 1 < len(names) else ""  # after self
-    return kwargs[name if name in kwargs else "hidden_states"].shape[-2]
+    stream = args[at] if at < len(args) else kwargs.get(name if name in kwargs else "hidden_states")
+    if not isinstance(stream, Tensor) or stream.ndim < 2:
+        found = f"of shape {tuple(stream.shape)}" if isinstance(stream, Tensor) else type(stream).__name__
+        raise TokenLayoutError(
+            f"{watch.name}: argument {watch.tokens.argument} of {type(self).__name__} is to be the stream (..., N, C), "
+            f"but it is {found}. Give Tokens(argument=...) the place of the stream, or None where there is none."
+        )
+    return stream.shape[-2]
 
 
 def _look_before(self: Any, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -125,20 +169,26 @@ NOTES = "_notes_for_enhance_a_video"
 @functools.cache
 def noting_class(original: Any, name: str) -> type:
     """The subclass of a module whose output is the running layer's query or key."""
-    function = original.forward
+    return subclass_of(original, {"forward": replacing(original.forward, lambda f: noting(f, name)), NOTES: name})
+
+
+@functools.cache
+def noting(function: Any, name: str) -> Any:
+    """What runs in place of such a module's forward."""
 
     @functools.wraps(function)
     def forward(self, *args, **kwargs):
         output = function(self, *args, **kwargs)
-        call, watch = running(), getattr(self, WATCH)
-        how: Any = watch.query_key
-        if call.watch is watch:
+        call: Any = running()
+        watch = getattr(self, WATCH, None)
+        if watch is not None and call.watch is watch:
+            how: Any = watch.query_key
             setattr(call, name, output)
             if call.query is not None and call.key is not None:
                 look(how.arrange(call.query), how.arrange(call.key), how.scale)
         return output
 
-    return _subclass(original, {"forward": forward, NOTES: name})
+    return forward
 
 
 def _shards(self: Any, watch: Watch) -> Shards | None:
@@ -155,15 +205,20 @@ def _shards(self: Any, watch: Watch) -> Shards | None:
 @functools.cache
 def scaling_class(original: Any) -> type:
     """The subclass of a module whose output is scaled in place of the attention's."""
-    function = original.forward
+    return subclass_of(original, {"forward": replacing(original.forward, scaling)})
+
+
+@functools.cache
+def scaling(function: Any) -> Any:
+    """What runs in place of such a module's forward."""
 
     @functools.wraps(function)
     def forward(self, *args, **kwargs):
         output = function(self, *args, **kwargs)
-        watch = getattr(self, WATCH)
-        return _scaled_by_gain(output, watch, _seen_by_now(watch))
+        watch = getattr(self, WATCH, None)
+        return output if watch is None else _scaled_by_gain(output, watch, _seen_by_now(watch))
 
-    return _subclass(original, {"forward": forward})
+    return forward
 
 
 def _seen_by_now(watch: Watch) -> list[Any]:
@@ -225,7 +280,7 @@ def entering_class(original: Any, argument: int) -> type:
 
         return entered
 
-    return _subclass(original, {"forward": keeping(original.forward), "__call__": keeping(original.__call__)})
+    return subclass_of(original, {"forward": keeping(original.forward), "__call__": keeping(original.__call__)})
 
 
 def _tensor(argument: int, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -235,11 +290,11 @@ def _tensor(argument: int, names: tuple[str, ...], args: tuple[Any, ...], kwargs
     return tensors[argument] if argument < len(tensors) else None
 
 
-def _subclass(original: type, functions: dict[str, Any]) -> type:
+def subclass_of(original: type, functions: dict[str, Any]) -> type:
     """`original` with functions replaced, under its own name; copies and pickles of its instances are plain."""
 
     def __reduce_ex__(self, protocol):  # an enhancement belongs to its handle
-        return _plain, (original,), {k: v for k, v in self.__dict__.items() if k != WATCH}
+        return _plain, (original,), {k: v for k, v in self.__dict__.items() if k not in (WATCH, ENTRY)}
 
     same = {k: getattr(original, k) for k in ("__module__", "__qualname__", "__doc__")}
     return type(original.__name__, (original,), {**same, **functions, "__reduce_ex__": __reduce_ex__})

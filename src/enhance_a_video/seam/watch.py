@@ -1,18 +1,24 @@
 """What an enhanced layer and the one who watches it have to tell each other."""
 
+import difflib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from ..errors import SettingsError
 from ..parallel import Shards
 from ..query_key import QueryKey
 
 Rows = slice | Tensor | None
 """Which tokens of a layer's stream are the video: a slice, int64 indices (T*S,), or None for all of them."""
+
+
+Place = Literal["video only", "text first", "video first", "temporal"]
+Keys = Literal["none", "last", "first"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +34,33 @@ class Tokens:
     call       which of the layer's kernel calls is the one, counted from 0; None = one for each sample of the batch
     argument   which positional argument of the processor is the stream, and which part of a tuple it returns; None =
                the layer gets no stream (..., N, C) but a picture or other shape, which is scaled as a whole
+
+    Raises SettingsError for a word or a number that is none of these.
     """
 
-    place: Literal["video only", "text first", "video first", "temporal"]
-    keys: Literal["none", "last", "first"] = "none"
+    place: Place
+    keys: Keys = "none"
     call: int | None = 0
     argument: int | None = 0
     skips: bool = False
 
+    def __post_init__(self) -> None:
+        for name, words in (("place", get_args(Place)), ("keys", get_args(Keys))):
+            value = getattr(self, name)
+            if value not in words:
+                near = difflib.get_close_matches(str(value), words, 1, 0.5)
+                hint = f"Did you mean {near[0]!r}? " if near else ""
+                raise SettingsError(f"Tokens({name}={value!r}) is unknown. {hint}Known: {', '.join(map(repr, words))}.")
+        for name in ("call", "argument"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise SettingsError(f"Tokens({name}={value!r}): give a number counted from 0, or None")
+        if not isinstance(self.skips, bool):
+            raise SettingsError(f"Tokens(skips={self.skips!r}): give True or False")
+
 
 WATCH = "_enhance_a_video"  # the only attribute an enhanced processor or module carries besides its own
+ENTRY = "_enhance_a_video_calls"  # and the only one of the model around them: the Calls of seam/entry.py
 
 
 class Watch(Protocol):
