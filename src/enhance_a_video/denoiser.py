@@ -102,9 +102,13 @@ class Denoiser:
         if not lost:
             return 0
         refused = [seam.watch.name for seam in lost if not self._follow(seam)]
+        gone = [name for name in refused if name in self.gone]
         done = f"{len(lost) - len(refused)} of them were enhanced again"
-        if refused:
-            done += f"; {', '.join(refused)} cannot be: what is there now calls no known attention kernel"
+        if gone:
+            done += f"; {', '.join(gone)} cannot be: nothing is left there"
+        if len(gone) < len(refused):
+            others = ", ".join(name for name in refused if name not in gone)
+            done += f"; {others} cannot be: what is there now calls no known attention kernel"
         warnings.warn(
             f"{self.name}: {len(lost)} attention processors or layers were replaced after enhance(); {done}.",
             EnhancementLostWarning,
@@ -292,7 +296,7 @@ class Denoiser:
         """Layers that never ran. Inside torch.compile that is not known until the record is read."""
         if self.recorder.compiled:
             return
-        missed = [layer.name for layer in self.layers if not layer.ran]
+        missed = [layer.name for layer in self.layers if not layer.ran and layer.name not in self.gone]
         if missed:
             self.warn_once(
                 "never ran",
