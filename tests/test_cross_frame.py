@@ -6,18 +6,20 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from test_alternatives import MODELS, kernel_written_out
-from tiny_models import TINY, H, T, W, run
+from tiny_models import TINY, H, T, W, noise, run
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
 
-from enhance_a_video import enhance
+from enhance_a_video import enhance, enhance_attention
 from enhance_a_video.cross_frame import own_frame, with_scaled_cross_frame
 from enhance_a_video.errors import SettingsError, UnsupportedModelError, WholeOutputWarning
 from enhance_a_video.policy import DEFAULT_ODDS, DEFAULT_STRENGTH, Moment, Odds
-from enhance_a_video.seam import KernelCall
+from enhance_a_video.seam import KernelCall, Tokens
 from enhance_a_video.settings import Settings
 
 S = H * W
@@ -236,3 +238,50 @@ def test_settings_say_what_is_scaled():
     ):
         with pytest.raises(SettingsError, match=says):
             Settings(**wrong)
+
+
+@pytest.mark.parametrize("observe_only", [False, True])
+def test_the_policy_is_evaluated_once_for_each_layer_and_call(observe_only):
+    calls = []
+
+    def counted(mass, moment):
+        calls.append(mass.shape)
+        return Odds(2.0)(mass, moment)
+
+    model = TINY["wan"].model()
+    with enhance(model, policy=counted, scale="cross-frame", observe_only=observe_only) as handle:
+        run(model, TINY["wan"].inputs())
+        calls.clear()
+        run(model, TINY["wan"].inputs())
+    assert len(calls) == len(handle.summary().layers)
+
+
+def test_a_call_that_cannot_be_taken_apart_is_known_before_anything_is_measured(monkeypatch):
+    """Under context parallelism the masses of each token would be those of this rank's heads only."""
+    from enhance_a_video import layer
+
+    monkeypatch.setattr(layer, "token_mass", lambda *args, **kwargs: pytest.fail("measured token by token"))
+
+    class Causal(nn.Module):
+        def forward(self, x):
+            y = x[:, None]
+            return F.scaled_dot_product_attention(y, y, y, None, 0.0, True)[:, 0]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = Causal()
+
+        def forward(self, x):
+            return x + self.attn(x)
+
+    model, x = Model(), noise(1, T * 6, 8)
+    row = {"attention": "attn", "tokens": Tokens("video only"), "frames": T}
+    with enhance_attention(model, **row, odds=2.0) as handle:
+        model(x)
+        with pytest.warns(WholeOutputWarning, match="its attention is causal"):
+            model(x)
+    with enhance_attention(model, **row, strength=0.3, start=0.0, end=1.0) as expected:
+        model(x)
+    found, wanted = handle.summary(), expected.summary()
+    assert (found.mass == wanted.mass).all() and (found.gain == wanted.gain).all() and len(found.mass) == 2

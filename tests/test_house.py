@@ -67,6 +67,7 @@ def test_the_maths_never_knows_the_model(room):
 def test_the_front_door():
     assert enhance_a_video.__all__ == [
         "Enhancement",
+        "Odds",
         "Settings",
         "Strength",
         "Summary",

@@ -335,3 +335,13 @@ def test_some_ask_how_far_the_denoising_is():
     }  # this Depths and this Trust have a Window inside
     assert {to_dict(policy)["name"] for policy in EVERY if needs_progress(policy)} == asking
     assert not needs_progress(Depths(Constant(1.1), (0.0, 1.0))) and not needs_progress(lambda mass, moment: mass)
+
+
+def test_a_temperature_may_be_given_in_both_ways_alike():
+    """Below 0 is weaker than the paper's 0, down to -1, at which nothing is ever amplified."""
+    assert Settings(temperature=-1).gain_policy == Temperature(-1.0) and Settings(temperature=-0.5).temperature == -0.5
+    for wrong in (-1.01, float("nan")):
+        with pytest.raises(SettingsError, match="temperature"):
+            Settings(temperature=wrong)
+        with pytest.raises(SettingsError, match="Temperature"):
+            Temperature(wrong)

@@ -8,12 +8,13 @@ from . import errors
 from .attention import enhance_attention
 from .enhancement import Enhancement, enhance
 from .intensity import cross_frame_intensity
-from .policy import Strength, Temperature
+from .policy import Odds, Strength, Temperature
 from .record import Summary
 from .settings import Settings
 
 __all__ = [
     "Enhancement",
+    "Odds",
     "Settings",
     "Strength",
     "Summary",

@@ -191,15 +191,26 @@ class Layer:
         now = self.denoiser.now
         if seen is None or now is None or self._tried_gain is not None:
             return None
-        return self._cross_frame_scaled(call.whole(), call, seen.masses, now)
+        return self._cross_frame_scaled(call.whole(), call, seen, now)
 
     @timed  # the kernel's own work is not the method's
-    def _cross_frame_scaled(self, output: Tensor, call: KernelCall, masses: Tensor, now: Now) -> Tensor:
-        """masses (B, H, T, S) -> the output (B, H, L, D) scaled by each token's gain."""
-        gain = torch.where(now.active, self.denoiser.policy(masses.flatten(), self._moment(now)), 1.0).view_as(masses)
+    def _cross_frame_scaled(self, output: Tensor, call: KernelCall, seen: Seen, now: Now) -> Tensor:
+        """The output (B, H, L, D) scaled by each token's gain, which goes into the record."""
+        gain = self._gain_of_tokens(seen, now)
         if self.tokens.place == "temporal":
             gain = gain.permute(0, 3, 1, 2).flatten(0, 1)  # (B*S, H, T)
         return cross_frame.scaled(output, call, gain.flatten(2), now.num_frames)
+
+    def _gain_of_tokens(self, seen: Seen, now: Now) -> Tensor:
+        """The gain of each token of each head, (B, H, T, S), as it acts now; the record gets the means over them."""
+        each = self.denoiser.policy(seen.masses.flatten(), self._moment(now))  # (B*H*T*S,)
+        mass = self._of_samples(seen.masses.flatten(1).mean(1))  # (B,) or (1,)
+        numbers = self._of_all_ranks(seen.shards, mass, each.mean(0, keepdim=True), (each <= 1.0).float())
+        self._record(now, *numbers)
+        return torch.where(now.active, each, 1.0).view_as(seen.masses)
+
+    def _record(self, now: Now, mass: Tensor, gain: Tensor, clipped: Tensor) -> None:
+        self.denoiser.recorder.layer(now.row, self.index, mass, torch.where(now.active, gain, 1.0), clipped)
 
     def _of_samples(self, mass: Tensor) -> Tensor:
         """mass (B,) -> of each sample (B,), or of the batch (1,), as in the authors' code."""
@@ -217,22 +228,18 @@ class Layer:
             return None
         if self._tried_gain is not None:
             return torch.full((1,), self._tried_gain, device=looks[0].masses.device)
-        masses = looks[0].masses if len(looks) == 1 else torch.cat([look.masses for look in looks])
-        mass = self._of_samples(masses.flatten(1).mean(1))  # (B,) or (1,)
-        moment = self._moment(now)
-        if self.by_token:  # has acted in the kernel's place: this is for the record
-            each = denoiser.policy(masses.flatten(), moment)  # (B*H*T*S,)
-            gain = each.mean(0, keepdim=True)  # (1,)
-            mass, gain, clipped = self._of_all_ranks(looks[0].shards, mass, gain, (each <= 1.0).float())
-        else:
-            gain, each = self._of_whole(mass, masses, moment, residual)
-            clipped = each <= 1.0
-        gain = torch.where(now.active, gain, 1.0)
-        denoiser.recorder.layer(now.row, self.index, mass, gain, clipped)
         maps = [look.maps for look in looks if look.maps is not None]
         if maps:
             denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
-        return None if denoiser.settings.observe_only or self.by_token else gain
+        if self.by_token:
+            if self.attend is None:  # only observed: otherwise it has acted, and was recorded, in the kernel's place
+                self._gain_of_tokens(looks[0], now)
+            return None
+        masses = looks[0].masses if len(looks) == 1 else torch.cat([look.masses for look in looks])
+        mass = self._of_samples(masses.flatten(1).mean(1))  # (B,) or (1,)
+        gain, each = self._of_whole(mass, masses, self._moment(now), residual)
+        self._record(now, mass, gain, each <= 1.0)
+        return None if denoiser.settings.observe_only else torch.where(now.active, gain, 1.0)
 
     @staticmethod
     def _of_all_ranks(shards: Shards | None, *numbers: Tensor) -> list[Tensor]:

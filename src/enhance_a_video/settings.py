@@ -19,7 +19,7 @@ class Settings:
     """What to do, where and when. Every field is checked on construction; SettingsError says what is wrong.
 
     strength      largest amplification g of a layer, s = max(1, (1 + g) * mass); the same at any frame count
-    temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI); at most one of strength/temperature/odds/policy
+    temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI), at least -1; at most one of the four
     odds          by how much the odds that attention leaves its frame are multiplied: 1.5 = half as much again, 1 =
                   nothing. It scales what a frame takes from the others, not the whole output (cross_frame.py). The
                   default. A layer in which that part cannot be told apart is scaled by the default strength, and a
@@ -84,7 +84,7 @@ class Settings:
             object.__setattr__(self, "odds", policies.DEFAULT_ODDS)
         for name in ("strength", "temperature", "odds"):
             if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name), low=0.0)
+                _check_number(name, getattr(self, name), low=-1.0 if name == "temperature" else 0.0)
         object.__setattr__(self, "policy", _policy(self.policy))
 
     def _check_scale(self) -> None:

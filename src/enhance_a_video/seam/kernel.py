@@ -25,13 +25,19 @@ def look(query: Tensor, key: Tensor, scale: float | None) -> Watch | None:
     watch = call.watch
     if watch is None:
         return None
-    number, call.kernel_calls = call.kernel_calls, call.kernel_calls + 1
-    if watch.tokens.call not in (None, number):
+    wanted = _is_wanted(call)
+    call.kernel_calls += 1
+    if not wanted:
         return None
     rows = watch.rows()
     query, key = _video(query, key, call.length, rows, watch)
     call.seen.append(watch.look(query, key, scale, call.shards))
     return None if getattr(watch, "attend", None) is None else watch
+
+
+def _is_wanted(call: Any) -> bool:
+    """Whether the kernel call that comes now is the one that the running layer's watch wants."""
+    return call.watch is not None and call.watch.tokens.call in (None, call.kernel_calls)
 
 
 def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) -> tuple[Tensor, Tensor]:
@@ -76,6 +82,7 @@ def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
 
     def observed(*args, **kwargs):
         query, key, scale = read(args, kwargs)
+        _check(kernel, args, kwargs)
         watch = look(kernel.arrange(query), kernel.arrange(key), scale)
         if watch is None:
             return _resolved(home, path)(*args, **kwargs)
@@ -87,15 +94,18 @@ def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
 _ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")  # of KNOWN_KERNELS
 
 
-def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What the watch computes in the place of one of KNOWN_KERNELS.
+def _check(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Let the watch fall back where it would compute what the kernel does and this call cannot be taken apart.
 
-    Raises UnsupportedModelError where the call cannot be taken apart.
+    Before anything is measured, as what has to be measured depends on it. Raises UnsupportedModelError where the watch
+    does not fall back.
     """
-    call = running()
-    given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
-    rest = {name: value for name, value in given.items() if name not in ("query", "key", "value", "attn_mask")}
-    query, key, value = (kernel.arrange(given[name]) for name in ("query", "key", "value"))
+    call: Any = running()
+    watch = call.watch
+    if not _is_wanted(call) or getattr(watch, "attend", None) is None:
+        return
+    given = _by_name(args, kwargs)
+    query, key = kernel.arrange(given["query"]), kernel.arrange(given["key"])
     mask, sharded = given.get("attn_mask"), given.get("parallel_config") is not None
     refused = {
         "its attention is causal": bool(given.get("is_causal")),
@@ -106,13 +116,25 @@ def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], 
         "its tokens lie on several devices": sharded and not getattr(watch, "attends_sharded", False),
         "the model is compiled": torch.compiler.is_compiling() and not watch.attends_compiled,
     }
-    for reason in (reason for reason, holds in refused.items() if holds):
-        if fell_back(watch, reason):
-            return original(*args, **kwargs)
+    reason = next((reason for reason, holds in refused.items() if holds), "")
+    if reason and not fell_back(watch, reason):
         raise UnsupportedModelError(
             f"{watch.name}: the attention itself cannot be changed here, because {reason}. Leave the layer out with "
             "layers=..., or scale its whole output: enhance() with a strength can."
         )
+
+
+def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+
+
+def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the watch computes in the place of one of KNOWN_KERNELS, in a call that passed _check()."""
+    call = running()
+    given = _by_name(args, kwargs)
+    rest = {name: value for name, value in given.items() if name not in ("query", "key", "value", "attn_mask")}
+    query, key, value = (kernel.arrange(given[name]) for name in ("query", "key", "value"))
+    mask, sharded = given.get("attn_mask"), given.get("parallel_config") is not None
 
     def own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         # the layouts of KNOWN_KERNELS exchange two axes or none: the same function leads there and back
