@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "enhance_a_video"
 FLOORS = [
     {"errors"},
     {"intensity", "policy", "query_key", "stats", "metrics"},
-    {"parallel"},
+    {"parallel", "media"},
     {"settings", "schedule", "record", "seam", "video", "toy", "team"},
     {"alternatives", "cross_frame", "pictures"},
     {"families", "plan", "layer"},

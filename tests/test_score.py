@@ -1,6 +1,7 @@
 """`score`: any files, in pieces, with the measures of the whole; and VBench called as a program of its own."""
 
 import json
+import os
 import sys
 import textwrap
 import tracemalloc
@@ -8,9 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from media_files import animation, moving, sound, write
 
-from enhance_a_video import score, video
-from enhance_a_video.errors import ExternalToolError, MissingExtraError, SettingsError, VideoFileError
+from enhance_a_video import media, score, video
+from enhance_a_video.errors import ExternalToolError, MissingExtraError, SettingsError
 from enhance_a_video.metrics import MEASURES, OVERLAP, measure, measure_pieces
 from enhance_a_video.metrics.damage import DAMAGES
 from enhance_a_video.toy import world
@@ -44,12 +46,13 @@ def files(tmp_path):
 @pytest.mark.parametrize("room", [1, 5, 8, 32, 33, 1000])
 def test_pieces_of_a_file_are_its_frames(files, overlap, room):
     whole, _ = video.read_video(files / "clean.mp4")
-    pieces = list(video.read_pieces(files / "clean.mp4", overlap, megapixels=room * 64 * 64 / 1e6))
+    with media.open_video(files / "clean.mp4") as opened:
+        pieces = list(media.in_pieces(opened, overlap, megapixels=room * 64 * 64 / 1e6))
     assert (np.concatenate([pieces[0], *(piece[overlap:] for piece in pieces[1:])]) == whole).all()
     for before, after in pairwise(pieces):
         assert len(after) > overlap and (before[len(before) - overlap :] == after[:overlap]).all()
     assert max(map(len, pieces)) <= max(room, 4 + overlap)
-    assert video.count_frames(files / "clean.mp4") == len(whole) == 33
+    assert opened.declared == opened.frames == len(whole) == 33
 
 
 def test_memory_does_not_grow_with_length(tmp_path):
@@ -58,23 +61,12 @@ def test_memory_does_not_grow_with_length(tmp_path):
     for times in (1, 4):
         video.write_video(tmp_path / f"{times}.mp4", np.tile(clip(), (times, 1, 1, 1)), 12)
         tracemalloc.start()
-        pieces = video.read_pieces(tmp_path / f"{times}.mp4", OVERLAP, megapixels=8 * 64 * 64 / 1e6)
-        measure_pieces(pieces, ["temporal_flicker", "warping_error", "tone_drift"])
+        with media.open_video(tmp_path / f"{times}.mp4") as opened:
+            pieces = media.in_pieces(opened, OVERLAP, megapixels=8 * 64 * 64 / 1e6)
+            measure_pieces(pieces, ["temporal_flicker", "warping_error", "tone_drift"])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
-
-
-def test_a_file_that_breaks_off_says_so(files):
-    data = (files / "clean.mp4").read_bytes()
-    (files / "cut.mp4").write_bytes(data[: len(data) // 2])
-    (files / "empty.mp4").touch()
-    for name, says in (("cut.mp4", "cut"), ("empty.mp4", "empty"), ("none.mp4", "no video at")):
-        with pytest.raises(VideoFileError, match=says):
-            list(video.read_pieces(files / name))
-        with pytest.raises(VideoFileError, match=says):
-            video.count_frames(files / name)
-            list(video.read_pieces(files / name))
 
 
 # -------------------------------------------------------------------------------------------------------- the command
@@ -85,7 +77,9 @@ def test_json_is_the_files_and_what_the_measures_are(run, files):
     assert code == 0, err
     data = json.loads(out)
     assert set(data) == {"files", "measures"}
-    assert [set(row) for row in data["files"]] == [{"path", "measures"}] * 2
+    facts = {"path": "clean.mp4", "frames": 33, "duration": 2.75, "fps": 12.0, "width": 64, "height": 64}
+    assert [set(row) for row in data["files"]] == [{*facts, "measures"}] * 2
+    assert {name: data["files"][0][name] for name in facts} == facts
     assert [row["path"] for row in data["files"]] == ["clean.mp4", "flicker.mp4"]
     assert list(data["measures"]) == list(MEASURES) == list(data["files"][0]["measures"])
     assert data["measures"]["temporal_flicker"]["better"] == "higher"
@@ -101,6 +95,7 @@ def test_a_table_with_the_direction_that_is_better(run, files):
     code, out, _ = run("score", "clean.mp4", "flicker.mp4", "--measures", "temporal_flicker, warping_error,motion")
     assert code == 0
     lines = {line.split("  ")[1].strip(): line for line in out.splitlines() if line.startswith("  ")}
+    assert all(text in out for text in ("Frames", "33", "Length", "2.75", "Frame rate", "64x64"))
     assert "↑" in lines["Steadiness (VBench)"] and "↓" in lines["Warping error"]
     assert not {"↑", "↓"} & set(lines["Motion"])
     assert "clean.mp4" in out and "flicker.mp4" in out and "Sharpness" not in out
@@ -229,3 +224,49 @@ def test_prompts_for_vbench(run, files, stand_in):
     scores = score.score_files([files / "x.mp4", files / "a blue star-3.mp4"], ["motion"])
     score.add_vbench(scores, ["overall_consistency"], progress=lines.append)
     assert "prompts: ['a blue star', 'a red ball']" in lines
+
+
+# --------------------------------------------------------------------------- files of every kind, one bad among many
+
+
+def test_a_file_that_is_cut_off_is_measured_as_far_as_it_goes(run, files):
+    path = write(files / "cut.webm", moving(24), "libvpx")
+    path.write_bytes(path.read_bytes()[:-500])
+    code, out, err = run("score", "cut.webm", "clean.mp4", "--json", "--measures", "motion")
+    cut, clean = json.loads(out)["files"]
+    assert code == 1 and "cut.webm is cut off after" in err and cut["error"] in err.replace("\n", " ")
+    assert 4 < cut["frames"] < 24 and cut["duration"] == pytest.approx(cut["frames"] / 12)
+    assert cut["measures"]["motion"] > 0 and clean["measures"]["motion"] > 0 and "error" not in clean
+    code, out, err = run("score", "cut.webm", "--measures", "motion")
+    assert code == 1 and f"Frames {cut['frames']}" in " ".join(out.split()) and "cut off" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_no_file_loses_the_others(run, files):
+    """Empty, a folder, sound only, gone, and names that FFmpeg takes for a protocol or an option."""
+    (files / "empty.mp4").touch()
+    (files / "folder.mp4").mkdir()
+    sound(files / "sound.mp3")
+    animation(files / "moving.webp", moving(3), [100, 100, 100])
+    (files / "clean.mp4").rename("12:30:45.mp4")
+    (files / "flicker.mp4").rename("-x%d.mp4")
+    bad = ["empty.mp4", "folder.mp4", "sound.mp3", "gone.mp4"]
+    code, out, err = run(
+        "score", "--json", "--measures", "contrast", "--", *bad, "12:30:45.mp4", "-x%d.mp4", "moving.webp"
+    )
+    rows = json.loads(out)["files"]
+    assert code == 1 and [row["path"] for row in rows if "error" in row] == bad
+    assert all(row["measures"] == {} and row["frames"] is row["width"] is None for row in rows[:4])
+    assert [row["frames"] for row in rows[4:]] == [33, 33, 3]
+    assert [row["duration"] for row in rows[4:]] == pytest.approx([2.75, 2.75, 0.3])
+    assert err.count("Error:") == 4 and "Traceback" not in err
+
+
+def test_a_file_that_does_not_fit_in_memory_is_reported(files, monkeypatch):
+    def full(pieces, names):
+        list(pieces)
+        raise MemoryError
+
+    monkeypatch.setattr(score, "measure_pieces", full)
+    (one,) = score.score_files([files / "clean.mp4"])
+    assert "clean.mp4 does not fit in memory" in one.error and one.frames == 33

@@ -15,6 +15,7 @@ from typing import Any
 
 from .alternatives import Change
 from .errors import PromptError, SettingsError
+from .media import open_picture
 
 _WHOLE, _NUMBER = ("a whole number above 0", int), ("a number", (int, float))
 
@@ -71,7 +72,7 @@ class Item:
         """
         known = dict(self.options)
         if isinstance(known.get("image"), str | Path):
-            known["image"] = _open(Path(known["image"]))
+            known["image"] = open_picture(known["image"])
         return {"seed": self.seed, **known}
 
 
@@ -242,18 +243,9 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def _picture_digest(path: Path, version: Any) -> str:
-    picture = _open(path)
+    picture = open_picture(path)
     return _digest(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
 
 
 def _digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def _open(path: Path) -> Any:
-    from PIL import Image
-
-    try:
-        return Image.open(path).convert("RGB")
-    except OSError as error:
-        raise SettingsError(f"The picture {path} cannot be read: {error}") from error

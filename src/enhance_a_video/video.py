@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .errors import OutputExistsError, SettingsError, VideoFileError
+from .media import read_comment as read_comment
+from .media import read_video as read_video
 
 _BT709 = 1  # the code of ITU-R BT.709 in H.264's colour fields: conversion and tag have to agree
 _INK, GROUND = (245, 246, 248), (22, 24, 29)  # label text, and what it and the clips stand on
@@ -42,7 +43,7 @@ def write_video(
         SettingsError: frames or fps that cannot make a video.
     """
     path, frames = check_video_target(path, fps), to_uint8(frames)
-    with atomic(path, force=force) as draft:
+    with atomic(path, force=force) as draft, _encoding(path):
         _encode(draft, _even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
     return path
 
@@ -57,90 +58,6 @@ def check_video_target(path: str | Path, fps: float = 1) -> Path:
     if not 0 < fps <= 1000:
         raise SettingsError(f"Frames per second lie between 0 and 1000; got {fps}.")
     return path
-
-
-def read_video(path: str | Path) -> tuple[np.ndarray, float]:
-    """Reads the first video stream of a file.
-
-    Returns:
-        Frames, uint8 (T, H, W, 3), and frames per second.
-
-    Raises:
-        VideoFileError: no such file, or nothing in it that can be decoded.
-    """
-    with _opened(path) as (container, stream):
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        fps = float(stream.average_rate or stream.guessed_rate or 0)
-        return np.stack(_some(frames, path)), fps
-
-
-def read_pieces(path: str | Path, overlap: int = 0, megapixels: float = 16.0) -> Iterator[np.ndarray]:
-    """Reads the first video stream of a file in pieces, in memory for one of them at a time.
-
-    Args:
-        overlap: frames that each piece after the first repeats from the end of the one before it.
-        megapixels: about how many pixels a piece holds at most, frames x height x width in millions (but at least
-            four frames that are new).
-
-    Yields:
-        uint8 (T, H, W, 3). Errors as in `read_video`, when the file opens or where it breaks off.
-    """
-    with _opened(path) as (container, stream):
-        piece: list[np.ndarray] = []
-        fresh, begun = 0, False  # frames of the piece that no earlier piece had; whether there was an earlier one
-        for frame in container.decode(stream):
-            piece.append(frame.to_ndarray(format="rgb24"))
-            fresh += 1
-            room = int(megapixels * 1e6 / (frame.height * frame.width))
-            if fresh >= 4 and len(piece) >= room:
-                yield np.stack(piece)
-                piece, fresh, begun = piece[len(piece) - overlap :], 0, True
-        if fresh or not begun:
-            yield np.stack(_some(piece, path))
-
-
-def count_frames(path: str | Path) -> int | None:
-    """How many frames a file says it has, without decoding them; None where it does not say. Errors as `read_video`."""
-    with _opened(path) as (_, stream):
-        if stream.frames:
-            return int(stream.frames)
-        rate = stream.average_rate
-        return round(stream.duration * stream.time_base * rate) if stream.duration and rate else None
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """A file and its first video stream; what goes wrong in reading them becomes a VideoFileError."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoFileError(f"{path} has no video stream. Is it the right file?")
-            yield container, container.streams.video[0]
-    except FileNotFoundError as error:
-        raise VideoFileError(f"There is no video at {path}.") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, VideoFileError | SettingsError):
-            raise
-        raise VideoFileError(f"{path} cannot be read as a video ({_reason(error)}).") from error
-
-
-def _some(frames: list[np.ndarray], path: str | Path) -> list[np.ndarray]:
-    if not frames:
-        raise VideoFileError(f"{path} contains no complete frame: it is empty or was cut off.")
-    return frames
-
-
-def read_comment(path: str | Path) -> str:
-    """The comment that `write_video` put into a file; "" where there is none. VideoFileError as in `read_video`."""
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            return str(container.metadata.get("comment", ""))
-    except (OSError, ValueError) as error:
-        raise VideoFileError(f"{path} cannot be read as a video ({_reason(error)}).") from error
 
 
 def write_png(path: str | Path, image: np.ndarray, *, force: bool = False) -> Path:
@@ -314,7 +231,7 @@ _X264 = "mbtree=0"
 def _encode(path: Path, frames: np.ndarray, rate: Fraction, crf: int, comment: str) -> None:
     import av
 
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
         if comment:
             container.metadata["comment"] = comment
         stream = container.add_stream(
@@ -332,6 +249,24 @@ def _encode(path: Path, frames: np.ndarray, rate: Fraction, crf: int, comment: s
             )
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+@contextmanager
+def _encoding(path: Path) -> Iterator[None]:
+    """Turns PyAV's own errors, most of which are no OSErrors, into VideoFileErrors."""
+    import av
+
+    try:
+        yield
+    except OSError:
+        raise  # of the file system: explained by those who write
+    except av.codec.codec.UnknownCodecError as error:
+        raise VideoFileError(
+            f"Cannot write {path}: the installed PyAV has no H.264 encoder ({error}). The one of PyPI has: pip install "
+            "--force-reinstall av"
+        ) from error
+    except av.error.FFmpegError as error:
+        raise VideoFileError(f"Cannot write {path}: FFmpeg stopped ({_reason(error)}).") from error
 
 
 @contextmanager

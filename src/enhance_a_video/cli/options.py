@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from ..errors import SettingsError
+from ..media import open_picture
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -151,7 +152,7 @@ class Clip:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         given["extra"] = pairs_of("--set", self.extra or []) or None
         if self.image is not None:
-            given["image"] = _picture(self.image) if open_image else self.image.absolute()
+            given["image"] = open_picture(self.image) if open_image else self.image.absolute()
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -224,14 +225,3 @@ def pairs_of(flag: str, texts: list[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
-
-
-def _picture(path: Path | None) -> Any:
-    if path is None:
-        return None
-    from PIL import Image
-
-    try:
-        return Image.open(path).convert("RGB")
-    except OSError as error:
-        raise SettingsError(f"--image {path} cannot be read as a picture: {error}") from error

@@ -43,8 +43,9 @@ def score(
 ) -> None:
     """Measure any videos: how steady, how smooth, how sharp. No prompt and no reference needed.
 
-    Long files are read in pieces: every frame counts, memory stays small. What each measure sees, and what it is
-    blind to, is in docs/measures.md: a frozen clip is perfectly steady.
+    Long files are read in pieces: every frame counts, memory stays small. A file that is damaged or cut off is
+    reported, measured as far as it goes, and does not stop the others. What each measure sees, and what it is blind
+    to, is in docs/measures.md: a frozen clip is perfectly steady.
 
     enhance-a-video score A.mp4 B.mp4
     enhance-a-video score *.mp4 --json --measures temporal_flicker,warping_error
@@ -115,6 +116,8 @@ def _tell(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:
         for one in measured[at : at + _ACROSS]:
             table.add_column(escape(Path(one.path).name), justify="right", overflow="fold")
         table.add_column("unit", style="dim", no_wrap=True)
+        for label, unit, text in _FACTS:
+            table.add_row(label, "", *(text(one) for one in measured[at : at + _ACROSS]), unit)
         for name, row in rows.items():
             values = [_number(one.measures.get(name)) for one in measured[at : at + _ACROSS]]
             table.add_row(row["label"], _ARROW[row["better"]], *values, row["unit"])
@@ -125,6 +128,15 @@ def _tell(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:
             "paid with. A frozen clip is perfectly steady, a blurred one nearly: docs/measures.md.[/]",
             highlight=False,
         )
+
+
+# Rows above the measures: label, unit, text of a score.
+_FACTS: tuple[tuple[str, str, Callable[[Score], str]], ...] = (
+    ("Frames", "", lambda one: str(one.frames)),
+    ("Length", "s", lambda one: _number(one.duration)),
+    ("Frame rate", "fps", lambda one: _number(one.fps)),
+    ("Size", "px", lambda one: f"{one.width}x{one.height}"),
+)
 
 
 def _number(value: Any) -> str:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from ..errors import EnhanceAVideoError
+from ..errors import EnhanceAVideoError, VideoFileError
 from .app import app, err
 from .options import Json
 
@@ -67,9 +67,13 @@ def _serve(folder: Path, against: str | None, host: str, port: int, open_page: b
             err.print(
                 f"\nStopped. What was voted: enhance-a-video vote {escape(str(folder))} --results", soft_wrap=True
             )
+    if found.unreadable:
+        raise typer.Exit(1)
 
 
 def _announce(server: Server, found: Found, folder: Path, json: bool) -> None:
+    for line in found.unreadable:
+        err.print(f"[bold red]Error:[/] {escape(line)} Its pairs are left out.", highlight=False, soft_wrap=True)
     for note in found.notes:
         err.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
     if not server.local:
@@ -81,6 +85,7 @@ def _announce(server: Server, found: Found, folder: Path, json: bool) -> None:
         )
     if json:
         data = {"command": "vote", "url": server.url, "pairs": len(found.pairs), "votes": str(server.ballots.path)}
+        data |= {"unreadable": list(found.unreadable)}
         print(jsonlib.dumps(data), flush=True)
         return
     screen = Console()
@@ -119,7 +124,11 @@ def _results(folder: Path, against: str | None, json: bool) -> None:
 
     current, note = None, ""
     try:
-        current = {pair.id for pair in _find(folder, against).pairs}
+        found = _find(folder, against)
+        if found.unreadable and against is None:
+            raise VideoFileError(found.trouble)
+        current = {pair.id for pair in found.pairs}
+        note = found.trouble
     except EnhanceAVideoError as error:
         if against is not None or not (folder / FILE).is_file():
             raise

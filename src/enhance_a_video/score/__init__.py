@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import video
-from ..errors import EnhanceAVideoError
+from ..errors import EnhanceAVideoError, VideoFileError
+from ..media import OpenVideo, in_pieces, open_video
 from ..metrics import MEASURES, OVERLAP, chosen, measure_pieces
 from .vbench_bridge import DIMENSIONS, check_vbench, vbench
 
@@ -21,11 +21,20 @@ Progress = Callable[[str, int, int | None], None]  # (path, frames done, frames 
 
 @dataclass
 class Score:
-    """What one file measures; `error` says why there is nothing, or not all."""
+    """What one file measures; `error` gives the reason why there is nothing, or not all.
+
+    Of a file that is damaged or cut off, everything holds for the frames before that. duration: seconds; it and `fps`
+    are None for a picture, and everything but the path is None for a file that cannot be read.
+    """
 
     path: str
     measures: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    frames: int | None = None
+    duration: float | None = None
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
 
 
 def score_files(
@@ -48,20 +57,31 @@ def score_files(
 
 
 def _score(path: str, names: Sequence[str] | None, progress: Progress | None) -> Score:
-    def pieces() -> Any:
-        total, done = video.count_frames(path), 0
-        for piece in video.read_pieces(path, OVERLAP):
-            if progress:
-                progress(path, done, total)
-            yield piece
-            done += len(piece) - (OVERLAP if done else 0)
-        if progress:
-            progress(path, done, done)
-
+    score = Score(path)
     try:
-        return Score(path, measure_pieces(pieces(), names))
+        with open_video(path) as clip:
+            score.measures = measure_pieces(_pieces(clip, score, progress), names)
     except EnhanceAVideoError as error:
-        return Score(path, error=str(error))
+        score.error = score.error or str(error)
+    except MemoryError:
+        score.error = f"{path} does not fit in memory. Make it smaller."
+    return score
+
+
+def _pieces(clip: OpenVideo, score: Score, progress: Progress | None) -> Iterator[np.ndarray]:
+    """The pieces of a file, and what is known of it in `score`. Where it is damaged the pieces end."""
+    tell = progress or (lambda path, done, total: None)
+    tell(clip.path, 0, clip.declared)
+    try:
+        for piece in in_pieces(clip, OVERLAP):
+            yield piece
+            tell(clip.path, clip.frames, max(clip.declared or 0, clip.frames))
+    except VideoFileError as error:
+        if not clip.frames:
+            raise
+        score.error = str(error)
+    score.frames, score.duration, score.fps = clip.frames, clip.duration, clip.fps
+    score.width, score.height = clip.width, clip.height
 
 
 def add_vbench(
@@ -88,9 +108,10 @@ def rows(scores: Sequence[Score]) -> dict[str, dict[str, str]]:
 
 
 def to_dict(scores: Sequence[Score]) -> dict[str, Any]:
-    """JSON-able: the files in order, and what their measures are. What could not be measured is None."""
+    """JSON-able: the files in order, and what their measures are. What could not be measured or read is None."""
     files: list[dict[str, Any]] = []
     for score in scores:
         values = {name: value if np.isfinite(value) else None for name, value in score.measures.items()}
-        files.append({"path": score.path, "measures": values} | ({"error": score.error} if score.error else {}))
+        facts = {name: getattr(score, name) for name in ("path", "frames", "duration", "fps", "width", "height")}
+        files.append(facts | {"measures": values} | ({"error": score.error} if score.error else {}))
     return {"files": files, "measures": rows(scores)}

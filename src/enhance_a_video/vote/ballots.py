@@ -134,6 +134,10 @@ class Ballots:
         left = [self.pairs[pair] for pair in mine if pair not in voted]
         return Seat(voter, row[0], len(mine) - len(left), len(mine), tuple(left[:2]))
 
+    def leave_out(self, pair: str) -> None:
+        """From now on nobody gets this pair; votes on it stay in the file."""
+        self.pairs = {name: other for name, other in self.pairs.items() if name != pair}  # others read the old one
+
     def reference_left(self, voter: str, pair: str) -> bool:
         """Whether this voter sees the pair's reference on the left. VoteError (unknown): not theirs to see."""
         with self._open() as db:

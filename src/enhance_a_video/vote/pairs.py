@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, VideoFileError
-from ..video import read_comment
+from ..media import read_comment
 from .neutral import Kind, inspect
 
 PAIRS, MANIFEST, STUDY, FIRST = "pairs.json", "manifest.jsonl", "study.sqlite", "baseline.mp4"
@@ -34,11 +34,21 @@ class Pair:
 
 @dataclass(frozen=True)
 class Found:
-    """The pairs of a folder, where they were read from, and what the person who asks for votes should know."""
+    """The pairs of a folder, where they were read from, and what the person who asks for votes should know.
+
+    unreadable: why pairs are left out, one sentence for each video that is missing, damaged or cut off.
+    """
 
     pairs: tuple[Pair, ...]
     source: str
     notes: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def trouble(self) -> str:
+        """The first of `unreadable`, and how many more there are; "" where there are none."""
+        rest = f" And {len(self.unreadable) - 3} more like these." if len(self.unreadable) > 3 else ""
+        return " ".join(self.unreadable[:3]) + rest
 
 
 @dataclass
@@ -64,7 +74,7 @@ def find_pairs(
 
     Raises:
         SettingsError: no such folder, no pair in it, a label that does not exist, a file that lists pairs wrongly.
-        VideoFileError: a listed video is missing or cannot be read.
+        VideoFileError: no pair is left, as videos are missing or cannot be read. Some of them: see `Found.unreadable`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -76,13 +86,21 @@ def find_pairs(
         reason = f"no two labels share a prompt and seed (labels: {', '.join(labels)})" if labels else _NOTHING
         raise SettingsError(" ".join([f"There is no pair of videos in {folder}: {reason}.", *notes]))
     pairs: dict[str, Pair] = {}
+    unreadable: dict[str, None] = {}
     for done, (group, two) in enumerate(chosen):
         if progress:
             progress(done, len(chosen))
-        pair = _pair(group, two)
+        try:
+            pair = _pair(group, two)
+        except VideoFileError as error:
+            unreadable[str(error)] = None
+            continue
         notes += _differences(group, pair) + ([f"{group.where} is there twice."] if pair.id in pairs else [])
         pairs[pair.id] = pair
-    return Found(tuple(pairs.values()), source, (*notes, *_pooled(groups)))
+    found = Found(tuple(pairs.values()), source, (*notes, *_pooled(groups)), tuple(unreadable))
+    if not pairs:
+        raise VideoFileError(found.trouble)
+    return found
 
 
 _NOTHING = (
@@ -122,7 +140,11 @@ def _compared(folder: Path) -> _Group:
     names = [FIRST, "enhanced.mp4", *(path.name for path in sorted(folder.glob("panel-*.mp4")))]
     videos, told, settings = {}, {}, {}
     for path in (folder / name for name in names if (folder / name).exists()):
-        comment = _object(read_comment(path))
+        try:
+            comment = _object(read_comment(path))
+        except VideoFileError:  # its pairs are left out, and reported, when they are made
+            videos[path.stem] = path
+            continue
         label = str(comment.get("panel", path.stem))
         label = path.stem if label in videos else label
         videos[label] = path
@@ -131,7 +153,7 @@ def _compared(folder: Path) -> _Group:
             settings[label] = json.dumps(comment["settings"], sort_keys=True)
     if len(set(told.values())) > 1:
         raise SettingsError(f"The videos in {folder} are of different prompts or seeds: {told}. Run compare again.")
-    prompt, seed = next(iter(told.values()))
+    prompt, seed = next(iter(told.values()), (None, None))
     return _Group(str(folder), prompt, seed, videos, settings, next(iter(videos)))
 
 

@@ -21,10 +21,10 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ..errors import EnhanceAVideoError, SettingsError, VoteError
+from ..errors import EnhanceAVideoError, SettingsError, VideoFileError, VoteError
 from .ballots import Ballots, Seat, questions_of
 from .neutral import neutral
 from .pairs import Pair
@@ -87,9 +87,13 @@ class Server(ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}/"
 
     def clip(self, pair: Pair, which: int) -> bytes:
-        """One clip of a pair, neutral; the last few pairs are kept."""
-        with self._making:  # the page asks for both at once: made once
-            return self._kept(pair)[which]
+        """One clip of a pair, neutral; the last few pairs are kept. A pair that cannot be read any more is left out."""
+        try:
+            with self._making:  # the page asks for both at once: made once
+                return self._kept(pair)[which]
+        except VideoFileError:
+            self.ballots.leave_out(pair.id)
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that hangs up in the middle is no news; everything else is."""
@@ -131,9 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(_told(self.server.ballots.seat(found[1])))
         elif found := _CLIP.fullmatch(path):
             voter, name, side = found.groups()
-            swapped = not self.server.ballots.reference_left(voter, name)
+            pair = self.server.ballots.pairs.get(name)
+            swapped = not self.server.ballots.reference_left(voter, name)  # refuses what is not there
             which = int((side == "right") != swapped)  # 0: the reference
-            self._send(self.server.clip(self.server.ballots.pairs[name], which), "video/mp4")
+            self._send(self.server.clip(cast(Pair, pair), which), "video/mp4")
         else:
             raise _Refused("There is nothing here.", HTTPStatus.NOT_FOUND)
 

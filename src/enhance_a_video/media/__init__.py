@@ -1,0 +1,15 @@
+"""Video and picture files as arrays, read as a player or a viewer shows them."""
+
+from .pictures import as_rgb, open_picture
+from .reader import OpenVideo, in_pieces, open_container, open_video, read_comment, read_video
+
+__all__ = [
+    "OpenVideo",
+    "as_rgb",
+    "in_pieces",
+    "open_container",
+    "open_picture",
+    "open_video",
+    "read_comment",
+    "read_video",
+]
