@@ -14,6 +14,7 @@ from PIL import Image
 from enhance_a_video import media
 from enhance_a_video.errors import SettingsError, VideoFileError
 from enhance_a_video.media import open_picture, open_video, read_video
+from enhance_a_video.pipelines import generate
 from enhance_a_video.plan import Item
 from enhance_a_video.video import write_video
 
@@ -45,6 +46,28 @@ def test_pictures_are_turned_by_their_exif_orientation(tmp_path, orientation):
     Image.fromarray(SCENE).save(tmp_path / "upright.png")
     assert item.key == Item("a ball", 0, "plain", None, {"image": tmp_path / "upright.png"}).key
     assert near(read_video(tmp_path / "phone.png")[0][0], SCENE, 1)
+
+
+def test_a_picture_that_was_opened_before_is_the_same_picture(tmp_path):
+    """Its key as well: what `generate` gets from Python code is turned like what the command opens."""
+    picture = Image.fromarray(np.rot90(SCENE, 1))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "phone.png", exif=exif)
+    opened = Item("a ball", 0, "plain", None, {"image": Image.open(tmp_path / "phone.png")})
+    assert opened.key == Item("a ball", 0, "plain", None, {"image": tmp_path / "phone.png"}).key
+
+    class Pipe:
+        components: dict = {}  # noqa: RUF012
+
+        def __call__(self, prompt, image, generator=None, output_type=None):
+            seen.append(np.asarray(image))
+            raise ValueError("seen enough")
+
+    seen: list[np.ndarray] = []
+    with pytest.raises(SettingsError, match="seen enough"):
+        generate(Pipe(), "a ball", image=Image.open(tmp_path / "phone.png"))
+    assert np.array_equal(seen[0], SCENE)
 
 
 GREY = np.arange(0, 256, dtype=np.uint8).reshape(16, 16)

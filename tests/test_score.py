@@ -262,6 +262,12 @@ def test_no_file_loses_the_others(run, files):
     assert err.count("Error:") == 4 and "Traceback" not in err
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1)])
+def test_strips_and_points_are_measured(size):
+    """Flow needs a picture of some size, and enlarging a strip to it took minutes."""
+    assert np.isfinite(list(measure(moving(3, *size, detail=1)).values())).all()
+
+
 def test_a_file_that_does_not_fit_in_memory_is_reported(files, monkeypatch):
     def full(pieces, names):
         list(pieces)

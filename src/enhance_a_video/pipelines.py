@@ -20,6 +20,7 @@ import torch
 
 from .errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
 from .families import families, find
+from .media import as_rgb
 
 EMBEDDED = "embedded"
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
@@ -248,7 +249,7 @@ def generate(
         prompt: or several, with a seed each: one call makes them all, quicker than one by one.
         seed: of the initial noise, drawn on the CPU so that it is the same on any device.
         fps: only for models that are told their frame rate (LTX-Video).
-        image: first picture, for image-to-video pipelines (PIL image).
+        image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
         extra: further arguments of this pipeline's call, by its own names.
         progress: called after each step with (steps done, steps in all).
 
@@ -261,6 +262,8 @@ def generate(
         EnhanceAVideoError: out of memory.
     """
     accepted = inspect.signature(pipe.__call__).parameters
+    if hasattr(image, "getexif"):  # PIL's; pipelines leave a phone's picture on its side
+        image = as_rgb(image)
     given = {
         "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
         "width": width, "image": image,

@@ -15,7 +15,7 @@ from typing import Any
 
 from .alternatives import Change
 from .errors import PromptError, SettingsError
-from .media import open_picture
+from .media import as_rgb, open_picture
 
 _WHOLE, _NUMBER = ("a whole number above 0", int), ("a number", (int, float))
 
@@ -231,7 +231,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return _file_digest(value)
     if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a PIL picture
-        return _digest(f"{value.mode}{value.size}".encode() + value.tobytes())
+        return _content(as_rgb(value))
     raise SettingsError(f"{value!r} cannot be part of a plan: only what JSON can say, and pictures.")
 
 
@@ -243,9 +243,9 @@ def _file_digest(path: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def _picture_digest(path: Path, version: Any) -> str:
-    picture = open_picture(path)
-    return _digest(f"{picture.mode}{picture.size}".encode() + picture.tobytes())
+    return _content(open_picture(path))
 
 
-def _digest(data: bytes) -> str:
+def _content(picture: Any) -> str:
+    data = f"{picture.mode}{picture.size}".encode() + picture.tobytes()
     return "sha256:" + hashlib.sha256(data).hexdigest()

@@ -95,7 +95,7 @@ class OpenVideo:
             return None
         steady = self.frames / self.rate if self.rate else None
         times = np.asarray(self.times, float)  # None becomes NaN
-        if not (np.diff(times) > 0).all():
+        if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
             return steady
         span = float(times[-1] - times[0])
         last = self._last or (1 / self.rate if self.rate else span / max(1, self.frames - 1))

@@ -11,6 +11,7 @@ from ..errors import SettingsError
 # Dense flow is estimated at a working size: DIS needs some pixels to hold on to, and 1080p gains nothing
 # from all of its own.
 _FLOW_SIDE = (192, 480)  # shortest side in pixels: at least, at most
+_FLOW_LONG = 1920  # the longer side is not enlarged beyond this: a strip of one pixel's height would take minutes
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as OpenCV's grey
 
 
@@ -67,8 +68,8 @@ class Clip:
 
         _, height, width = self.luma.shape
         low, high = _FLOW_SIDE
-        short = min(height, width)
-        scale = max(low / short, 1.0) if short < low else min(high / short, 1.0)
+        short, long = min(height, width), max(height, width)
+        scale = max(min(low / short, _FLOW_LONG / long), 1.0) if short < low else min(high / short, 1.0)
         size = (max(round(width * scale), 32), max(round(height * scale), 32))
         how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
         return np.stack([cv2.resize(np.rint(255 * y).astype(np.uint8), size, interpolation=how) for y in self.luma])

@@ -15,7 +15,7 @@ from ..media import open_container, open_video
 from ..video import write_video
 
 _FALLBACK_RATE = 8.0  # frames per second, for files that have none
-_MOST_RATE = 60.0  # frames per second: more is not shown
+_MOST_RATE, _MOST_FRAMES = 60.0, 5000  # frames per second, and in all, that repeating makes of a rate that varies
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _encoded(path: Path) -> bytes:
         frames = np.stack(list(clip))
     shown, rate = _evenly(frames, clip.times, clip.duration)
     with tempfile.TemporaryDirectory() as folder:
-        return _copied(write_video(Path(folder, "clip.mp4"), shown, rate, crf=12))
+        return _copied(write_video(Path(folder, "clip.mp4"), shown, float(np.clip(rate, 0.01, 1000)), crf=12))
 
 
 def _evenly(frames: np.ndarray, times: Sequence[float | None], duration: float | None) -> tuple[np.ndarray, float]:
@@ -98,6 +98,6 @@ def _evenly(frames: np.ndarray, times: Sequence[float | None], duration: float |
     gaps = np.diff(at)
     if not (gaps > 0).all() or np.abs(at - at[0] - np.arange(len(at)) / rate).max() < 0.5 / rate:
         return frames, rate
-    rate = min(_MOST_RATE, 1 / float(gaps.min()))
+    rate = min(_MOST_RATE, 1 / float(gaps.min()), max(len(frames), _MOST_FRAMES) / duration)
     ticks = at[0] + (np.arange(max(1, round(duration * rate))) + 0.5) / rate
     return frames[np.searchsorted(at, ticks, side="right") - 1], rate
