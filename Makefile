@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz lint models-page compatibility train-toy study study-small models-study release clean
+.PHONY: demo test fuzz lint models-page compatibility train-toy study study-small models-study pictures release clean
 
-demo: $(READY)  ## the main job: one prompt without and with the method, side by side, and a report
+demo: $(READY)  ## the main job: one prompt, four seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
 
 test: $(READY)  ## all tests
@@ -46,6 +46,9 @@ models-study: $(READY) $(RESULTS)  ## three models (hours); goes on from the cli
 	$(BIN)/python benchmarks/across_models.py studies/models.yaml runs/models --split 125 --chosen "odds 2" \
 	    --out docs/results-models.md --picture docs/results-models.png --price docs/results-price.png
 	$(BIN)/python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --out docs/results-cases.png
+
+pictures: $(READY)  ## README's pictures again, from drawn clips; a quarter of an hour on two cores the first time
+	$(BIN)/python benchmarks/pictures.py --out docs --clips runs/pictures
 
 release: $(READY)  ## the wheel, and the two models that are too large for it, into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -15,7 +15,7 @@ from enhance_a_video.toy import world
 from enhance_a_video.vote import find_pairs
 
 PROMPT = "a red ball moves right"
-OUTPUTS = {"baseline.mp4", "enhanced.mp4", "side_by_side.mp4", "strip.png", "report.html"}
+OUTPUTS = {"baseline.mp4", "enhanced.mp4", "side_by_side.mp4", "strip.png", "steadiness.png", "report.html"}
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def names(folder) -> set[str]:
 
 
 def test_demo(run, tiny_folder):
-    code, out, err = run("demo", "--model", tiny_folder, "--out", "d")
+    code, out, err = run("demo", "--model", tiny_folder, "--out", "d", "--seeds", 1, "--steps", 2)
     assert code == 0, err
     assert names("d") == OUTPUTS
     assert all(name in out for name in OUTPUTS)
@@ -48,7 +48,9 @@ def test_demo(run, tiny_folder):
 
 
 def test_demo_json_is_one_object(run, tiny_folder):
-    code, out, _ = run("demo", "--model", tiny_folder, "--json", "--seed", 5, "--strength", 1.5)
+    code, out, _ = run(
+        "demo", "--model", tiny_folder, "--json", "--seed", 5, "--seeds", 1, "--steps", 2, "--strength", 1.5
+    )
     assert code == 0
     data = json.loads(out)
     assert {
@@ -80,15 +82,29 @@ def test_demo_with_the_embedded_truth(run, tmp_path, tiny_folder, monkeypatch):
     prompt = world.caption(world.sample_scene(np.random.default_rng(1)))
     (folder / "defaults.json").write_text(json.dumps(known | {"height": 64, "width": 64, "steps": 2, "prompt": prompt}))
     monkeypatch.setattr(toy, "model_folder", lambda: folder)
-    code, out, _ = run("demo", "--json", "-o", "truth")
+    code, out, _ = run("demo", "--json", "-o", "truth", "--steps", 1)
     assert code == 0
     data = json.loads(out)
-    assert data["prompt"] == prompt and not data["note"]
+    assert data["prompt"] == prompt
+    assert data["seeds"] == [0, 1, 2, 3] and data["about"]["steps"] == "1"
+    assert "on this small model the default changes an average clip little" in data["note"]
     assert next(row["name"] for row in data["measures"] if row["truth"]) == "colour_right"
     assert "Against the truth" in Path("truth/report.html").read_text()
 
-    code, out, _ = run("demo", "--prompt", "a cat on a mat", "-o", "none")
+    code, out, _ = run("demo", "--prompt", "a cat on a mat", "-o", "none", "--seeds", 1, "--steps", 1)
     assert code == 0 and "outside the embedded model's world" in " ".join(out.split())
+
+
+def test_the_numbers_that_the_demo_calls_usual_are_those_of_the_results():
+    from enhance_a_video.cli.clips import USUAL
+
+    text = (Path(__file__).parent.parent / "docs" / "results.md").read_text(encoding="utf-8").replace("**", "")
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = {line.split("|")[1].strip(): line for line in reversed(lines)}  # the first table of the page that has them
+    packaged, joint = (rows["pooled, sd"].split("|")[place].strip() for place in (11, 8))
+    assert f"{packaged.split()[0]} sd {packaged.split(maxsplit=1)[1]}" in USUAL
+    assert f"{joint.split()[0]} sd {joint.split(maxsplit=1)[1]}" in USUAL
+    assert all(f"{rows['Warping error'].split('|')[place].strip()} %" in USUAL for place in (11, 8))
 
 
 def test_existing_outputs_are_refused_before_anything_is_loaded(run, tmp_path):

@@ -88,14 +88,25 @@ def test_the_slice_picture_keeps_every_frame_a_column_of_its_own():
     assert (second == second[:, :1]).all()  # the same line of a clip that stands still
 
 
-def test_the_flicker_picture_has_one_scale_for_all_clips():
+def test_the_flicker_picture_has_one_scale_and_shows_the_change():
     strong = flickering(still(), slice(4, 9), slice(10, 20), by=60)
     weak = flickering(still(), slice(4, 9), slice(10, 20), by=20)
-    image = pictures.flicker_picture([strong, weak], ["without", "with"], height=2 * H)
+    image = pictures.flicker_picture([strong, weak], ["without", "with"], height=2 * H).astype(int)
     bar = image.shape[0] - 2 * H
-    left, right = image[bar:, : 2 * W].astype(int).sum(-1), image[bar:, -2 * W :].astype(int).sum(-1)
-    inside = (slice(12, 14), slice(26, 36))
-    assert left[inside].mean() > right[inside].mean() + 50 > right[30:].mean() + 100
+    without, with_, change = (image[bar:, n * (2 * W + 8) :][:, : 2 * W] for n in range(3))
+    inside, outside = (slice(12, 14), slice(26, 36)), slice(30, None)
+    assert without[inside].sum(-1).mean() > with_[inside].sum(-1).mean() + 50 > with_[outside].sum(-1).mean() + 100
+    assert change[inside][..., 2].mean() > change[inside][..., 0].mean() + 50  # blue: steadier
+    assert abs(change[outside][..., 2].mean() - change[outside][..., 0].mean()) < 10
+    back = pictures.flicker_picture([weak, strong], ["without", "with"], height=2 * H).astype(int)[bar:, -2 * W :]
+    assert back[inside][..., 0].mean() > back[inside][..., 2].mean() + 50  # red: less steady
+
+
+def test_slices_and_maps_stand_beside_each_other_and_two_frames_have_slices_only():
+    plain, other = moving_edge(), flickering(still(), slice(4, 9), slice(10, 20))
+    both, slices = (pictures.steadiness_picture([plain[:n], other[:n]], ["without", "with"]) for n in (T, 2))
+    assert both.shape[0] == slices.shape[0] and both.shape[1] > slices.shape[1] == 528
+    assert not (both[-1] == both[-1, -1]).all()  # the maps reach the lower edge
 
 
 def test_the_grid_holds_all_clips_in_motion():

@@ -6,7 +6,7 @@ import json as jsonlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import pipelines, report, video
+from . import pictures, pipelines, report, video
 from .comparison import Comparison, Take, brief, compare_seeds, general_judge, generate_with, truth_judge
 from .errors import SettingsError
 from .settings import Settings
@@ -25,7 +25,7 @@ from .settings import Settings
 Panels = Sequence[tuple[str, Settings | None]]
 
 # Nothing is written under another name: all of them are checked before the first step of the denoising.
-_SHARED = ("side_by_side.mp4", "strip.png", "report.html")
+_SHARED = ("side_by_side.mp4", "strip.png", "steadiness.png", "report.html")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Job:
 
     model, load: as pipelines.load takes them. options: those of pipelines.generate.
     json: one JSON object on stdout, everything else on stderr.
+    note: a remark on the measures of a comparison, printed and in the report.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Job:
     json: bool = False
     command: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     def __post_init__(self) -> None:
         self.err = Console(stderr=True)
@@ -114,6 +116,7 @@ class Job:
         self._refuse_existing(folder, names, range(first, first + seeds))
         embedded = self.model == pipelines.EMBEDDED
         judge = truth_judge(prompt, asked.get("height"), asked.get("width")) if embedded else general_judge()
+        judge = replace(judge, note=" ".join(filter(None, (judge.note, self.note))))
         pairs: list[Kept] = []
         try:
             with self._steps(len(panels) * seeds) as step:
@@ -193,10 +196,11 @@ class Job:
     def _write(
         self, comparison: Comparison, files: list[Path], pairs: Sequence[Kept], about: dict[str, str], title: str
     ) -> None:
-        """What all seeds share: the film strip of the first one and the report."""
-        *_, strip, page = files
+        """What all seeds share: the film strip of the first one, the picture of its steadiness, and the report."""
+        *_, strip, steadiness, page = files
         labels, clips = [take.label for take in comparison.takes], [take.frames for take in comparison.takes]
         video.write_png(strip, video.film_strip(clips, labels), force=self.force)
+        video.write_png(steadiness, pictures.steadiness_picture(clips, labels), force=self.force)
         data = [path.read_bytes() for path in pairs[0].videos.values()]
         links = {kept.seed: kept.relative_to(page.parent) for kept in pairs} if len(pairs) > 1 else {}
         text = report.render(comparison, data, title=title, about=about, command=self.command, pairs=links)

@@ -5,6 +5,7 @@ Steadiness does not show in single frames. For showing the same scene without an
     line = busiest_line(plain)                     # where the plain clip moves, chosen by a rule
     image = slice_picture([plain, enhanced], ["without", "with"], line)        # a flicker becomes a stripe
     image = flicker_picture([plain, enhanced], ["without", "with"])            # and a bright place
+    image = steadiness_picture([plain, enhanced], ["without", "with"])         # both, next to each other
     write_webp("moving.webp", clip_grid([[plain, enhanced]], ["without", "with"]), fps=12)
 
 Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB; pictures are uint8 (H, W, 3).
@@ -23,7 +24,7 @@ from . import video
 from .errors import SettingsError
 from .metrics.clip import Clip
 
-_GAP = 8  # pixels between the parts of a picture
+_GAP, _TYPE = 8, 15  # pixels between the parts of a picture; size of its type
 _WEBP_QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20, 10)  # tried in this order until the file is small enough
 
 
@@ -94,12 +95,13 @@ def resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack(done).reshape(*images.shape[:-3], height, width, 3)
 
 
-def coloured(values: np.ndarray, top: float) -> np.ndarray:
-    """A map (H, W) as a picture, from black (0) through violet and orange to pale yellow (`top` and above)."""
+def coloured(values: np.ndarray, low: float, high: float, colours: str = "inferno") -> np.ndarray:
+    """Values (H, W) as a picture: `low` and below at the one end of one of matplotlib's colour maps, `high` at the
+    other."""
     import matplotlib
 
-    share = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
-    return matplotlib.colormaps["inferno"](share, bytes=True)[..., :3]
+    share = np.clip((values - low) / (high - low), 0, 1)
+    return matplotlib.colormaps[colours](share, bytes=True)[..., :3]
 
 
 def slice_picture(
@@ -121,21 +123,34 @@ def slice_picture(
     return stacked(parts, labels)
 
 
-def flicker_picture(
-    clips: Sequence[np.ndarray], labels: Sequence[str], *, height: int = 256, top: float | None = None
-) -> np.ndarray:
-    """The flicker map of each clip, next to each other under their labels and mean values, in one scale.
+def flicker_picture(clips: Sequence[np.ndarray], labels: Sequence[str], *, height: int = 256) -> np.ndarray:
+    """The flicker map of each clip, next to each other in one scale under their labels and means (grey levels of 255);
+    then, for each clip after the first, what changed: blue where it flickers less than the first, red where more.
 
-    Args:
-        top: grey levels at the bright end of the scale; by default the value that one place in 200 of the first clip
-            exceeds.
+    The scale ends at the value that one place in 200 of the first clip exceeds, that of the change at a quarter of it.
     """
-    maps = [flicker_map(clip) for clip in clips]
-    top = top or float(np.quantile(maps[0], 0.995))
-    width = round(height * maps[0].shape[1] / maps[0].shape[0])
-    parts = [resized(coloured(values, top), height, width) for values in maps]
-    means = [f"{label}: {values.mean():.2f}" for label, values in zip(labels, maps, strict=True)]
-    return beside([headed(part, text) for part, text in zip(parts, means, strict=True)])
+    first, *others = maps = [flicker_map(clip) for clip in clips]
+    top = max(1.0, float(np.quantile(first, 0.995)))
+    parts = [
+        (f"{label}: {found.mean():.2f}", coloured(found, 0, top)) for label, found in zip(labels, maps, strict=True)
+    ]
+    for label, found in zip(labels[1:], others, strict=True):
+        text = f"change {label}"
+        if first.mean() > 0:
+            text += f": {found.mean() / first.mean() - 1:+.1%}".replace("-", "−").replace("%", " %")
+        parts.append((text, coloured(found - first, -top / 4, top / 4, "coolwarm")))
+    width = round(height * first.shape[1] / first.shape[0])
+    return beside([headed(resized(image, height, width), text) for text, image in parts])
+
+
+def steadiness_picture(clips: Sequence[np.ndarray], labels: Sequence[str], *, height: int = 120) -> np.ndarray:
+    """`slice_picture` (each slice of this height) and beside it `flicker_picture`, which needs three frames."""
+    line = busiest_line(clips[0])
+    slices = slice_picture(clips, [f"{line} over time, {label}" for label in labels], line, height=height)
+    if min(map(len, clips)) < 3:
+        return slices
+    size = slices.shape[0] - slices.shape[0] // len(clips) + height  # as high as all slices with their labels
+    return beside([slices, flicker_picture(clips, [f"flicker, {label}" for label in labels], height=size)])
 
 
 def clip_grid(
@@ -166,7 +181,7 @@ def clip_grid(
 
 def headed(image: np.ndarray, label: str) -> np.ndarray:
     """A picture under a dark bar with its label."""
-    return np.concatenate([video.label_bar(label, image.shape[1], max(13, image.shape[0] // 16)), image])
+    return np.concatenate([video.label_bar(label, image.shape[1], _TYPE), image])
 
 
 def stacked(images: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
@@ -205,7 +220,7 @@ def _labels_of(width: int, labels: Sequence[str]) -> np.ndarray:
     """A bar of labels in columns of one width, uint8 (h, width, 3)."""
     edges = np.linspace(0, width, len(labels) + 1).round().astype(int)
     widths = np.diff(edges)
-    return np.concatenate([video.label_bar(text, int(w), 15) for text, w in zip(labels, widths, strict=True)], axis=1)
+    return np.concatenate([video.label_bar(text, int(w), _TYPE) for text, w in zip(labels, widths, strict=True)], axis=1)
 
 
 # ----------------------------------------------------------------------------------------------------- files
