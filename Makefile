@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test fuzz lint models-page compatibility train-toy study study-small models-study pictures release clean
 
-demo: $(READY)  ## the main job: one prompt, four seeds, without and with the method, and a report
+demo: $(READY)  ## the main job: one prompt, three seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
 
 test: $(READY)  ## all tests

@@ -14,7 +14,12 @@ from enhance_a_video import Settings, enhance_attention
 from enhance_a_video.cli.app import app
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("models/*/*.md")]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *ROOT.glob("models/*/*.md"),
+]
 UsageError = typer.BadParameter.__base__  # click's own, or that of the click inside typer
 COMMAND = typer.main.get_command(app)
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
@@ -50,6 +55,7 @@ PYTHON = [
 def parsed(words):
     """What the command line makes of these words, without running it. Raises UsageError."""
     context = COMMAND.make_context("enhance-a-video", [], resilient_parsing=True)
+    context.resilient_parsing = False  # the command below it inherits this
     name, command, rest = COMMAND.resolve_command(context, list(words))
     if rest:  # a name alone stands for the command
         command.make_context(name, rest, parent=context)
@@ -64,7 +70,7 @@ def test_command_lines_parse(page, words):
 
 
 def test_what_cannot_run_is_found():
-    with pytest.raises(UsageError, match="--prompt"):
+    with pytest.raises(UsageError, match="prompt"):
         parsed(["compare", "--seeds", "8"])
     with pytest.raises(UsageError, match="--nothing"):
         parsed(["demo", "--nothing"])
@@ -72,7 +78,9 @@ def test_what_cannot_run_is_found():
         parsed(["dmeo"])
 
 
-@pytest.mark.parametrize(("page", "words"), [c for c in ALL if c[1][0] in ("make", "python")], ids=lambda v: str(v)[:90])
+@pytest.mark.parametrize(
+    ("page", "words"), [c for c in ALL if c[1][0] in ("make", "python")], ids=lambda v: str(v)[:90]
+)
 def test_scripts_and_targets_are_there(page, words):
     if words[0] == "make":
         assert {w for w in words[1:] if "=" not in w and not w.startswith("-")} <= TARGETS
@@ -121,4 +129,4 @@ def test_the_first_block_of_the_readme_runs_and_saves_a_video(tiny_folder, tmp_p
     exec(compile(block, "README.md", "exec"), {})
     (video,) = tmp_path.glob("*.mp4")
     assert video.stat().st_size > 0
-    assert "layers" in capsys.readouterr().out
+    assert "forward calls" in capsys.readouterr().out

@@ -132,10 +132,10 @@ def flicker_picture(clips: Sequence[np.ndarray], labels: Sequence[str], *, heigh
     first, *others = maps = [flicker_map(clip) for clip in clips]
     top = max(1.0, float(np.quantile(first, 0.995)))
     parts = [
-        (f"{label}: {found.mean():.2f}", coloured(found, 0, top)) for label, found in zip(labels, maps, strict=True)
+        (f"flicker, {label}: {found.mean():.2f}", coloured(found, 0, top)) for label, found in zip(labels, maps, strict=True)
     ]
     for label, found in zip(labels[1:], others, strict=True):
-        text = f"change {label}"
+        text = f"change, {label}"
         if first.mean() > 0:
             text += f": {found.mean() / first.mean() - 1:+.1%}".replace("-", "−").replace("%", " %")
         parts.append((text, coloured(found - first, -top / 4, top / 4, "coolwarm")))
@@ -150,7 +150,7 @@ def steadiness_picture(clips: Sequence[np.ndarray], labels: Sequence[str], *, he
     if min(map(len, clips)) < 3:
         return slices
     size = slices.shape[0] - slices.shape[0] // len(clips) + height  # as high as all slices with their labels
-    return beside([slices, flicker_picture(clips, [f"flicker, {label}" for label in labels], height=size)])
+    return beside([slices, flicker_picture(clips, labels, height=size)])
 
 
 def clip_grid(
@@ -220,7 +220,9 @@ def _labels_of(width: int, labels: Sequence[str]) -> np.ndarray:
     """A bar of labels in columns of one width, uint8 (h, width, 3)."""
     edges = np.linspace(0, width, len(labels) + 1).round().astype(int)
     widths = np.diff(edges)
-    return np.concatenate([video.label_bar(text, int(w), _TYPE) for text, w in zip(labels, widths, strict=True)], axis=1)
+    return np.concatenate(
+        [video.label_bar(text, int(w), _TYPE) for text, w in zip(labels, widths, strict=True)], axis=1
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- files
