@@ -132,7 +132,8 @@ def flicker_picture(clips: Sequence[np.ndarray], labels: Sequence[str], *, heigh
     first, *others = maps = [flicker_map(clip) for clip in clips]
     top = max(1.0, float(np.quantile(first, 0.995)))
     parts = [
-        (f"flicker, {label}: {found.mean():.2f}", coloured(found, 0, top)) for label, found in zip(labels, maps, strict=True)
+        (f"flicker, {label}: {found.mean():.2f}", coloured(found, 0, top))
+        for label, found in zip(labels, maps, strict=True)
     ]
     for label, found in zip(labels[1:], others, strict=True):
         text = f"change, {label}"
