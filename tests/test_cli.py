@@ -5,13 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from enhance_a_video import cli, comparison, toy, video
 from enhance_a_video.families import families
 from enhance_a_video.policy import DEFAULT_ODDS
-from enhance_a_video.toy import world
 from enhance_a_video.vote import find_pairs
 
 PROMPT = "a red ball moves right"
@@ -77,10 +75,12 @@ def test_demo_json_is_one_object(run, tiny_folder):
 def test_demo_with_the_embedded_truth(run, tmp_path, tiny_folder, monkeypatch):
     import shutil
 
+    from enhance_a_video.study.definition import held_out_prompt
+
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     known = json.loads((folder / "defaults.json").read_text())
-    prompt = world.caption(world.sample_scene(np.random.default_rng(1)))
-    (folder / "defaults.json").write_text(json.dumps(known | {"height": 64, "width": 64, "steps": 2, "prompt": prompt}))
+    prompt = held_out_prompt(625)
+    (folder / "defaults.json").write_text(json.dumps(known | {"height": 64, "width": 64, "steps": 2}))
     monkeypatch.setattr(toy, "model_folder", lambda: folder)
     code, out, _ = run("demo", "--json", "-o", "truth", "--steps", 1)
     assert code == 0
