@@ -102,6 +102,7 @@ def start(run: Run, folder: Path, names: dict[str, object]) -> int:
         sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="utf-8")
         sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), encoding="utf-8", write_through=True)
         os.chdir(folder / "work")
+        tempfile.tempdir = str(folder)
         os.environ["HOME"], os.environ["COLUMNS"] = str(folder / "work" / "home"), "100"
         _limit_memory()
         torch.set_num_threads(1)  # renews torch's pool of threads, which a fork spoils, before two threads at once do
@@ -174,7 +175,7 @@ def faults(run: Run, outcome: Outcome) -> list[tuple[str, str]]:
     case, said = run.case, " ".join(f"{outcome.out}\n{outcome.err}".split())
     if outcome.hung:
         return [("hang", f"still at work after {outcome.seconds:.0f} s")]
-    if "Traceback (most recent call last)" in said or outcome.code < 0:
+    if re.search(r"Traceback \(most recent call last\)|please report it", said) or outcome.code < 0:
         last = next((line for line in reversed(outcome.err.splitlines()) if line.strip()), f"signal {-outcome.code}")
         return [("traceback", last[:300])]
     if outcome.lost:

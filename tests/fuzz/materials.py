@@ -117,8 +117,8 @@ def small(path: Path) -> None:
     encode(path, frames(6, 2, 2))
 
 
-@material("cut.mp4", "cut.webm", "cut.mkv", "cut.avi")
-def cut(path: Path) -> None:
+@material("part.mp4", "part.webm", "part.mkv", "part.avi")
+def part(path: Path) -> None:
     """Half of a file whose index is in front, so that its beginning plays."""
     whole = path.with_name(f"whole-{path.name}")
     clip = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), dtype=np.uint8)
