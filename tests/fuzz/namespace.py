@@ -44,6 +44,7 @@ from enhance_a_video.vote import Ballots, find_pairs, results
 
 from .materials import frames
 
+torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 torch.manual_seed(0)
 nan, inf = math.nan, math.inf
