@@ -104,7 +104,7 @@ def _contents(text: str, section: Mapping) -> dict[str, str]:
         return {}
     text = text.replace("\\n", "\n").replace("DEEP", _DEEP)
     kept = [line for line in section["base"] if not re.search(rf"^{line.split(':')[0]}:", text, re.MULTILINE)]
-    return {section["file"]: "\n".join([*kept, text])}
+    return {section["file"]: "\n".join([text, *kept])}
 
 
 def _with(words: Mapping[str, str], text: str) -> str:
