@@ -129,8 +129,9 @@ def _call(text: str, names: dict[str, object]) -> int:
         try:
             exec(text, dict(names))
         except (EnhanceAVideoError, TypeError) as error:
-            if isinstance(error, TypeError) and not re.search(r"unexpected keyword|missing \d+ required", str(error)):
-                raise  # but that one is Python's own way
+            ours = isinstance(error, EnhanceAVideoError)
+            if not ours and not re.search(r"unexpected keyword|missing \d+ required", str(error)):
+                raise  # but those are Python's own way
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
         finally:
