@@ -107,6 +107,7 @@ def _warm(names: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", metavar="TEXT", help="a kind, or a regular expression that a case contains")
+    parser.add_argument("--again", metavar="LOG", type=Path, help="only the cases with a fault in the log of another run")
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a case may take")
     parser.add_argument("--show", action="store_true", help="print what every case printed")
@@ -116,6 +117,9 @@ def main() -> None:
     cases = [*read(HERE / "commands.txt"), *read(HERE / "calls.txt")]
     if asked.only:
         cases = [c for c in cases if c.kind == asked.only or re.search(asked.only, f"{c.kind}: {c}")]
+    if asked.again:
+        failed = {json.loads(line)["case"] for line in asked.again.read_text(encoding="utf-8").splitlines()}
+        cases = [case for case in cases if str(case) in failed]
     if asked.list or not cases:
         print(*(f"{case.kind:18} {case.wanted:8} {case}" for case in cases), sep="\n")
         return
@@ -143,7 +147,7 @@ def _report(runs: Sequence[Run], cases: Sequence[Case], asked: argparse.Namespac
                 text = f"[red]{fault}[/]  [bold]{escape(str(run.case))}{way}[/]\n    {escape(what)}"
                 screen.print(text, soft_wrap=True)
                 if log:
-                    entry = {"fault": fault, "kind": run.case.kind, "case": str(run.case) + way, "what": what}
+                    entry = {"fault": fault, "kind": run.case.kind, "case": str(run.case), "what": what}
                     print(json.dumps(entry, ensure_ascii=False), file=log, flush=True)
             if asked.show:
                 screen.print(f"[dim]{escape(str(run.case))}  ->  {outcome.code}, {outcome.seconds:.1f} s[/]")
