@@ -191,9 +191,17 @@ def test_one_frame_has_its_own_measures():
         measure(CLIP[:2], ["motion_smoothness"])
 
 
-def test_unknown_measure():
-    with pytest.raises(SettingsError, match=r"beauty.*temporal_flicker"):
-        measure(CLIP, ["beauty"])
+@pytest.mark.parametrize("names", [["beauty"], "beauty", [7], [None], [["beauty"]], []])
+def test_unknown_measure(names):
+    with pytest.raises(SettingsError, match=r"measure.*temporal_flicker"):
+        measure(CLIP, names)
+    assert measure(CLIP[:1], "sharpness") == measure(CLIP[:1], ["sharpness"])
+
+
+@pytest.mark.parametrize(("pieces", "says"), [([], "no frames"), ([CLIP, CLIP[:, :-2]], "one size")])
+def test_pieces_that_are_no_clip(pieces, says):
+    with pytest.raises(SettingsError, match=says):
+        measure_pieces(pieces)
 
 
 def test_registry_is_complete():

@@ -168,6 +168,7 @@ def test_the_promised_power_is_reached():
         (lambda: adjusted([0.1], method="bonferoni"), "holm"),
         (lambda: adjusted([0.1, 1.2]), "between 0 and 1"),
         (lambda: sample_size(0.0, 1.0), "not 0"),
+        (lambda: sample_size(1e-300, 1.0), "more pairs"),
         (lambda: sample_size(1.0, 1.0, power=80), "power"),
     ],
 )

@@ -177,14 +177,16 @@ def sample_size(effect: float, spread: float, *, power: float = 0.8, alpha: floa
         At least 2. Guenther 1981: the normal approximation plus z²/2, within a pair of the exact number.
 
     Raises:
-        SettingsError: an effect of 0, a negative spread, power or alpha outside 0..1.
+        SettingsError: an effect of 0 or too small to count the pairs, a negative spread, power or alpha outside 0..1.
     """
     _check_shares(power=power, alpha=alpha)
     if not (math.isfinite(effect) and effect != 0 and math.isfinite(spread) and spread >= 0):
         raise SettingsError(f"A sample size needs an effect that is not 0 and a spread; got {effect} and {spread}.")
     tail = NormalDist().inv_cdf(1 - alpha / 2)
-    needed = ((tail + NormalDist().inv_cdf(power)) * spread / effect) ** 2 + tail**2 / 2
-    return max(2, math.ceil(needed))
+    ratio = (tail + NormalDist().inv_cdf(power)) * spread / effect
+    if abs(ratio) > 1e150:  # its square is no number
+        raise SettingsError(f"An effect of {effect:g} beside a spread of {spread:g} needs more pairs than can be made.")
+    return max(2, math.ceil(ratio**2 + tail**2 / 2))
 
 
 def detectable(pairs: int, spread: float, *, power: float = 0.8, alpha: float = 0.05) -> float:

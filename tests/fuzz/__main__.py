@@ -107,7 +107,7 @@ def _warm(names: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", metavar="TEXT", help="a kind, or a regular expression that a case contains")
-    parser.add_argument("--again", metavar="LOG", type=Path, help="only the cases with a fault in the log of another run")
+    parser.add_argument("--again", metavar="LOG", type=Path, help="only the cases with faults in the log of a run")
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a case may take")
     parser.add_argument("--show", action="store_true", help="print what every case printed")

@@ -70,21 +70,22 @@ MEASURES: dict[str, Measure] = {
 OVERLAP = max(row.span for row in MEASURES.values()) - 1  # frames that pieces of one clip have in common
 
 
-def chosen(names: Iterable[str] | None) -> list[Measure]:
-    """The rows of these names, all of them by default. Raises SettingsError for an unknown name."""
-    names = list(MEASURES) if names is None else list(names)
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise SettingsError(f"Unknown measure {', '.join(unknown)}. There are: {', '.join(MEASURES)}.")
+def chosen(names: Iterable[str] | str | None) -> list[Measure]:
+    """The rows of these names, all of them by default. Raises SettingsError for an unknown name or none at all."""
+    names = list(MEASURES) if names is None else [names] if isinstance(names, str) else list(names)
+    unknown = [name for name in names if name not in list(MEASURES)]  # a name may be anything, also unhashable
+    if unknown or not names:
+        what = f"Unknown measure {', '.join(map(str, unknown))}" if unknown else "No measure is named"
+        raise SettingsError(f"{what}. There are: {', '.join(MEASURES)}.")
     return [MEASURES[name] for name in names]
 
 
-def measure(frames: np.ndarray | Clip, names: Iterable[str] | None = None) -> dict[str, float]:
+def measure(frames: np.ndarray | Clip, names: Iterable[str] | str | None = None) -> dict[str, float]:
     """Measures a clip.
 
     Args:
         frames: (T, H, W, 3), uint8 or floating point in [0, 1], RGB.
-        names: which rows of `MEASURES`; all of them by default.
+        names: which rows of `MEASURES`, or one of them; all by default.
 
     Returns:
         One number per name. Without `names`, NaN for what so short a clip cannot show.
@@ -96,24 +97,31 @@ def measure(frames: np.ndarray | Clip, names: Iterable[str] | None = None) -> di
     return measure_pieces([frames], names)
 
 
-def measure_pieces(pieces: Iterable[np.ndarray | Clip], names: Iterable[str] | None = None) -> dict[str, float]:
+def measure_pieces(pieces: Iterable[np.ndarray | Clip], names: Iterable[str] | str | None = None) -> dict[str, float]:
     """Measures a clip that comes in pieces, so that a long one needs no more memory than a piece.
 
     Args:
         pieces: consecutive pieces as `measure` takes a whole clip; every piece but the first begins with the last
             `OVERLAP` frames of the one before it, and every piece but the last is longer than that.
 
-    The numbers are those of `measure` on the whole clip. Errors as there.
+    The numbers are those of `measure` on the whole clip. Errors as there; SettingsError too for no piece at all and for
+    pieces of different sizes.
     """
     rows, total = chosen(names), 0
     parts: dict[str, list[np.ndarray]] = {row.name: [] for row in rows}
+    sizes = set()
     for piece in pieces:
         clip = Clip.of(piece)
+        sizes.add(clip.frames.shape[1:3])
+        if len(sizes) > 1:
+            raise SettingsError(f"The pieces of a clip have one size; found {sorted(sizes)} (height, width).")
         repeated = OVERLAP if total else 0
         total += len(clip) - repeated
         for row in rows:
             if len(clip) >= row.span:  # what a later piece repeats was in the series of the one before it
                 parts[row.name].append(row.series(clip)[max(0, repeated - row.span + 1) :])
+    if not sizes:
+        raise SettingsError("There are no frames to measure.")
     short = [row for row in rows if total < row.min_frames]
     if short and names is not None:
         raise SettingsError(
