@@ -153,7 +153,7 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(command, tiny_folder, tmp_pa
         (["bad.jsonl", "-o", "out"], 2, "bad.jsonl, line 1"),
         (["p.txt", "-o", "out", "--no-enhance", "--strength", "1"], 2, "--no-enhance"),
         (["p.txt", "-o", "out", "--panel", "enhanced: strength=1"], 2, "Two panels"),
-        (["p.txt", "-o", "out", "--image", "none.png"], 2, "cannot be read"),
+        (["p.txt", "-o", "out", "--image", "none.png"], 2, "no picture"),
         (["p.txt", "-o", "p.txt"], 1, "file"),
         (["p.txt", "-o", "out", "--workers", "0"], 2, "workers"),
         (["p.txt"], 2, "--out"),

@@ -502,4 +502,5 @@ def test_a_policy_of_ones_own_knows_layer_and_moment(wan):
 
     with enhance(wan, policy=policy, layers=[1], **ALWAYS) as handle:
         run(wan, TINY["wan"].inputs(timestep=1000.0))
-    assert set(seen) == {(1.0, 0.0, T)} and handle.summary().gain[0, 0] > 1
+    # The first call is the one by which enhance() tries it.
+    assert set(seen[1:]) == {(1.0, 0.0, T)} and handle.summary().gain[0, 0] > 1

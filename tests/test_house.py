@@ -14,6 +14,7 @@ SOURCE = ROOT / "src" / "enhance_a_video"
 # Each room may import from the rooms of the floors below it, and from none beside or above it.
 FLOORS = [
     {"errors"},
+    {"limits"},
     {"intensity", "policy", "query_key", "stats", "metrics"},
     {"parallel", "media"},
     {"settings", "schedule", "record", "seam", "video", "toy", "team"},
@@ -21,7 +22,7 @@ FLOORS = [
     {"families", "plan", "layer"},
     {"probe"},
     {"denoiser"},
-    {"enhancement"},
+    {"enhancement", "loading"},
     {"attention", "pipelines"},
     {"comparison"},
     {"report"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from enhance_a_video import Settings, pipelines, toy
+from enhance_a_video import Settings, loading, pipelines, toy
 from enhance_a_video.comparison import Judge, Row, brief, compare, compare_seeds, general_judge, truth_judge
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
 from enhance_a_video.pipelines import defaults, describe, generate, load
@@ -59,6 +59,10 @@ def test_embedded_model_missing(tmp_path, monkeypatch):
         ({"model": "nobody/nothing"}, "neither a folder here nor in the local cache"),
         ({"device": "cuda:0"}, "not available"),
         ({"device": "toaster"}, "not available"),
+        ({"device": "cpu:x"}, "not available"),
+        ({"device": "cpu:7"}, "not available"),
+        ({"device": 7}, "not available"),
+        ({"model": None}, "hub id or a folder"),
         ({"dtype": "int3"}, "bfloat16"),
         ({"offload": "maybe"}, "sequential"),
         ({"offload": "model"}, "on the CPU"),
@@ -74,13 +78,15 @@ def test_load_explains(tiny_folder, arguments, says):
 
 
 def test_load_explains_folders_that_are_no_pipeline(tmp_path):
-    with pytest.raises(SettingsError, match="no model_index"):
+    with pytest.raises(SettingsError, match="is empty"):
         load(tmp_path)
     (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="no model_index"):
+        load(tmp_path)
     with pytest.raises(SettingsError, match="is a file"):
         load(tmp_path / "file")
     (tmp_path / "model_index.json").write_text("{broken")
-    with pytest.raises(SettingsError, match="cannot be loaded"):
+    with pytest.raises(SettingsError, match="not valid JSON"):
         load(tmp_path)
 
 
@@ -98,7 +104,7 @@ def test_an_image_pipeline_is_refused_before_its_weights_are_read(tmp_path):
 def test_why_a_hub_model_did_not_come(name, says):
     error = OSError("x does not appear to have a file named model_index.json")
     error.__cause__ = type(name, (Exception,), {})()
-    assert says in pipelines._why_not("a/b", error)
+    assert says in loading.why_not("a/b", error)
 
 
 # --------------------------------------------------------------------------------------------------- generating
@@ -126,7 +132,7 @@ def test_options_reach_the_pipeline(pipe):
     ("options", "says"),
     [
         ({"height": 30}, "divisible by 16"),
-        ({"steps": 0}, "at least 1"),
+        ({"steps": 0}, "from 1 to 10,000"),
         ({"image": object()}, "takes no 'image'"),
         ({"extra": {"sharpness": 3}}, "takes no sharpness"),
         ({"negative": "blur", "guidance": 1.0}, "does nothing"),

@@ -325,3 +325,25 @@ def test_a_real_pipeline_end_to_end(case, knobs):
     assert (s.active == ((expected < end) | (end == 1)))[clear].all() and clear.sum() > 0.8 * len(clear)
     assert (np.isfinite(s.gain) == ready.runs(s.model)).all()
     assert (np.nan_to_num(s.gain[~s.active], nan=1.0) == 1).all() and np.nanmax(s.gain[s.active]) > 1
+
+
+def test_first_and_last_frame_by_command(command, tiny_pipe, tmp_path, monkeypatch):
+    """--set last_image=FILE reaches a model that is given its first and its last frame."""
+    from PIL import Image
+
+    from enhance_a_video import video
+
+    monkeypatch.chdir(tmp_path)
+    wan_i2v(
+        tokenizer=tiny_pipe.tokenizer, text_encoder=tiny_pipe.text_encoder,
+        transformer=seeded(lambda: wan(in_channels=12)),
+    ).save_pretrained(tmp_path / "flf")  # fmt: skip
+    for name in ("red", "blue"):
+        Image.new("RGB", (32, 32), name).save(f"{name}.png")
+    size = ("--width", 32, "--height", 32, "--frames", 5, "--steps", 1)
+    words = ("generate", "-m", "flf", "-p", "a ball", "--image", "red.png", *size)
+    assert command(*words, "-o", "one.mp4")[0] == 0
+    code, _, err = command(*words, "-o", "two.mp4", "--set", "last_image=blue.png")
+    assert code == 0, err
+    one, two = (video.read_video(name)[0] for name in ("one.mp4", "two.mp4"))
+    assert one.shape == two.shape and (one != two).any()

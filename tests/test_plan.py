@@ -12,7 +12,7 @@ from PIL import Image
 
 from enhance_a_video import pipelines
 from enhance_a_video.errors import PromptError, SettingsError
-from enhance_a_video.plan import OPTIONS, Item, Prompt, expand, read_prompts
+from enhance_a_video.plan import OPTIONS, Item, Prompt, expand, located, read_prompts
 from enhance_a_video.settings import Settings
 
 ITEM = Item("a red ball", 3, "enhanced", Settings(strength=0.5), {"steps": 4, "extra": {"max_sequence_length": 32}})
@@ -153,16 +153,16 @@ def test_jsonl_brings_options_and_seeds(tmp_path):
         ('"a cat"', '"prompt" is wanted'),
         ('{"prompt": " "}', '"prompt" is wanted'),
         ('{"prompt": "a", "step": 4}', "step is unknown. Known: prompt, seed"),
-        ('{"prompt": "a", "steps": 0}', "a whole number above 0 is wanted"),
-        ('{"prompt": "a", "steps": "4"}', "a whole number above 0 is wanted"),
-        ('{"prompt": "a", "frames": true}', "a whole number above 0 is wanted"),
-        ('{"prompt": "a", "guidance": "high"}', "a number is wanted"),
+        ('{"prompt": "a", "steps": 0}', "a whole number from 1 to 10"),
+        ('{"prompt": "a", "steps": "4"}', "a whole number from 1 to 10"),
+        ('{"prompt": "a", "frames": true}', "a whole number from 1 to 10"),
+        ('{"prompt": "a", "guidance": "high"}', "a number from 0 to"),
         ('{"prompt": "a", "extra": 3}', "an object is wanted"),
         ('{"prompt": "a", "image": "none.png"}', "no picture"),
         ('{"prompt": "a", "seed": 1, "seeds": [1]}', "together"),
-        ('{"prompt": "a", "seeds": []}', "whole numbers from 0 on"),
-        ('{"prompt": "a", "seeds": 3}', "whole numbers from 0 on"),
-        ('{"prompt": "a", "seed": -1}', "whole numbers from 0 on"),
+        ('{"prompt": "a", "seeds": []}', "a list of whole numbers"),
+        ('{"prompt": "a", "seeds": 3}', "a list of whole numbers"),
+        ('{"prompt": "a", "seed": -1}', "whole number from 0 to"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, says):
@@ -179,3 +179,67 @@ def test_files_without_prompts_are_refused(tmp_path):
     for name, says in (("empty.txt", "no prompt"), ("binary.txt", "not UTF-8"), ("none.txt", "No such file")):
         with pytest.raises(PromptError, match=says):
             read_prompts(tmp_path / name)
+
+
+# ------------------------------------------------------------------------------- further arguments of a pipeline's call
+
+
+@pytest.mark.parametrize(
+    ("extra", "way"),
+    [
+        ({"num_inference_steps": 4}, "--steps"),
+        ({"negative_prompt": "blur"}, "--negative"),
+        ({"video_length": 8}, "--frames"),
+        ({"num_videos_per_prompt": 2}, "several seeds"),
+        ({"output_type": "latent"}, "Leave it out"),
+        ({"return_dict": False}, "Leave it out"),
+        ({"generator": 3}, "--seed"),
+        ({"callback_on_step_end": "f"}, "Leave it out"),
+        ({"latents": [0.0]}, "tensor"),
+        ({"prompt_embeds": 1}, "tensor"),
+        ({3: 1}, "quotes"),
+    ],
+)
+def test_what_the_command_decides_is_not_set_behind_its_back(tmp_path, extra, way):
+    from enhance_a_video.study.definition import parse_study
+
+    name = next(iter(extra))
+    with pytest.raises(SettingsError, match=way):
+        parse_study({"prompts": ["a", "b"], "settings": {"p": None, "d": {}}, "options": {"extra": extra}})
+    if isinstance(name, str):
+        (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "a", "extra": extra}))
+        with pytest.raises(PromptError, match=f"line 1: extra: {name}.*{way}"):
+            read_prompts(tmp_path / "p.jsonl")
+
+
+def test_a_picture_among_the_further_arguments_is_named_by_its_file(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "end.png")
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "a", "extra": {"last_image": "end.png", "n": 1}}))
+    (prompt,) = read_prompts(tmp_path / "p.jsonl")
+    (item,) = expand([prompt], [0], [("plain", None)])
+    assert item.call()["extra"]["last_image"].size == (6, 4) and item.call()["extra"]["n"] == 1
+    key = item.key
+    Image.new("RGB", (6, 4), "blue").save(tmp_path / "end.png")
+    (again,) = expand([prompt], [0], [("plain", None)])
+    assert again.key != key  # another picture, another clip
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "a", "extra": {"last_image": "start.png"}}))
+    with pytest.raises(PromptError, match=r"last_image: there is no picture .*start.png"):
+        read_prompts(tmp_path / "p.jsonl")
+
+
+PICTURES = ("last_image", "image_2", "control_image", "reference_images", "image_reference", "ip_adapter_image")
+OTHERS = ("image_guidance_scale", "image_embeds", "num_images_per_prompt", "images_kwargs")
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"), [*((name, True) for name in PICTURES), *((name, False) for name in OTHERS)]
+)
+def test_which_arguments_take_pictures(tmp_path, name, picture):
+    options = {"extra": {name: str(tmp_path)}}
+    if picture:
+        with pytest.raises(SettingsError, match="there is no picture"):
+            located(options, tmp_path)
+    else:
+        assert located(options, tmp_path) == options

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enhance_a_video import enhance
+from enhance_a_video.enhancement import enhancement_of
 from enhance_a_video.errors import SettingsError
 from enhance_a_video.intensity import cross_frame_mass
 from enhance_a_video.policy import (
@@ -275,14 +277,14 @@ def test_whole_numbers_from_json_are_numbers():
         ("strength", "give an object with a name"),
         ({"name": "strength"}, r"needs \['g'\]"),
         ({"name": "strength", "g": 1, "h": 2}, r"does not know \['h'\]"),
-        ({"name": "strength", "g": -1}, "at least 0"),
-        ({"name": "strength", "g": "1"}, "give a number"),
-        ({"name": "constant", "gain": float("nan")}, "give a number"),
-        ({"name": "target", "mass": 1.5}, "between 0 and 1"),
+        ({"name": "strength", "g": -1}, "from 0 to"),
+        ({"name": "strength", "g": "1"}, "without quotes"),
+        ({"name": "constant", "gain": float("nan")}, "gain=nan, but a number"),
+        ({"name": "target", "mass": 1.5}, "from 0 to 1 is"),
         ({"name": "window", "of": {"name": "constant", "gain": 2}, "start": 0.6, "end": 0.5}, "smaller than"),
         ({"name": "window", "of": {"name": "constant", "gain": 2}, "shape": "round"}, "step, cosine or rise"),
         ({"name": "window", "of": 3}, "policy"),
-        ({"name": "trust", "of": {"name": "constant", "gain": 2}, "bound": -0.1}, "at least 0"),
+        ({"name": "trust", "of": {"name": "constant", "gain": 2}, "bound": -0.1}, "from 0 to"),
         ({"name": "trust", "bound": 0.1}, r"needs \['of'\]"),
         ({"name": "depths", "of": {"name": "constant", "gain": 2}, "weights": [1]}, "2 or more numbers"),
         ({"name": "grid", "strengths": [[0, 1], [0]]}, "give 2 numbers"),
@@ -345,3 +347,54 @@ def test_a_temperature_may_be_given_in_both_ways_alike():
             Settings(temperature=wrong)
         with pytest.raises(SettingsError, match="Temperature"):
             Temperature(wrong)
+
+
+# ---------------------------------------------------------------------------------------------- policies of your own
+
+
+def broken_later(mass, moment):
+    """Finite when it is tried at enhance(), NaN in the model."""
+    return mass / 0 * 0 if mass.shape != (4,) else mass * 0 + 1.5
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        (lambda mass, moment: None, "None"),
+        (lambda mass, moment: "1.2", "'1.2'"),
+        (lambda mass, moment: True, "True"),
+        (lambda mass, moment: float("nan"), "nan for a mass of"),
+        (lambda mass, moment: mass * torch.inf, "inf for a mass of"),
+        (lambda mass, moment: torch.ones(3), r"shape \(3,\)"),
+        (lambda mass, moment: mass > 0.5, "torch.bool"),
+        (lambda mass: mass, "policy\\(mass, moment\\)"),
+        (lambda mass, moment: moment.step, "step"),
+        (Constant, "Constant is a class"),
+    ],
+)
+def test_a_policy_that_cannot_be_one_is_refused_before_the_model_runs(tiny_pipe, policy, says):
+    with pytest.raises(SettingsError, match=says):
+        enhance(tiny_pipe, policy=policy)
+    assert enhancement_of(tiny_pipe) is None
+
+
+def test_one_number_counts_for_every_mass(tiny_pipe):
+    from enhance_a_video import pipelines
+
+    frames = []
+    for policy in (lambda mass, moment: 1.3, lambda mass, moment: torch.tensor(1.3), Constant(1.3)):
+        with enhance(tiny_pipe, policy=policy):
+            frames.append(pipelines.generate(tiny_pipe, "a red ball", steps=1))
+    assert (frames[0] == frames[1]).all() and (frames[0] == frames[2]).all()
+
+
+@pytest.mark.parametrize("policy", [broken_later, Window(broken_later, 0.0, 1.0)])
+def test_a_gain_that_is_not_finite_acts_as_one_and_is_reported(tiny_pipe, policy):
+    from enhance_a_video import pipelines
+
+    plain = pipelines.generate(tiny_pipe, "a red ball", steps=1)
+    with enhance(tiny_pipe, policy=policy) as handle:
+        assert (pipelines.generate(tiny_pipe, "a red ball", steps=1) == plain).all()
+    with pytest.warns(RuntimeWarning, match="returned NaN or infinity"):
+        summary = handle.summary()
+    assert summary.not_finite > 0 and "acted as 1" in str(summary)

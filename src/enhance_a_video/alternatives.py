@@ -36,6 +36,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from . import limits
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
 from .policy import DEFAULT_STRENGTH, Constant
@@ -82,8 +83,7 @@ class LogitTemperature(Alternative):
     name: ClassVar[str] = "logit_temperature"
 
     def __post_init__(self) -> None:
-        if isinstance(self.tau, bool) or not isinstance(self.tau, int | float) or not 0 < self.tau < float("inf"):
-            raise SettingsError(f"tau={self.tau!r} is not a number above 0: 1.1 flattens a little, 1 changes nothing")
+        limits.number("tau", self.tau, 0.01, 1000)  # 1.1 flattens a little, 1 changes nothing
         super().__post_init__()
 
     @property

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from .denoiser import Denoiser
 from .errors import NoEffectWarning
 from .families import Family, denoisers, family_of, unwrapped
 from .intensity import DEFAULT_SITES
+from .policy import name_of, not_finite
 from .record import Summary
 from .seam import calls_of
 from .settings import Layers, Settings
@@ -80,7 +82,20 @@ class Enhancement:
         recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
         whole = [{layer.name: layer.whole for layer in d.layers if layer.whole} for d in self._denoisers]
         undone = any("undone" in d.reported for d in self._denoisers)
-        return Summary.of((self.alternative or self.settings).to_dict(), recorded, whole, undone)
+        summary = Summary.of((self.alternative or self.settings).to_dict(), recorded, whole, undone)
+        return replace(summary, not_finite=self._not_finite())
+
+    def _not_finite(self) -> int:
+        """How many calls of the policy returned NaN or infinity, with a warning if any did."""
+        calls = sum(not_finite(denoiser.policy) for denoiser in self._denoisers)
+        if calls:
+            warnings.warn(
+                f"The policy {name_of(self.settings.gain_policy)} returned NaN or infinity in {calls} calls: "
+                "those gains acted as 1.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return calls
 
     def remove(self) -> None:
         """Give every class and forward back. Safe to call twice.

@@ -17,9 +17,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import pictures, pipelines, report, video
+from . import limits, pictures, pipelines, report, video
 from .comparison import Comparison, Take, brief, compare_seeds, general_judge, generate_with, truth_judge
 from .errors import SettingsError
+from .plan import check_panels
 from .settings import Settings
 
 Panels = Sequence[tuple[str, Settings | None]]
@@ -102,6 +103,7 @@ class Job:
 
         The first seed's videos lie in the folder itself, those of the others in its seed-N; each is written as soon as
         it is made."""
+        check_panels(panels)
         names = _names(len(panels))
         video.check_video_target(folder / names[0], self.options.get("fps", 1))
         self._refuse_existing(folder, names, range(seed or 0, (seed or 0) + seeds))
@@ -113,7 +115,8 @@ class Job:
         if asked.get("frames", 2) < 2:
             raise SettingsError("A comparison needs a video: ask for more than one frame.")
         first = known.get("seed", 0) if seed is None else seed
-        self._refuse_existing(folder, names, range(first, first + seeds))
+        chosen = limits.seeds_from(first, seeds)
+        self._refuse_existing(folder, names, chosen)
         embedded = self.model == pipelines.EMBEDDED
         judge = truth_judge(prompt, asked.get("height"), asked.get("width")) if embedded else general_judge()
         judge = replace(judge, note=" ".join(filter(None, (judge.note, self.note))))
@@ -121,7 +124,7 @@ class Job:
         try:
             with self._steps(len(panels) * seeds) as step:
                 comparison = compare_seeds(
-                    pipe, prompt, range(first, first + seeds), panels, judge=judge, progress=step, **self.options,
+                    pipe, prompt, chosen, panels, judge=judge, progress=step, **self.options,
                     keep=lambda takes: pairs.append(self._keep(folder, names, takes, prompt, asked["fps"], not pairs)),
                 )  # fmt: skip
         except KeyboardInterrupt:

@@ -7,10 +7,9 @@ frames = generate(pipe, "a red ball rolls ...", seed=0)     # uint8 (T, H, W, 3)
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
-from .families import families, find
+from . import limits
+from .errors import EnhanceAVideoError, SettingsError
+from .families import find
+from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
 from .media import as_rgb
+from .plan import check_extra
 
-EMBEDDED = "embedded"
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
 # Frames per second the published models were trained for, which their pipelines do not know.
@@ -72,11 +73,39 @@ def load(
         vae_tiling: decode in tiles: much less memory, slightly slower.
 
     Raises:
-        SettingsError: unknown dtype, device or offload; no such folder or model; the hub cannot be reached.
-        UnsupportedModelError: no supported video transformer in it (said before the weights are loaded).
+        SettingsError: unknown dtype, device or offload; no such folder or model, or what is wrong in it; the hub cannot
+            be reached.
+        UnsupportedModelError: no supported video transformer in it, which shows before the weights are loaded.
     """
     from diffusers import DiffusionPipeline
 
+    source, kind, where = check(model, dtype=dtype, device=device, offload=offload)
+    parts = [name for _, name in parts_of(source).values()]
+    # A Wan VAE is small and visibly worse in half precision: it stays in float32, as its authors advise.
+    dtypes = {"default": kind, "vae": torch.float32} if "AutoencoderKLWan" in parts else kind
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # renamed in 0.4x; every version takes this
+            pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtypes)
+    except Exception as error:  # of many kinds, by the part and the library that reads it
+        raise out_of_memory(error) or SettingsError(why_not(source, error)) from error
+    pipe.set_progress_bar_config(disable=True)
+    if vae_tiling:
+        if not hasattr(getattr(pipe, "vae", None), "enable_tiling"):
+            raise SettingsError(f"The VAE of {type(pipe).__name__} cannot decode in tiles: leave out vae_tiling.")
+        pipe.vae.enable_tiling()
+    _OFFLOADS[offload](pipe, where)
+    return pipe
+
+
+def check(
+    model: str | Path, *, dtype: str = "auto", device: str = "auto", offload: str = "none", vae_tiling: bool = False
+) -> tuple[str, torch.dtype, torch.device]:
+    """What `load` refuses before it reads weights; arguments and errors as there.
+
+    Returns:
+        The model's folder or hub id, and the type and device that its weights will have.
+    """
     where = _device(device)
     kind = _dtype(dtype, where)
     if offload not in _OFFLOADS:
@@ -85,23 +114,9 @@ def load(
         raise SettingsError(
             f"offload={offload!r} moves weights off an accelerator, and this runs on the CPU: leave it out."
         )
-    source = _source(model)
-    parts = _supported_parts(source)
-    # A Wan VAE is small and visibly worse in half precision: it stays in float32, as its authors advise.
-    dtypes = {"default": kind, "vae": torch.float32} if "AutoencoderKLWan" in parts else kind
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # renamed in 0.4x; every version takes this
-            pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtypes)
-    except (OSError, ValueError, ImportError) as error:
-        raise SettingsError(_why_not(source, error)) from error
-    pipe.set_progress_bar_config(disable=True)
-    if vae_tiling:
-        if not hasattr(getattr(pipe, "vae", None), "enable_tiling"):
-            raise SettingsError(f"The VAE of {type(pipe).__name__} cannot decode in tiles: leave out vae_tiling.")
-        pipe.vae.enable_tiling()
-    _OFFLOADS[offload](pipe, where)
-    return pipe
+    source = source_of(model)
+    check_folder(source)
+    return source, kind, where
 
 
 def quiet() -> None:
@@ -129,8 +144,9 @@ def _device(name: str) -> torch.device:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in present.items() if there))
-    kind = name.split(":")[0]
-    if not present.get(kind, False):
+    kind, _, index = str(name).partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not present.get(kind, False) or (index and not (index.isdecimal() and int(index) < count)) or name[-1] == ":":
         found = ", ".join(kind for kind, there in present.items() if there)
         raise SettingsError(f"device={name!r} is not available here. Available: auto, {found}.")
     return torch.device(name)
@@ -145,84 +161,13 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def _source(model: str | Path) -> str:
-    if model == EMBEDDED:
-        from .toy import model_folder
-
-        if not (model_folder() / "model_index.json").is_file():
-            raise SettingsError(
-                f"The embedded model is missing from this installation ({model_folder()}). Reinstall the package, "
-                "train it (python -m enhance_a_video.toy.train), or name another model."
-            )
-        return str(model_folder())
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise SettingsError(
-                f"{folder} is a folder but not a pipeline: it has no model_index.json. "
-                "Give the folder that pipe.save_pretrained() wrote."
-            )
-        return str(folder)
-    if folder.exists():
-        raise SettingsError(
-            f"{folder} is a file. Give a folder in diffusers' format (with a model_index.json) or a hub id."
-        )
-    if str(model).count("/") != 1 or str(model)[0] in "./~":
-        raise SettingsError(
-            f"There is no folder {model}, and it is not a hub id (owner/name) either. "
-            f"Leave out the model for the embedded one, or pick a name from: enhance-a-video models."
-        )
-    return str(model)
-
-
-def _supported_parts(source: str) -> list[str]:
-    """The class names of a pipeline's parts, read before gigabytes of them are fetched."""
-    from diffusers import DiffusionPipeline
-
-    try:
-        config = DiffusionPipeline.load_config(source)
-    except (OSError, ValueError) as error:
-        raise SettingsError(_why_not(source, error)) from error
-    parts = [part[1] for part in config.values() if isinstance(part, list) and len(part) == 2 and part[1]]
-    supported = {family.transformer: family.name for family in families()}
-    if not set(parts) & set(supported):
-        listed = ", ".join(f"{name} ({transformer})" for transformer, name in supported.items())
-        raise UnsupportedModelError(
-            f"{source} is a {config.get('_class_name', 'pipeline')} without a video transformer known here "
-            f"(its parts: {', '.join(parts)}). Supported: {listed}."
-        )
-    return parts
-
-
-def _why_not(source: str, error: BaseException) -> str:
-    """What kept a pipeline from loading: diffusers blames a missing file for a missing network as well."""
-    chain: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None and len(chain) < 20:
-        chain.append(type(seen).__name__)
-        seen = seen.__cause__ or seen.__context__
-    names = " ".join(chain)
-    if Path(source).exists():
-        return f"{source} cannot be loaded: {error}"
-    if "GatedRepo" in names:
-        return f"{source} asks you to accept its licence first: do so on its hub page, then run: hf auth login"
-    if "RepositoryNotFound" in names:
-        return f"There is no model {source} on the hub, or it is private (then run: hf auth login)."
-    return (
-        f"{source} is neither a folder here nor in the local cache, and the hub did not give it (no network, or "
-        f"HF_HUB_OFFLINE is set). Connect, or give a folder. ({str(error).strip().splitlines()[0]})"
-    )
-
-
 # ------------------------------------------------------------------------------------------------- generating
 
 
 def defaults(pipe: Any) -> dict[str, Any]:
     """What `generate` fills in for this pipeline: its folder's defaults.json, else a row of a small table."""
     found = dict(_DEFAULTS.get(type(pipe).__name__, {}))
-    file = Path(str(getattr(pipe, "name_or_path", "") or "")) / "defaults.json"
-    if file.is_file():
-        found |= json.loads(file.read_text(encoding="utf-8"))
+    found |= defaults_in(Path(str(getattr(pipe, "name_or_path", "") or "")))
     return {"fps": _FALLBACK_FPS, **found}
 
 
@@ -247,10 +192,11 @@ def generate(
     Args:
         pipe: from `load`, or any diffusers video pipeline.
         prompt: or several, with a seed each: one call makes them all, quicker than one by one.
-        seed: of the initial noise, drawn on the CPU so that it is the same on any device.
-        fps: only for models that are told their frame rate (LTX-Video).
+        seed: of the initial noise, 0 to 2**64 - 1, drawn on the CPU so that it is the same on any device.
+        steps, guidance, frames, height, width, fps: within limits.OPTIONS. fps is only for models that take their
+            frame rate (LTX-Video).
         image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
-        extra: further arguments of this pipeline's call, by its own names.
+        extra: further arguments of this pipeline's call, by its own names; not those that this function sets itself.
         progress: called after each step with (steps done, steps in all).
 
     Returns:
@@ -261,6 +207,10 @@ def generate(
             number is not that of the seeds.
         EnhanceAVideoError: out of memory.
     """
+    if not hasattr(pipe, "__call__"):  # noqa: B004
+        raise SettingsError(f"pipe={pipe!r} is not a pipeline: take one from load().")
+    if not isinstance(extra or {}, Mapping):
+        raise SettingsError(f"extra={extra!r}, but a dict of arguments is wanted.")
     accepted = inspect.signature(pipe.__call__).parameters
     if hasattr(image, "getexif"):  # PIL's; pipelines leave a phone's picture on its side
         image = as_rgb(image)
@@ -268,28 +218,33 @@ def generate(
         "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
         "width": width, "image": image,
     }  # fmt: skip
+    for name, value in {**given, "fps": fps}.items():
+        if value is not None:
+            limits.option(name, value)
     known = defaults(pipe)
+    check_extra(extra or {})
     call = _arguments(type(pipe).__name__, accepted, given, known) | known.get("extra", {}) | (extra or {})
     if "frame_rate" in accepted:
         call.setdefault("frame_rate", fps or known["fps"])
     _refuse(type(pipe).__name__, accepted, call)
+    _check_memory(accepted, call)
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
     asked, generator = _several(prompt, seed)
     try:
         with torch.inference_mode(), _fitting_threads(pipe):
             videos = pipe(prompt=asked, generator=generator, output_type="np", **call).frames
-    except RuntimeError as error:  # cuda has a class of its own for this, mps has not
-        if "out of memory" not in str(error).lower() or isinstance(error, EnhanceAVideoError):
-            raise
-        raise EnhanceAVideoError(
-            "Out of GPU memory. In this order, try: --vae-tiling, --offload model, --offload group, "
-            "--offload sequential, fewer --frames, a smaller --width and --height."
-        ) from error
     except EnhanceAVideoError:
         raise
     except (ValueError, TypeError) as error:
         raise SettingsError(f"{type(pipe).__name__} refuses this: {error}") from error
+    except Exception as error:
+        if (memory := out_of_memory(error)) is not None:
+            raise memory from error
+        if extra:  # the likely reason: nothing else that is given goes there unchecked
+            names, what = ", ".join(extra), f"{type(error).__name__}: {error}"
+            raise SettingsError(f"{type(pipe).__name__} fails, perhaps by the value of {names}: {what}") from error
+        raise
     clips = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
     return clips[0] if isinstance(prompt, str) else clips
 
@@ -327,7 +282,7 @@ def _fitting_threads(pipe: Any) -> Iterator[None]:
 def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:
     """Prompt and generator as a pipeline takes them: one of each, also for a list of one, or as many as there are."""
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
+    seeds = [limits.seed(one) for one in (seed if isinstance(seed, Sequence) else [seed])]
     if not prompts or len(prompts) != len(seeds):
         raise SettingsError(f"{len(prompts)} prompts and {len(seeds)} seeds: give as many seeds as prompts.")
     generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
@@ -347,10 +302,18 @@ def _arguments(name: str, accepted: Iterable[str], given: dict[str, Any], known:
         value = given[ours] if given[ours] is not None else known.get(ours)
         if value is not None and theirs in accepted:
             call[theirs] = value
-    for word in ("steps", "frames", "height", "width"):
-        if call.get(names[word], 1) < 1:
-            raise SettingsError(f"{word}={call[names[word]]}: give at least 1.")
     return call
+
+
+def _check_memory(accepted: Any, call: dict[str, Any]) -> None:
+    """SettingsError where the video would not fit into this machine; a size that only the pipeline works out passes."""
+    size: list[Any] = []
+    for name in ("num_frames", "height", "width"):
+        name = name if name in accepted else _ELSEWHERE.get(name, name)
+        default = accepted[name].default if name in accepted else None
+        size.append(call.get(name, default))
+    if all(type(one) is int for one in size):
+        limits.memory(*size)
 
 
 def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
@@ -364,9 +327,10 @@ def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
         scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
         default = accepted[scale].default if scale in accepted else 2
         if call.get(scale, default) <= 1:
+            flag = "--guidance 6" if scale == "guidance_scale" else f"--set {scale}=6"
             raise SettingsError(
                 f"A negative prompt does nothing in {name} while {scale} is {call.get(scale, default)}: "
-                f"raise {scale} above 1 (--set {scale}=6), or leave the negative prompt out."
+                f"raise {scale} above 1 ({flag}), or leave the negative prompt out."
             )
 
 

@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from . import limits
 from .alternatives import Change
 from .errors import PromptError, SettingsError
 from .media import as_rgb, open_picture
 
-_WHOLE, _NUMBER = ("a whole number above 0", int), ("a number", (int, float))
-
-# The options of pipelines.generate that a prompt may bring along, and what each has to be in JSON.
-OPTIONS: dict[str, tuple[str, Any]] = {
-    "negative": ("text", str), "steps": _WHOLE, "guidance": _NUMBER, "frames": _WHOLE, "height": _WHOLE,
-    "width": _WHOLE, "fps": _NUMBER, "image": ("the name of a picture file", str), "extra": ("an object", dict),
+# The options of pipelines.generate that a prompt may bring along, and what each has to be in JSON that is no number.
+OPTIONS = ("negative", "steps", "guidance", "frames", "height", "width", "fps", "image", "extra")
+_KINDS: dict[str, tuple[str, type]] = {
+    "negative": ("text", str), "image": ("the name of a picture file", str), "extra": ("an object", dict)
 }  # fmt: skip
+
+# Arguments of pipelines that `extra` may not set, as generating sets them itself: what to give instead.
+_SET_ELSEWHERE = {
+    "prompt": "--prompt", "negative_prompt": "--negative", "num_inference_steps": "--steps", "image": "--image",
+    "guidance_scale": "--guidance", "num_frames": "--frames", "video_length": "--frames", "height": "--height",
+    "width": "--width", "frame_rate": "--fps", "generator": "--seed",
+    "num_videos_per_prompt": "several seeds", "num_images_per_prompt": "several seeds",
+    "output_type": "", "return_dict": "", "callback": "", "callback_steps": "", "callback_on_step_end": "",
+    "callback_on_step_end_tensor_inputs": "",
+}  # fmt: skip
+_TENSOR = re.compile(r"(^|_)(latents|embeds)(_\d+)?$")
+_PICTURE = re.compile(r"(^|_)images?(_\d+|_reference)?$")  # last_image, image_2, control_image, reference_images
 
 
 @dataclass(frozen=True)
@@ -65,15 +77,12 @@ class Item:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def call(self) -> dict[str, Any]:
-        """The keyword arguments of `pipelines.generate`: seed and options, a picture opened (RGB).
+        """The keyword arguments of `pipelines.generate`: seed and options, pictures opened (RGB).
 
         Raises:
             SettingsError: a picture that cannot be read.
         """
-        known = dict(self.options)
-        if isinstance(known.get("image"), str | Path):
-            known["image"] = open_picture(known["image"])
-        return {"seed": self.seed, **known}
+        return {"seed": self.seed, **opened(self.options)}
 
 
 def settings_text(settings: Change) -> dict[str, Any]:
@@ -105,15 +114,18 @@ def expand(
         options: of `pipelines.generate`, for all; those of a prompt come first.
 
     Raises:
-        SettingsError: no prompts, seeds or panels; panels that share a label or their settings.
+        SettingsError: no prompts, seeds or panels, or too many of them; panels that share a label or their settings.
     """
     if not (prompts and panels):
         raise SettingsError(f"Nothing to make: {len(prompts)} prompts and {len(panels)} panels.")
-    _check_panels(panels)
+    check_panels(panels)
+    limits.clips(sum(len(seeds if p.seeds is None else p.seeds) for p in prompts) * len(panels))
     found: dict[str, Item] = {}
+    common = limits.seeds(seeds)
     for prompt in prompts:
         merged = _merged(options or {}, prompt.options)
-        chosen = seeds if prompt.seeds is None else prompt.seeds
+        _check_options(merged)
+        chosen = common if prompt.seeds is None else limits.seeds(prompt.seeds)
         if not chosen:
             raise SettingsError(f"No seeds for {prompt.text!r}: give one or more.")
         for seed in chosen:
@@ -160,7 +172,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def _prompt(line: str, path: Path, number: int) -> Prompt:
     where = f"{path}, line {number}"
     try:
-        data = json.loads(line)
+        data = limits.parse_json(line)
     except ValueError as error:
         raise PromptError(f"{where} is not JSON ({error}). For plain text, name the file .txt.") from None
     if not isinstance(data, dict) or not isinstance(data.get("prompt"), str) or not data["prompt"].strip():
@@ -170,20 +182,84 @@ def _prompt(line: str, path: Path, number: int) -> Prompt:
         known = ", ".join(["prompt", "seed", "seeds", *OPTIONS])
         raise PromptError(f"{where}: {', '.join(unknown)} is unknown. Known: {known}.")
     options = {name: data[name] for name in OPTIONS if data.get(name) is not None}
-    for name, value in options.items():
-        _check_option(name, value, where)
-    if "image" in options:
-        options["image"] = path.parent / options["image"]
-        if not options["image"].is_file():
-            raise PromptError(f"{where}: there is no picture {options['image']}.")
+    try:
+        for name, value in options.items():
+            check_option(name, value)
+        options = located(options, path.parent)
+    except SettingsError as error:
+        raise PromptError(f"{where}: {error}") from None
     return Prompt(data["prompt"].strip(), options, _seeds(data, where))
 
 
-def _check_option(name: str, value: Any, where: str) -> None:
-    wanted, kinds = OPTIONS[name]
-    good = isinstance(value, kinds) and not isinstance(value, bool)
-    if not good or (OPTIONS[name] is _WHOLE and value < 1):
-        raise PromptError(f"{where}: {name}={json.dumps(value)}, but {wanted} is wanted.")
+def check_option(name: str, value: Any) -> None:
+    """SettingsError unless a value from JSON or YAML fits the option of OPTIONS with this name."""
+    limits.option(name, value)
+    if name in _KINDS and not isinstance(value, _KINDS[name][1]):
+        raise SettingsError(f"{name}={value!r}, but {_KINDS[name][0]} is wanted.")
+    if name == "extra":
+        check_extra(value)
+
+
+def check_extra(extra: Mapping[str, Any], flag: str = "extra") -> None:
+    """SettingsError where further arguments of a pipeline's call (--set) are set by generating itself, or cannot be."""
+    for name, value in extra.items():
+        if not isinstance(name, str):
+            raise SettingsError(f"{flag}: {name!r} is not the name of an argument: put it in quotes.")
+        if name in _SET_ELSEWHERE:
+            instead = _SET_ELSEWHERE[name]
+            raise SettingsError(
+                f"{flag}: {name} cannot be set here: "
+                + (f"give {instead}{_in_files(instead)}." if instead else "the command decides it. Leave it out.")
+            )
+        if _TENSOR.search(name) and not hasattr(value, "shape"):
+            raise SettingsError(f"{flag}: {name} takes a tensor, which only a call from Python can give.")
+
+
+def _in_files(option: str) -> str:
+    return f" ({option[2:]} in a file)" if option.startswith("--") else ""
+
+
+def located(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options with the names of pictures, relative to `folder`, as paths: `image`, and in `extra` what is called one.
+
+    Raises SettingsError: there is no such picture; something else than a name.
+    """
+
+    def path_of(name: str, file: Any) -> Path:
+        if not isinstance(file, str | Path):
+            raise SettingsError(f"{name}={file!r}, but the name of a picture file is wanted.")
+        path = folder / Path(file).expanduser()
+        if not path.is_file():
+            raise SettingsError(f"{name}: there is no picture {path}.")
+        return path
+
+    return _for_pictures(options, path_of)
+
+
+def opened(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with every picture that is a path opened. SettingsError: one that cannot be read."""
+    return _for_pictures(options, lambda _, one: open_picture(one) if isinstance(one, str | Path) else one)
+
+
+def as_text(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with pictures as text, for JSON."""
+    return _for_pictures(options, lambda _, one: str(one))
+
+
+def _each(name: str, value: Any, change: Callable[[str, Any], Any]) -> Any:
+    return [change(name, one) for one in value] if isinstance(value, list) else change(name, value)
+
+
+def _for_pictures(options: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
+    found = dict(options)
+    if found.get("image") is not None:
+        found["image"] = change("image", found["image"])
+    if found.get("extra"):
+        found["extra"] = {
+            name: _each(name, value, change) if _PICTURE.search(name) else value
+            for name, value in found["extra"].items()
+        }
+    return found
 
 
 def _seeds(data: dict[str, Any], where: str) -> tuple[int, ...] | None:
@@ -192,17 +268,31 @@ def _seeds(data: dict[str, Any], where: str) -> tuple[int, ...] | None:
     seeds = [data["seed"]] if "seed" in data else data.get("seeds")
     if seeds is None:
         return None
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise PromptError(f'{where}: seeds are whole numbers from 0 on, as in "seeds": [0, 1]; found {seeds!r}.')
-    return tuple(seeds)
+    if not isinstance(seeds, list) or not seeds:
+        raise PromptError(f'{where}: seeds are a list of whole numbers, as in "seeds": [0, 1]; found {seeds!r}.')
+    try:
+        return limits.seeds(seeds)
+    except SettingsError as error:
+        raise PromptError(f"{where}: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------------------- keys
 
 
-def _check_panels(panels: Sequence[tuple[str, Change | None]]) -> None:
+def _check_options(options: Mapping[str, Any]) -> None:
+    """SettingsError for options of `pipelines.generate` that there are not, and for numbers out of their range."""
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise SettingsError(f"{name} is no option of a clip. Known: {', '.join(OPTIONS)}.")
+        if value is not None and name != "image":
+            check_option(name, value)
+
+
+def check_panels(panels: Sequence[tuple[str, Change | None]]) -> None:
     labels: dict[str, str] = {}
     for label, settings in panels:
+        if not isinstance(label, str):
+            raise SettingsError(f"The label {label!r} of a panel is not text.")
         same = json.dumps(_plain(None if settings is None else settings_text(settings)), sort_keys=True)
         if label in labels.values():
             raise SettingsError(f"Two panels are called {label!r}: give each a label of its own.")
@@ -225,6 +315,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, float):
+        limits.finite("a number of the plan", value)
         return int(value) if value.is_integer() else value
     if value is None or isinstance(value, str | int):
         return value

@@ -108,6 +108,7 @@ class Summary:
     attention_maps: np.ndarray | None = None  # (calls, layers, T, T)
     scaled_whole: dict[str, str] = field(default_factory=dict)  # layers in which odds could not act -> why
     undone: bool = False  # whether a norm behind the layers takes every gain back (probe.py)
+    not_finite: int = 0  # calls of a policy of your own that returned NaN or infinity
 
     @classmethod
     def of(
@@ -200,6 +201,8 @@ class Summary:
             lines.append(f"scaled as a whole, by the default strength: {len(self.scaled_whole)} layers ({why})")
         if self.unreached and not self.no_effect:
             lines.append(f"did not run: {len(self.unreached)} of {len(self.layers)} layers ({self.unreached[0]}, ...)")
+        if self.not_finite:
+            lines.append(f"the policy returned NaN or infinity in {self.not_finite} calls: those gains acted as 1")
         return [*lines, *nothing, f"time in the method: {seconds}"]
 
     def _table(self) -> list[str]:

@@ -1,12 +1,12 @@
 """The knobs of enhance() as one frozen, validated value that survives a round trip through JSON."""
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from . import limits
 from . import policy as policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
@@ -25,7 +25,9 @@ class Settings:
                   default. A layer in which that part cannot be told apart is scaled by the default strength, and a
                   WholeOutputWarning says so
     policy        in place of these three, any callable (mass (B,), Moment) -> gain (B,): one of the package `policy`,
-                  what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own
+                  what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own, which
+                  enhance() calls once with a few masses to check it; it may return one number for all, and a gain that
+                  is not finite acts as 1
     start, end    the part of the denoising in which the gain acts: 0 = pure noise, 1 = clean.
                   (0, 1) acts in every forward call; it is the default with odds, which need no end, and with a policy,
                   which knows itself when to act
@@ -64,11 +66,11 @@ class Settings:
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "end", end)
         for name in ("start", "end"):
-            _check_number(name, getattr(self, name), low=0.0, high=1.0)
+            limits.number(name, getattr(self, name), 0, 1)
         if not start < end:
             raise SettingsError(f"start={start} must be smaller than end={end}: the window is empty")
-        if self.sites is not None and (type(self.sites) is not int or self.sites < 1):
-            raise SettingsError(f"sites={self.sites!r}: give a positive integer, or None for all sites")
+        if self.sites is not None:
+            object.__setattr__(self, "sites", limits.whole("sites", self.sites, 1))
         for name in ("per_sample", "observe_only", "attention_maps"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name}={getattr(self, name)!r}: give True or False")
@@ -84,11 +86,11 @@ class Settings:
             object.__setattr__(self, "odds", policies.DEFAULT_ODDS)
         for name in ("strength", "temperature", "odds"):
             if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name), low=-1.0 if name == "temperature" else 0.0)
+                limits.number(name, getattr(self, name), -1 if name == "temperature" else 0, policies.LARGEST)
         object.__setattr__(self, "policy", _policy(self.policy))
 
     def _check_scale(self) -> None:
-        scale = self.scale or policies.scale_of(self.gain_policy)
+        scale = policies.scale_of(self.gain_policy) if self.scale is None else self.scale
         if scale not in (policies.OUTPUT, policies.CROSS_FRAME):
             raise SettingsError(f"scale={scale!r} is unknown: give {policies.OUTPUT!r} or {policies.CROSS_FRAME!r}")
         if self.odds is not None and scale == policies.OUTPUT:
@@ -130,18 +132,22 @@ class Settings:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Settings":
         """The inverse of to_dict(). Unknown keys and a policy of your own are refused with SettingsError."""
+        if not isinstance(data, Mapping):
+            raise SettingsError(f"settings are a dict of names and values; found {data!r}")
         known = [f.name for f in fields(cls)]
-        unknown = sorted(set(data) - set(known))
+        unknown = sorted(set(data) - set(known), key=str)
         if unknown:
             raise SettingsError(f"unknown settings {unknown}: known are {known}")
         values = dict(data)
         if isinstance(values.get("layers"), Mapping):
-            values["layers"] = slice(*values["layers"]["slice"])
+            values["layers"] = _slice(values["layers"])
         return cls(**values)
 
 
 def _policy(given: Any) -> Any:
     """A policy from what it may be given as."""
+    if isinstance(given, type):
+        raise SettingsError(f"policy={given.__name__} is a class: give one of it, with its numbers.")
     if given is None or callable(given):
         return given
     if isinstance(given, Mapping):
@@ -154,23 +160,31 @@ def _policy(given: Any) -> Any:
     )
 
 
-def _check_number(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SettingsError(f"{name}={value!r} is not a finite number")
-    if not low <= value <= high:
-        wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise SettingsError(f"{name}={value!r} is out of range: it must be {wanted}")
+def _slice(given: Mapping[str, Any]) -> slice:
+    """A slice from what to_dict() makes of one."""
+    ends: Any = given.get("slice")
+    good = isinstance(ends, list | tuple) and len(ends) == 3 and len(given) == 1
+    if good and ends[2] != 0 and all(end is None or type(end) is int for end in ends):
+        return slice(*ends)
+    raise SettingsError(f"layers={dict(given)!r}: a slice is written {{'slice': [start, stop, step]}}")
 
 
 def _checked_layers(layers: Any) -> Any:
-    if layers is None or isinstance(layers, slice):
-        return layers
+    if isinstance(layers, slice):
+        return _slice({"slice": [layers.start, layers.stop, layers.step]})
+    if layers is None:
+        return None
     if isinstance(layers, str):
         try:
             re.compile(layers)
         except re.error as error:
             raise SettingsError(f"layers={layers!r} is not a regular expression: {error}") from None
         return layers
-    if isinstance(layers, Sequence) and layers and all(type(i) is int for i in layers):
+    if (
+        isinstance(layers, Sequence)
+        and not isinstance(layers, bytes)
+        and layers
+        and all(type(i) is int for i in layers)
+    ):
         return tuple(layers)
     raise SettingsError(f"layers={layers!r}: give layer indices, a slice or a regular expression, or None for all")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import errors
+from .. import errors, limits, pipelines
 from ..plan import Item
 from .folder import Folder
 from .worker import Message, Task
@@ -92,9 +92,13 @@ def run(
         MissingExtraError: ray without Ray installed.
         A clip that fails raises nothing: it is counted, and its line in the manifest says why.
     """
+    if workers is not None:
+        limits.whole("workers", workers, 1, limits.MAX_WORKERS)
     load = dict(load or {})
     folder_of_model = Path(model).expanduser()
     model = str(folder_of_model.resolve()) if folder_of_model.is_dir() else model
+    if ray is None:  # a cluster's machines may have a model that this one has not
+        pipelines.check(model, **load)
     started = time.perf_counter()
     with Folder(out, model, load.get("dtype", "auto")) as folder:
         adopted = folder.adopt(items)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from .. import video
 from ..errors import SettingsError, VideoFileError
-from ..plan import Item
+from ..plan import Item, as_text
 
 MANIFEST = "manifest.jsonl"
 _KEY = re.compile(r"_([0-9a-f]{16})\.mp4$")
@@ -94,7 +94,7 @@ class Folder:
 
     def facts(self, item: Item) -> dict[str, Any]:
         """What is known of a clip before it is made: the first half of its record."""
-        options = {name: str(value) if name == "image" else value for name, value in item.options.items()}
+        options = as_text(item.options)
         return {
             "key": item.key,
             "status": "open",

@@ -91,7 +91,9 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        _fail(words, error, _unexpected(error), 1)
+        from ..loading import out_of_memory  # here, as it imports torch
+
+        _fail(words, error, str(out_of_memory(error) or _unexpected(error)), 1)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

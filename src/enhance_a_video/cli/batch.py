@@ -18,6 +18,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 from typer.core import TyperCommand
 
+from ..limits import MAX_CLIPS, MAX_WORKERS, seeds_from
 from .app import Stopped, app, err
 from .options import Clip, Json, Knobs, Load, Model, Seed, grouped, panel_of
 
@@ -65,14 +66,17 @@ def batch(
     ] = None,
     knobs: Knobs,
     seeds: Annotated[
-        int, typer.Option(min=1, rich_help_panel="Video", help="How many for each prompt, from --seed on.")
+        int,
+        typer.Option(min=1, max=MAX_CLIPS, rich_help_panel="Video", help="How many for each prompt, from --seed on."),
     ] = 1,
     clip: Clip,
     seed: Seed = 0,
     load: Load,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="How many clips at a time. Without it one for each CUDA device, or one."),
+        typer.Option(
+            min=1, max=MAX_WORKERS, help="How many clips at a time; by default one for each CUDA device, or one."
+        ),
     ] = None,
     ray: Annotated[
         str | None,
@@ -99,7 +103,7 @@ def batch(
     panels += [("enhanced", settings)] if enhance else []  # type: ignore[list-item]
     panels += [panel_of(text) for text in panel or []]  # type: ignore[misc]
     options = clip.options(open_image=False)
-    items = plan.expand(plan.read_prompts(prompts), range(seed, seed + seeds), panels, options)
+    items = plan.expand(plan.read_prompts(prompts), seeds_from(seed, seeds), panels, options)
     try:
         with _bar() as tell:
             tally = batches.run(

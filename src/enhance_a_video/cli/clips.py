@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ..limits import MAX_SEED
 from .app import app
 from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, grouped, job_of, panel_of
 
@@ -33,9 +34,11 @@ def demo(
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Another sentence of the embedded world.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The first seed of the initial noise.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: what is usual, not what one of them shows.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 6,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="The first seed of the initial noise.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many seeds: what is usual, not what one of them shows.")
+    ] = 3,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Denoising steps.")] = 6,
     knobs: Knobs,
     model: Annotated[str, typer.Option(hidden=True)] = "embedded",
     force: Force = False,
@@ -102,7 +105,7 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="How many seeds, from --seed on: mean and 95 % interval per measure.")
+        int, typer.Option(min=1, max=10_000, help="How many seeds, from --seed on: mean and 95 % interval per measure.")
     ] = 1,
     model: Model = "embedded",
     knobs: Knobs,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from .. import limits
 from ..errors import SettingsError
-from ..media import open_picture
+from ..limits import MAX_SEED, MAX_WORKERS
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -74,11 +75,11 @@ Start = Annotated[
 ]
 End = Annotated[float | None, typer.Option(rich_help_panel="Enhancement", help="Act until here.")]
 Negative = Annotated[str | None, typer.Option(rich_help_panel="Video", help="What the video should not show.")]
-Seed = Annotated[int, typer.Option(min=0, rich_help_panel="Video", help="Of the initial noise.")]
-Steps = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="Denoising steps.")]
-Width = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="Pixels.")]
-Height = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="Pixels.")]
-Frames = Annotated[int | None, typer.Option(min=1, rich_help_panel="Video", help="How many.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, rich_help_panel="Video", help="Of the initial noise.")]
+Steps = Annotated[int | None, typer.Option(rich_help_panel="Video", help="Denoising steps.")]
+Width = Annotated[int | None, typer.Option(rich_help_panel="Video", help="Pixels.")]
+Height = Annotated[int | None, typer.Option(rich_help_panel="Video", help="Pixels.")]
+Frames = Annotated[int | None, typer.Option(rich_help_panel="Video", help="How many.")]
 Fps = Annotated[float | None, typer.Option(rich_help_panel="Video", help="Frames per second of the file.")]
 Guidance = Annotated[
     float | None,
@@ -91,11 +92,16 @@ Extra = Annotated[
         "--set",
         rich_help_panel="Video",
         metavar="NAME=VALUE",
-        help="Any further argument of this pipeline's call; repeatable.",
+        help="A further argument of this pipeline's call, such as max_sequence_length=512; repeatable. One that takes "
+        "a picture is given a file: last_image=end.png.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite outputs that are there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Workers = Annotated[
+    int,
+    typer.Option(min=1, max=MAX_WORKERS, help="Processes; several have one CPU thread each, and a GPU each in turn."),
+]
 Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the outputs.")]
 
 
@@ -145,15 +151,20 @@ class Clip:
     extra: Extra = None
 
     def options(self, open_image: bool = True) -> dict[str, Any]:
-        """The options of pipelines.generate that were given; the picture opened, or as an absolute path.
+        """The options of pipelines.generate that were given; pictures opened, or as absolute paths.
 
-        Raises SettingsError: a picture that cannot be read; --set without NAME=VALUE.
+        Raises SettingsError: a number out of its range; a picture that cannot be read; --set without NAME=VALUE.
         """
         given = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in given.items():
+            if value is not None:
+                limits.option(name, value, f"--{name}")
+        from ..plan import check_extra, located, opened
+
         given["extra"] = pairs_of("--set", self.extra or []) or None
-        if self.image is not None:
-            given["image"] = open_picture(self.image) if open_image else self.image.absolute()
-        return {name: value for name, value in given.items() if value is not None}
+        check_extra(given["extra"] or {}, "--set")
+        found = located({name: value for name, value in given.items() if value is not None}, Path.cwd())
+        return opened(found) if open_image else found
 
 
 @dataclass(frozen=True)
@@ -209,6 +220,8 @@ def panel_of(text: str) -> tuple[str, Settings]:
     from ..settings import Settings
 
     label, colon, rest = text.partition(":")
+    if colon and not label.strip():
+        raise SettingsError(f"--panel {text!r} has an empty label: write one before the colon, or leave the colon out.")
     knobs = pairs_of("--panel", (rest if colon else text).split(","))
     return (label if colon else text).strip(), Settings.from_dict(knobs)
 
@@ -220,8 +233,11 @@ def pairs_of(flag: str, texts: list[str]) -> dict[str, Any]:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
             raise SettingsError(f"{flag} {text.strip()!r} is not NAME=VALUE, as in strength=0.5.")
+        if name in found:
+            raise SettingsError(f"{flag} gives {name} twice: leave one of them out.")
         try:
             found[name] = jsonlib.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = value
+        limits.finite(f"{flag} {name}", found[name])
     return found

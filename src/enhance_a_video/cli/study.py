@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ..errors import SettingsError
 from .app import Stopped, app, err
-from .options import Json
+from .options import Json, Workers
 
 if TYPE_CHECKING:
     from ..study import Outcome, Plan, Results, Study
@@ -30,9 +30,7 @@ def study(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the results; by default the study's name.")
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes; several have one CPU thread each, and a GPU each in turn.")
-    ] = 1,
+    workers: Workers = 1,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what it takes: clips, hours, clips needed for each measure.")
     ] = False,

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..limits import MAX_SEED
 from .app import Stopped, app, err
-from .options import Clip, Json, Load, Model, grouped
+from .options import Clip, Json, Load, Model, Workers, grouped
 
 if TYPE_CHECKING:
     from ..tune import Confirmation, Result
@@ -39,11 +40,15 @@ def tune(
         str, typer.Option(help="[b]cross-frame[/b]: odds, as the default. [b]output[/b]: gains on the whole output.")
     ] = "cross-frame",
     budget: Annotated[
-        int, typer.Option(min=1, help="Trials of a search, updates of a learning; each makes --clips clips.")
+        int,
+        typer.Option(min=1, max=100_000, help="Trials of a search, updates of a learning; each makes --clips clips."),
     ] = 60,
-    clips: Annotated[int, typer.Option(min=2, help="Prompts, with a noise each, that every policy is judged on.")] = 16,
+    clips: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Prompts, with a noise each, that every policy is judged on.")
+    ] = 16,
     confirm: Annotated[
-        int, typer.Option(min=0, help="Other prompts on which the result is confirmed afterwards; 0: none.")
+        int,
+        typer.Option(min=0, max=100_000, help="Other prompts on which the result is confirmed; 0: none."),
     ] = 48,
     reward: Annotated[str, typer.Option(help="quality, truth or no-reference: see docs/tune.md.")] = "quality",
     prompts: Annotated[
@@ -51,19 +56,22 @@ def tune(
     ] = None,
     first: Annotated[
         int | None,
-        typer.Option(min=0, help="Without a file: the first held-out scene of the embedded world (else 1000)."),
+        typer.Option(
+            min=0, max=2**31, help="Without a file: the first held-out scene of the embedded world (else 1000)."
+        ),
     ] = None,
-    groups: Annotated[int, typer.Option(min=1, help="Depths of the grid that is searched.")] = 6,
-    times: Annotated[int, typer.Option(min=1, help="Times of that grid.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Of the search or the learning.")] = 0,
+    groups: Annotated[int, typer.Option(min=1, max=128, help="Depths of the grid that is searched.")] = 6,
+    times: Annotated[int, typer.Option(min=1, max=128, help="Times of that grid.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the search or the learning.")] = 0,
     profile: Annotated[
         Path | None, typer.Option(help="The profile to write, .json; by default profile.json in the folder.")
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes; several have one CPU thread each, and a GPU each in turn.")
-    ] = 1,
+    workers: Workers = 1,
     batch: Annotated[
-        int, typer.Option(min=1, help="Clips of one policy made in one call of the pipeline: quicker, and more memory.")
+        int,
+        typer.Option(
+            min=1, max=1024, help="Clips of one policy made in one call of the pipeline: quicker, and more memory."
+        ),
     ] = 1,
     clip: Clip,
     load: Load,
@@ -84,7 +92,7 @@ def tune(
     own, others = room.chosen_prompts(model, prompts, clips, confirm, first)
     asked = room.Tuning(
         model, own, others, method=method, scale=scale, reward=reward, budget=budget, groups=groups, times=times,
-        seed=seed, load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(),
+        seed=seed, load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(open_image=False),
         workers=workers, scenes=first is not None,
     )  # fmt: skip
     words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])

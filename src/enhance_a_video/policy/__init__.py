@@ -2,6 +2,7 @@
 
 base.py says what a policy is; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
 sets itself, trust.py bounds what a gain may change, learned.py what is searched or learned, profile.py files of them.
+own.py makes any of them, or one of your own, ready to be called in a model.
 """
 
 from .adaptive import Even, Odds, Target
@@ -11,6 +12,7 @@ from .base import (
     DEFAULT_ODDS,
     DEFAULT_START,
     DEFAULT_STRENGTH,
+    LARGEST,
     OUTPUT,
     Moment,
     Policy,
@@ -20,10 +22,10 @@ from .base import (
     needs_share,
     scale_of,
     to_dict,
-    with_tensors,
 )
 from .learned import Grid, Network, OddsGrid, OddsNetwork
 from .method import Constant, Strength, Temperature, Unclipped, strength_of, temperature_of
+from .own import name_of, not_finite, with_tensors
 from .profile import Profile, read_profile
 from .shapes import Depths, Window
 from .trust import Trust
@@ -34,6 +36,7 @@ __all__ = [
     "DEFAULT_ODDS",
     "DEFAULT_START",
     "DEFAULT_STRENGTH",
+    "LARGEST",
     "OUTPUT",
     "Constant",
     "Depths",
@@ -53,9 +56,11 @@ __all__ = [
     "Unclipped",
     "Window",
     "from_dict",
+    "name_of",
     "names",
     "needs_progress",
     "needs_share",
+    "not_finite",
     "read_profile",
     "scale_of",
     "strength_of",

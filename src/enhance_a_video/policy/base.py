@@ -7,17 +7,15 @@ host synchronisation. Those of this package are frozen dataclasses with a name, 
     {"name": "depths", "of": {"name": "constant", "gain": 1.3}, "weights": [0, 1, 1, 0]}
 """
 
-import copy
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
+from .. import limits
 from ..errors import SettingsError
 
 # Chosen by the paired measurements of docs/results.md, on three small models.
@@ -25,6 +23,7 @@ DEFAULT_ODDS = 2.0
 DEFAULT_STRENGTH = 0.3
 DEFAULT_START = 0.0
 DEFAULT_END = 0.7
+LARGEST = 1e6  # of what a policy is made of: far beyond any use, and safe in float32 and bfloat16
 OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies (Settings: scale)
 
 
@@ -117,22 +116,6 @@ def _value(value: Any) -> Any:
     return value
 
 
-def with_tensors(policy: Any, device: torch.device) -> Any:
-    """A dataclass policy with its numbers as tensors: changing them does not recompile. In those of this package tables
-    of numbers and policies inside them too."""
-    if not dataclasses.is_dataclass(policy):
-        return policy
-    twin, ours = copy.copy(policy), to_dict(policy) is not None
-    for field in dataclasses.fields(policy):
-        value = getattr(policy, field.name)
-        if isinstance(value, float) or (ours and isinstance(value, tuple)):
-            value = torch.tensor(value, dtype=torch.float32, device=device)
-        elif ours and dataclasses.is_dataclass(value):
-            value = with_tensors(value, device)
-        object.__setattr__(twin, field.name, value)
-    return twin
-
-
 def needs_progress(value: Any) -> bool:
     """Whether a policy asks how far the denoising is."""
     return _asks(value, "asks_progress")
@@ -162,26 +145,18 @@ def inner(what: str, value: Any) -> None:
         raise SettingsError(f"{what}={value!r} is no policy: give an object with a name.")
 
 
-def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
+def number(what: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> None:
     """Raise SettingsError unless `value` is a finite number in [low, high]; a tensor is taken as it is."""
-    if isinstance(value, Tensor):
-        return
-    if not (_is_number(value) and low <= value <= high):
-        wanted = (
-            f" between {low:g} and {high:g}" if high < math.inf else f", at least {low:g}" if low > -math.inf else ""
-        )
-        raise SettingsError(f"{what}={value!r}; give a number{wanted}.")
+    if not isinstance(value, Tensor):
+        limits.number(what, value, low, high)
 
 
 def numbers(what: str, values: Any, least: int = 1, exactly: int | None = None) -> None:
     """The same for a tuple of at least `least`, or of exactly so many, finite numbers."""
     if isinstance(values, Tensor):
         return
-    fits = isinstance(values, tuple) and len(values) >= least and exactly in (None, len(values))
-    if not (fits and all(_is_number(value) for value in values)):
+    if not (isinstance(values, tuple) and len(values) >= least and exactly in (None, len(values))):
         wanted = f"{least} or more" if exactly is None else str(exactly)
         raise SettingsError(f"{what}={values!r}; give {wanted} numbers.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    for value in values:
+        number(what, value)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
+from ..limits import parse_json
 from .base import from_dict, to_dict
 
 VERSION = 1
@@ -39,9 +40,11 @@ def read_profile(path: str | Path) -> Profile:
 
     Raises SettingsError: no such file, not JSON, a later version, a policy that is not known.
     """
+    if not isinstance(path, str | Path):
+        raise SettingsError(f"{path!r} is not the path of a profile.")
     path = Path(path).expanduser()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"The profile {path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
@@ -57,4 +60,7 @@ def read_profile(path: str | Path) -> Profile:
         raise SettingsError(f"{path}: {error}") from None
     if "policy" not in data:
         return Profile(policy)
-    return Profile(policy, tuple(data.get("made_for", ())), data.get("found", {}), tuple(data.get("study", ())))
+    made_for, found, study = data.get("made_for", []), data.get("found", {}), data.get("study", [])
+    if not isinstance(made_for, list) or not isinstance(found, dict) or not isinstance(study, list):
+        raise SettingsError(f"{path} is not a profile: made_for and study are lists, found is an object.")
+    return Profile(policy, tuple(made_for), found, tuple(study))

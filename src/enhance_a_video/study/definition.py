@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
+from .. import limits
 from ..alternatives import Change, alternative_from_dict
 from ..comparison import Row, general_judge
 from ..errors import EnhanceAVideoError, PromptError, SettingsError
 from ..pipelines import EMBEDDED
-from ..plan import OPTIONS, Item, Prompt, expand, read_prompts, settings_text
+from ..plan import OPTIONS, Item, Prompt, as_text, check_option, expand, located, read_prompts, settings_text
 from ..settings import Settings
 from ..stats import CORRECTIONS
 from ..toy import checker, world
@@ -110,9 +111,9 @@ class Study:
         told = {
             "models": self.models,
             "load": {name: value for name, value in self.load.items() if name in ("dtype", "vae_tiling", "batch")},
-            "prompts": [[p.text, p.seeds, {k: str(v) for k, v in p.options.items()}] for p in self.prompts],
+            "prompts": [[p.text, p.seeds, {k: str(v) for k, v in as_text(p.options).items()}] for p in self.prompts],
             "settings": {label: s and settings_text(s) for label, s in self.settings.items()},
-            "options": self.options,
+            "options": as_text(self.options),
             "varied": self.varied,
             "measures": [row.name for row in self.measures],
             "pooled": self.pooled,
@@ -166,6 +167,8 @@ def read_study(path: str | Path) -> Study:
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SettingsError(f"{path} is nested too deeply.") from None
     try:
         return parse_study(data, folder=path.parent, text=text, name=path.stem)
     except EnhanceAVideoError as error:
@@ -175,6 +178,7 @@ def read_study(path: str | Path) -> Study:
 def parse_study(data: Any, *, folder: Path = Path("."), text: str = "", name: str = "study") -> Study:
     """A study from the value of its YAML. `folder`: files named in it are relative to this. Errors: `read_study`."""
     data = _keys("the study", data, _READERS)
+    limits.finite("the study", data)
     for needed in ("prompts", "settings"):
         if needed not in data:
             raise SettingsError(f"a study needs {needed!r}; found {', '.join(map(repr, data)) or 'nothing'}.")
@@ -183,6 +187,7 @@ def parse_study(data: Any, *, folder: Path = Path("."), text: str = "", name: st
     settings = _baseline_first(got["settings"], got["baseline"])
     options, varied = got["options"]
     _no_overlap(prompts, varied)
+    _not_too_many(len(prompts), got)
     known = measures_of(prompts, embedded or got["model"] == (EMBEDDED,))
     study = Study(
         name=got["name"] or name,
@@ -270,7 +275,7 @@ def _load(value: Any, _: Path) -> dict[str, Any]:
     given = _keys("load", value or {}, LOAD)
     for key, inner in given.items():
         if key == "batch":
-            _whole("load: batch", inner, least=1)
+            limits.whole("load: batch", inner, 1, 1024)
             continue
         wanted: type = bool if key == "vae_tiling" else str
         if not isinstance(inner, wanted):
@@ -287,8 +292,9 @@ def _prompts(value: Any, folder: Path) -> tuple[tuple[Prompt, ...], range | None
     elif isinstance(value, Mapping):
         which = _keys("prompts", value, ("embedded",)).get("embedded")
         which = _keys("prompts: embedded", which, ("first", "count"))
-        first = _whole("prompts: embedded: first", which.get("first", 0), least=0)
-        scenes = range(first, first + _whole("prompts: embedded: count", which.get("count"), least=1))
+        first = limits.whole("prompts: embedded: first", which.get("first", 0), 0, 2**31)
+        count = limits.whole("prompts: embedded: count", which.get("count"), 1, 100_000)
+        scenes = range(first, first + count)
         return tuple(Prompt(held_out_prompt(i)) for i in scenes), scenes
     else:
         raise SettingsError(
@@ -316,8 +322,8 @@ def _seeds(value: Any, _: Path) -> int | tuple[int, ...]:
     if isinstance(value, list):
         if not value or len(set(map(str, value))) < len(value):
             raise SettingsError(f"seeds: {value!r}; give different whole numbers.")
-        return tuple(_whole("seeds", seed, least=0) for seed in value)
-    return _whole("seeds", value, least=1)
+        return limits.seeds(value)
+    return limits.whole("seeds", value, 1, limits.MAX_CLIPS)
 
 
 def _settings(value: Any, folder: Path) -> dict[str, Change | None]:
@@ -358,17 +364,11 @@ def _options(value: Any, folder: Path) -> tuple[dict[str, Any], dict[str, tuple[
     varied: dict[str, tuple[Any, ...]] = {}
     for name, given in _keys("options", value or {}, OPTIONS).items():
         values = given if isinstance(given, list) else [given]
-        wanted, kinds = OPTIONS[name]
         for one in values:
-            low = isinstance(one, int | float) and name != "guidance" and one <= 0
-            if not isinstance(one, kinds) or isinstance(one, bool) or low:
-                raise SettingsError(f"options: {name}: {one!r}, but {wanted} is wanted (or a list, to vary it).")
+            check_option(name, one)
         if len({json.dumps(one) for one in values}) < len(values) or not values:
             raise SettingsError(f"options: {name}: {given!r}; give different values.")
-        if name == "image":
-            values = [folder / one for one in values]
-            if missing := [str(one) for one in values if not one.is_file()]:
-                raise SettingsError(f"options: image: there is no picture {', '.join(missing)}.")
+        values = [located({name: one}, folder)[name] for one in values]
         if len(values) == 1:
             fixed[name] = values[0]
         elif name in ("extra", "image"):
@@ -384,11 +384,9 @@ def _power(value: Any, _: Path) -> Power:
     if not isinstance(effects, Mapping):
         raise SettingsError(f"power: effects: {effects!r}; give a share for each measure, as in {{jerk: 0.2}}.")
     for where, number in (("effect", given.get("effect", 0.05)), *((f"effects: {k}", v) for k, v in effects.items())):
-        if not _is_number(number) or not number > 0:
-            raise SettingsError(f"power: {where}: {number!r}; give a share of the baseline's mean, as in 0.05.")
+        limits.number(f"power: {where} (a share of the baseline's mean)", number, 1e-6, 1000)
     chance = given.get("power", 0.8)
-    if not _is_number(chance) or not 0 < chance < 1:
-        raise SettingsError(f"power: power: {chance!r}; give a chance between 0 and 1, as in 0.8.")
+    limits.number("power: power (a chance)", chance, 0.01, 0.9999)
     return Power(float(given.get("effect", 0.05)), float(chance), {str(k): float(v) for k, v in effects.items()})
 
 
@@ -398,7 +396,7 @@ def _videos(value: Any, _: Path) -> Videos:
     keep = given.get("keep", True)
     if not isinstance(keep, bool) or not isinstance(show, list):
         raise SettingsError("videos: keep is true or false, show is a list of labels of settings.")
-    return Videos(keep, tuple(show), _whole("videos: count", given.get("count", 10), least=0))
+    return Videos(keep, tuple(show), limits.whole("videos: count", given.get("count", 10), 0, 10_000))
 
 
 def _correction(value: Any, _: Path) -> str:
@@ -442,14 +440,11 @@ def _names(where: str, given: Iterable[Any], known: Iterable[str]) -> None:
             raise SettingsError(f"{where}: {name!r} is unknown. {hint}Known: {', '.join(known)}.")
 
 
-def _whole(where: str, value: Any, *, least: int) -> int:
-    if type(value) is not int or value < least:
-        raise SettingsError(f"{where}: {value!r}, but a whole number from {least} on is wanted.")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _not_too_many(prompts: int, got: Mapping[str, Any]) -> None:
+    """SettingsError where the clips of the study are too many to be listed."""
+    seeds = got["seeds"] if isinstance(got["seeds"], int) else len(got["seeds"])
+    conditions = math.prod(len(values) for values in got["options"][1].values()) * len(got["model"])
+    limits.clips(prompts * seeds * conditions * len(got["settings"]))
 
 
 def _choose(where: str, names: list[str] | None, known: Sequence[Row], which: str = "for these prompts") -> Any:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import pipelines, video
+from .. import limits, pipelines, video
 from ..comparison import brief, generate_with
-from ..errors import EnhanceAVideoError, SettingsError
+from ..errors import EnhanceAVideoError
 from ..metrics import measure
-from ..plan import Item, settings_text
+from ..plan import Item, as_text, settings_text
 from ..record import Summary
 from ..team import Team, device_for
 from ..toy import checker, model_folder, world
@@ -84,11 +84,12 @@ def run(
         command: for the record.
 
     Raises:
-        SettingsError: fewer than one worker; a model that cannot be loaded.
+        SettingsError: a number of workers that cannot be; a model that cannot be loaded.
         EnhanceAVideoError: the folder is in use; the first clips all fail alike; workers keep dying.
     """
-    if workers < 1:
-        raise SettingsError(f"workers={workers}: give at least 1.")
+    limits.whole("workers", workers, 1, limits.MAX_WORKERS)
+    for model in study.models:
+        pipelines.check(model, **{name: value for name, value in study.load.items() if name != "batch"})
     folder = Path(folder)
     with Store(folder) as store, only_one(folder):
         wanted = targets(study, {model: weights_of(model, study.load) for model in study.models}, first)
@@ -318,7 +319,7 @@ def _finish(pipe: Any, task: Task, frames: np.ndarray, summary: Summary | None, 
 def _row(task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> dict[str, Any]:
     """A clip's row in the database."""
     item = task.item
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in item.options.items()}
+    options = as_text(item.options)
     return {
         "key": task.key, "weights": task.weights, "model": task.model, "prompt": item.prompt, "seed": item.seed,
         "setting": item.label, "options": _json(options),

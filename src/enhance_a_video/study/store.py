@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnhanceAVideoError, OutputExistsError
+from ..limits import signed
 
 FILE = "study.sqlite"
 _FORMAT = 1  # PRAGMA user_version
@@ -25,7 +26,7 @@ _SCHEMA = """
 CREATE TABLE runs (          -- one start of the command
   id INTEGER PRIMARY KEY, digest TEXT NOT NULL, study TEXT NOT NULL, command TEXT NOT NULL,
   started TEXT NOT NULL, ended TEXT, workers INTEGER NOT NULL, about TEXT NOT NULL);
-CREATE TABLE clips (         -- one generated video
+CREATE TABLE clips (         -- one generated video; a seed from 2^63 on is stored less 2^64: integers here are signed
   id INTEGER PRIMARY KEY, key TEXT NOT NULL, model TEXT NOT NULL, weights TEXT NOT NULL,
   prompt TEXT NOT NULL, seed INTEGER NOT NULL, setting TEXT NOT NULL, settings TEXT, options TEXT NOT NULL,
   frames INTEGER NOT NULL, height INTEGER NOT NULL, width INTEGER NOT NULL, latent_frames INTEGER,
@@ -127,7 +128,7 @@ class Store:
 
     def add(self, clip: Mapping[str, Any], measures: Mapping[str, float], run: int) -> None:
         """One clip with its measures; in place of an earlier one that had not all of them."""
-        row = {**clip, "run": run, "made": now()}
+        row = {**clip, "seed": signed(clip["seed"]), "run": run, "made": now()}
         with self.transaction() as db:
             db.execute("DELETE FROM clips WHERE key = :key AND weights = :weights", row)
             columns = ", ".join(row)

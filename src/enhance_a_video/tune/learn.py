@@ -99,7 +99,7 @@ def _step(
     rewards: Rewards, theta: Tensor, adam: Any, recipe: Recipe, space: Space, update: int, pairs: int, clips: int
 ) -> dict[str, Any]:
     """One update of theta; its line of the log."""
-    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + update + 1)
+    generator = torch.Generator().manual_seed((recipe.seed * 1_000_003 + update + 1) % 2**64)
     noise = torch.randn(pairs, theta.numel(), generator=generator)  # (pairs, numbers)
     which = episodes(recipe.seed, update * pairs, pairs, clips)
     signs = (1.0, -1.0)

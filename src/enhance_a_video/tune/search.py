@@ -95,7 +95,7 @@ def search(
         study.enqueue_trial(params, skip_if_exists=True)
     while (done := len(_finished(study))) < budget:
         told(done, _best(study).value if done else 0.0)
-        study.sampler = _sampler(optuna, method, seed * 1_000_003 + done)
+        study.sampler = _sampler(optuna, method, (seed * 1_000_003 + done) % 2**32)  # NumPy takes 32 bits
         trial = _next(optuna, study, drawn)
         policy = grid_of(np.array([trial.params[name] for name in flat]).reshape(groups, times), space)
         _evaluate(optuna, study, trial, policy, rewards, clips, prune and method == "tpe")

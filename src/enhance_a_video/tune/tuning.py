@@ -13,8 +13,8 @@ from typing import Any
 
 from .. import video
 from ..errors import OutputExistsError, SettingsError
-from ..pipelines import EMBEDDED
-from ..plan import Item, Prompt, read_prompts
+from ..pipelines import EMBEDDED, check
+from ..plan import Item, Prompt, as_text, read_prompts
 from ..policy import CROSS_FRAME, Profile, read_profile, to_dict
 from ..study.definition import held_out_prompt, measures_of
 from ..study.run import versions_here, weights_of
@@ -82,8 +82,8 @@ class Tuning:
         told = {
             "model": self.model, "weights": weights, "method": self.method, "scale": self.scale, "reward": self.reward,
             "seed": self.seed,
-            "prompts": [[p.text, list(p.seeds or ()), _plain(p.options)] for p in self.prompts],
-            "options": _plain(self.options),
+            "prompts": [[p.text, list(p.seeds or ()), as_text(p.options)] for p in self.prompts],
+            "options": as_text(self.options),
         }  # fmt: skip
         return told if self.method == "learn" else {**told, "groups": self.groups, "times": self.times}
 
@@ -152,6 +152,7 @@ def tune(
     if asked.method != "learn":
         optuna_here()
     rows = rows_of(asked.reward, measures_of(asked.prompts, asked.embedded))
+    check(asked.model, **{name: value for name, value in asked.load.items() if name != "batch"})
     weights = weights_of(asked.model, asked.load)
     about = asked.about(weights)
     target = profile or folder / "profile.json"
@@ -225,7 +226,7 @@ def _how(asked: Tuning, found: Found, weights: str, digest: str, command: str) -
         "by": "enhance-a-video tune", "command": command, "method": asked.method, "scale": asked.scale,
         "budget": len(found.tries), "clips": len(asked.prompts), "reward": asked.reward,
         "reward_on_these_clips": found.reward, "seed": asked.seed, "weights": weights,
-        "options": _plain(asked.options), "digest": digest,
+        "options": as_text(asked.options), "digest": digest,
         "prompts": {"first": asked.prompts[0].text, "last": asked.prompts[-1].text},
         "versions": versions, "date": datetime.now(timezone.utc).date().isoformat(),
     }  # fmt: skip
@@ -277,10 +278,6 @@ def _pictures(folder: Path, found: Found, asked: Tuning, policy: Any) -> list[Pa
 
 def _digest(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
 
 
 def result_to_dict(result: Result) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VoteError
+from ..limits import signed
 from .pairs import Pair
 
 FILE = "votes.sqlite"
@@ -97,7 +98,7 @@ class Ballots:
         with self._open() as db:
             _prepare(db, self.path)
         rows = [
-            (p.id, p.prompt, p.seed, *p.labels, *(file.relative_to(self.path.parent).as_posix() for file in p.files))
+            (p.id, p.prompt, signed(p.seed), *p.labels, *(f.relative_to(self.path.parent).as_posix() for f in p.files))
             for p in pairs
         ]
         with self._open(write=True) as db:

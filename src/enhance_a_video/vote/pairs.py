@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import limits
 from ..errors import SettingsError, VideoFileError
 from ..media import read_comment
 from .neutral import Kind, inspect
@@ -247,9 +248,9 @@ def _file(folder: Path, record: dict[str, Any]) -> Path:
 
 def _prompt_and_seed(entry: dict[str, Any], where: str) -> tuple[str | None, int | None]:
     prompt, seed = entry.get("prompt"), entry.get("seed")
-    if not isinstance(prompt, str | None) or not isinstance(seed, int | None):
-        raise SettingsError(f"{where}: a prompt is text and a seed a whole number; found {prompt!r} and {seed!r}.")
-    return (prompt or "").strip() or None, seed
+    if not isinstance(prompt, str | None):
+        raise SettingsError(f"{where}: a prompt is text; found {prompt!r}.")
+    return (prompt or "").strip() or None, None if seed is None else limits.seed(seed, f"{where}: seed")
 
 
 def _inside(folder: Path, name: Any, where: str) -> Path:
