@@ -139,3 +139,12 @@ def command(capsys):
         return int(left.value.code or 0), printed.out, printed.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser; tests that use it are marked with `chromium.needs_chromium`."""
+    from chromium import launched
+
+    with launched() as browser:
+        yield browser

@@ -17,7 +17,7 @@ FLOORS = [
     {"limits"},
     {"intensity", "policy", "query_key", "stats", "metrics"},
     {"parallel", "media"},
-    {"settings", "schedule", "record", "seam", "video", "toy", "team"},
+    {"settings", "schedule", "record", "seam", "video", "toy", "team", "pages"},
     {"alternatives", "cross_frame", "pictures"},
     {"families", "plan", "layer"},
     {"probe"},

@@ -1,6 +1,7 @@
 """The report: everything inside, and words that the numbers allow."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,12 +61,12 @@ def test_the_word_follows_the_numbers(name, before, after, word):
 
 def test_one_clip_claims_nothing_about_the_average():
     text = report.verdict(comparison({"error": ([1.0], [0.5]), "truth": ([1.0], [0.5])}), "with")
-    assert "1 of 2 measures" in text and "1 are worse" in text and "--seeds 8" in text
+    assert "1 of 2 measures" in text and "1 got worse (right things −50.0 %)" in text and "--seeds 8" in text
 
 
 def test_what_got_worse_is_said():
     text = report.verdict(comparison({"error": (GOOD, BAD), "truth": (BAD, GOOD)}), "with")
-    assert "0 of 2" in text and "2 clearly worse" in text
+    assert "0 of 2" in text and "2 clearly worse (error +88.0 %, right things −46.8 %)" in text
 
 
 def test_the_page_contains_everything_and_fetches_nothing():
@@ -93,17 +94,37 @@ def test_nothing_to_measure_is_said():
     assert "nothing to measure" in page
 
 
-@pytest.mark.parametrize(
-    ("value", "digits", "text"), [(0.98049, 4, "0.9805"), (-1.5, 1, "−1.5"), (float("nan"), 2, "–"), (0, 0, "0")]
-)
-def test_numbers(value, digits, text):
-    assert report.number(value, digits) == text
-
-
 def test_whisker_stays_in_its_picture():
-    places = report._whisker(Paired(1, 2, 1, -2, 4, 5))
-    assert all(0 <= place <= 100 for place in places.values())
-    assert places["dot"] > 50 > places["low"]
+    picture = report._whisker(ROWS[1], Paired(1, 2, 1, -2, 4, 5))
+    places = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([\d.]+)"', picture)]
+    zero, _, low, high, dot = places
+    assert all(0 <= place <= 100 for place in places) and low < zero == 50 < dot < high
+
+
+def test_the_first_sentence_is_the_result():
+    steady = Row("warping_error", "Warping error", "lower", "1e-4")
+    values = {"warping_error": (BAD, GOOD), "motion": (BAD, GOOD)}
+    compared = comparison(values)
+    compared = replace(compared, judge=Judge((steady, ROWS[2]), lambda frames: {}, ""))
+    text = report.headline(compared, "with")
+    assert text.startswith("Steadier: warping error −46.8 % (") and "Motion −46.8 %. Mean of 4 seeds." in text
+    one = replace(
+        compared, seeds=(0,), values={k: {n: v[:1] for n, v in m.items()} for k, m in compared.values.items()}
+    )
+    assert "one seed, which does not show what is usual" in report.headline(one, "with")
+    page = render(compared)
+    assert page.index("Steadier: ") < page.index("<video") < page.index("<table")
+
+
+def test_every_pair_of_clips_is_on_the_page():
+    compared = comparison({"error": (BAD, GOOD)})
+    takes = [replace(take, seed=seed) for seed in range(4) for take in compared.takes]
+    page = report.render(
+        replace(compared, takes=tuple(takes)), [b"%d" % n for n in range(8)], title="T", about={}, command="c"
+    )
+    assert page.count("<video") == page.count("data:video/mp4") == 8 and page.count('class="player"') == 4
+    for seed in range(4):
+        assert page.count(f"<small>seed {seed}, made in 1.0 s</small>") == 2
 
 
 @pytest.fixture(scope="module")

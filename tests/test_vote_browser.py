@@ -4,38 +4,18 @@ Skipped where there is no Chromium (CHROMIUM=/path/to/chromium names one; Debian
 """
 
 import json
-import os
-import shutil
 import sqlite3
 import threading
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from chromium import needs_chromium, playwright
 from vote_folders import compared, folder_of_folders, write
 
 from enhance_a_video.vote import FILE, Ballots, Server, find_pairs, results
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason=f"no Chromium found ({', '.join(NAMES)}); apt-get install chromium, or set CHROMIUM"
-)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)  # headless, a profile of its own
-        yield browser
-        browser.close()
+pytestmark = needs_chromium
 
 
 @contextmanager

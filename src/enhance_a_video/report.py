@@ -6,39 +6,20 @@ is not claimed.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import wraps
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
+from . import pages, pictures, video
 from .comparison import Comparison, Row, Take
+from .pages.drawing import BAD, BAND, FAINT, GOOD, styled, svg, whisker
+from .pages.words import STEADINESS, count, digits, listed, number, steadiness, within
 from .record import Summary
 from .settings import Settings
 from .stats import Paired
-
-_STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
-    "svg.hashsalt": "enhance-a-video",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": "#c3c9d3",
-    "axes.labelcolor": "#475067",
-    "axes.titlecolor": "#1c2333",
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.color": "#6a7389",
-    "ytick.color": "#6a7389",
-}
 
 
 def render(
@@ -48,7 +29,7 @@ def render(
     title: str,
     about: Mapping[str, Any],
     command: str,
-    pairs: Mapping[int, Mapping[str, str]] | None = None,
+    fps: float = 8,
 ) -> str:
     """The report as HTML.
 
@@ -58,60 +39,96 @@ def render(
         title: of the page.
         about: name -> value, what ran (model, sizes, versions).
         command: how to repeat it.
-        pairs: seed -> label -> a video's address relative to the report: the kept videos of every seed.
+        fps: frames per second of the videos, for going from frame to frame.
     """
-    from jinja2 import Environment
-
-    template = resources.files("enhance_a_video").joinpath("report.html").read_text(encoding="utf-8")
-    sources = ["data:video/mp4;base64," + base64.b64encode(video).decode() for video in videos]
-    plain, *others = comparison.takes
-    return (
-        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            style=style(),
-            title=title,
-            comparison=comparison,
-            takes=list(zip(comparison.takes, sources, strict=True)),
-            settings=[(take.label, _settings(take)) for take in others],
-            verdicts=[(take.label, verdict(comparison, take.label)) for take in others],
-            tables=[(take.label, table(comparison, take.label)) for take in others],
-            plots=[
-                (take.label, gain_plot(take.summary), attention_plot(plain.summary, take.summary)) for take in others
-            ],
-            about=about,
-            command=command,
-            pairs=pairs or {},
-            python=_python(others[0]),
-        )
+    plain, *others = shown = _of_first_seed(comparison)
+    return pages.render(
+        "comparison.html",
+        title=title,
+        comparison=comparison,
+        baseline=plain.label,
+        many=len(comparison.seeds) > 1,
+        fps=fps,
+        players=_players(comparison, videos),
+        results=[
+            {"label": t.label, "sentence": headline(comparison, t.label), "verdict": verdict(comparison, t.label)}
+            for t in others
+        ],
+        pictures=_pictures(shown),
+        settings=[(take.label, _settings(take)) for take in others],
+        tables=[(take.label, table(comparison, take.label)) for take in others],
+        plots=_plots(plain, others),
+        about=about,
+        command=command,
+        python=_python(others[0]),
     )
 
 
-def style() -> str:
-    """The style sheet of every page."""
-    return resources.files("enhance_a_video").joinpath("page.css").read_text(encoding="utf-8")
+def _of_first_seed(comparison: Comparison) -> list[Take]:
+    """A take for each panel."""
+    return [take for take in comparison.takes if take.seed == comparison.takes[0].seed]
+
+
+def _players(comparison: Comparison, videos: Sequence[bytes]) -> dict[int, list[dict[str, str]]]:
+    """seed -> what the page's player shows side by side."""
+    found: dict[int, list[dict[str, str]]] = {}
+    for take, data in zip(comparison.takes, videos, strict=True):
+        found.setdefault(take.seed, []).append(
+            {
+                "label": take.label,
+                "note": f"seed {take.seed}, made in {number(take.seconds, 1)} s",
+                "src": pages.data_url(data, "video/mp4"),
+                "alt": f"Video {take.label}, seed {take.seed}: {comparison.prompt}",
+            }
+        )
+    return found
+
+
+def _plots(plain: Take, others: Sequence[Take]) -> list[tuple[str, Any, Any]]:
+    """(label, plot of the gain, plot of the attention) of the takes for which something was recorded."""
+    drawn = [(t.label, gain_plot(t.summary), attention_plot(plain.summary, t.summary)) for t in others]
+    return [plots for plots in drawn if any(plots[1:])]
 
 
 # ---------------------------------------------------------------------------------------------------- measures
 
 
-def verdict(comparison: Comparison, label: str) -> str:
-    """One sentence that counts what got better and what got worse."""
-    rows = {row.name: row for row in comparison.judge.rows if row.better != "neither"}
+def headline(comparison: Comparison, label: str) -> str:
+    """The result for somebody who makes videos: is it steadier, by how much, does it move less, how sure is that?"""
+    rows = {row.name: row for row in comparison.judge.rows}
     differences = comparison.differences().get(label, {})
-    judged = [judgement(rows[name], pair) for name, pair in differences.items() if name in rows]
-    better, worse, total = judged.count("better"), judged.count("worse"), len(judged)
+    words = {name: judgement(rows[name], pair) for name, pair in differences.items()}
+    parts = [steadiness(differences[STEADINESS], words[STEADINESS])] if STEADINESS in differences else []
+    if words.get("motion") in ("more", "less"):
+        parts.append(f"Motion {number(100 * differences['motion'].relative, 1, sign=True)} %.")
+    if len(comparison.seeds) == 1:
+        return " ".join([*parts, "This is one seed, which does not show what is usual."])
+    return " ".join([*parts, f"Mean of {count(len(comparison.seeds), 'seed')}."])
+
+
+def verdict(comparison: Comparison, label: str) -> str:
+    """What got better and what got worse, counted, the latter by name."""
+    rows = {row.name: row for row in comparison.judge.rows if row.better != "neither"}
+    differences = {name: d for name, d in comparison.differences().get(label, {}).items() if name in rows}
+    judged = {name: judgement(rows[name], pair) for name, pair in differences.items()}
+    better, total = list(judged.values()).count("better"), len(judged)
+    worse = [f"{within(rows[name].label)}{_relative(differences[name])}" for name, w in judged.items() if w == "worse"]
+    of = f"of {count(total, 'measure')} with a good direction"
     if len(comparison.seeds) == 1:
         return (
-            f"On this one clip {better} of {total} measures with a good direction are better and {worse} are worse. "
+            f"On this one clip {better} {of} got better and {len(worse)} got worse{listed(worse)}. "
             "One pair of clips shows what the method does, not what it does on average: "
             "for that, run compare with --seeds 8 or more."
         )
     return (
-        f"Over {len(comparison.seeds)} seeds, {better} of {total} measures with a good direction are clearly better, "
-        f"{worse} clearly worse, and {total - better - worse} show no clear change "
+        f"Over {count(len(comparison.seeds), 'seed')}, {better} {of} got clearly better, {len(worse)} clearly "
+        f"worse{listed(worse)}, and {total - better - len(worse)} show no clear change "
         "(clear: the 95 % interval of the paired difference excludes zero; about one in twenty does so by chance)."
     )
+
+
+def _relative(pair: Paired) -> str:
+    return "" if math.isnan(pair.relative) else f" {number(100 * pair.relative, 1, sign=True)} %"
 
 
 def judgement(row: Row, pair: Paired) -> str:
@@ -134,7 +151,8 @@ def table(comparison: Comparison, label: str) -> list[dict[str, Any]]:
 
 def _line(row: Row, pair: Paired | None) -> dict[str, Any]:
     if pair is None:
-        return {"row": row, "judgement": "nothing to measure"}
+        empty = dict.fromkeys(("before", "after", "difference", "low", "high", "half", "relative", "picture"), "")
+        return {"row": row, "judgement": "nothing to measure", **empty}
     places = digits(pair.before)
     low, high = (number(end, places + 1, sign=True) for end in (pair.low, pair.high))
     return {
@@ -147,46 +165,21 @@ def _line(row: Row, pair: Paired | None) -> dict[str, Any]:
         "half": "" if math.isnan(pair.low) else "±" + number((pair.high - pair.low) / 2, places + 1),
         "relative": "" if math.isnan(pair.relative) else number(100 * pair.relative, 1, sign=True) + " %",
         "judgement": judgement(row, pair),
-        "picture": _whisker(pair),
+        "picture": _whisker(row, pair),
     }
 
 
-def number(value: float, digits: int, *, sign: bool = False) -> str:
-    """Fixed decimals, a true minus."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
-def digits(value: float) -> int:
-    """Decimals that show four significant digits."""
-    return 3 if value == 0 else max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
-
-
-def _whisker(pair: Paired) -> dict[str, float] | None:
-    """Places (0..100, 50 = no change) of the difference and its interval, each row in its own scale."""
+def _whisker(row: Row, pair: Paired) -> str:
+    """A small picture of the difference and its interval, each row in its own scale; "" where there is no interval."""
     reach = max(abs(pair.low), abs(pair.high))
     if not math.isfinite(reach) or reach == 0:
-        return None
-    return {
-        name: 50 + 46 * end / reach for name, end in (("dot", pair.difference), ("low", pair.low), ("high", pair.high))
-    }
+        return ""
+    colour = {"better": GOOD, "worse": BAD}.get(judgement(row, pair), FAINT)
+    middle, low, high = (end / reach for end in (pair.difference, pair.low, pair.high))
+    return whisker(middle, low, high, colour, f"change{_relative(pair)} with its interval")
 
 
 # ------------------------------------------------------------------------------------------------------- plots
-
-
-def styled(plot: Callable[..., str]) -> Callable[..., str]:
-    """The plot in the page's style, whatever the user's matplotlib settings are, which stay as they were."""
-
-    @wraps(plot)
-    def drawn(*args: Any) -> str:
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
-            return plot(*args)
-
-    return drawn
 
 
 @styled
@@ -203,7 +196,7 @@ def gain_plot(summary: Summary | None) -> str:
     figure, axes = _figure(2, 1, (4.6, 2.7))
     _heat(axes[0][0], shown, "Gain", "YlOrRd", 1.0, top, summary.layers)
     _heat(axes[0][1], mass, "Cross-frame mass", "GnBu", None, None, summary.layers)
-    return svg(figure)
+    return svg(figure, "Two heat maps, layer by denoising step: the gain and the cross-frame mass")
 
 
 @styled
@@ -225,7 +218,7 @@ def attention_plot(plain: Summary | None, enhanced: Summary | None) -> str:
         _map(axes[row][0], first, f"without, {when}", "magma", 0, top)
         _map(axes[row][1], second, f"with, {when}", "magma", 0, top)
         _map(axes[row][2], second - first, "difference", "RdBu_r", -change, change)
-    return svg(figure)
+    return svg(figure, "Maps of temporal attention without, with, and their difference, at three denoising steps")
 
 
 def _steps(summary: Summary) -> list[slice]:
@@ -262,7 +255,7 @@ def _figure(columns: int, rows: int, size: tuple[float, float]) -> tuple[Any, An
 def _heat(
     axes: Any, grid: np.ndarray, title: str, colours: str, low: float | None, high: float | None, layers: list[str]
 ) -> None:
-    axes.set_facecolor("#eceef2")  # where nothing acted
+    axes.set_facecolor(BAND)  # where nothing acted
     picture = axes.imshow(grid, aspect="auto", cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     count, steps = grid.shape
     axes.set_yticks(range(0, count, max(1, -(-count // 10))))
@@ -282,12 +275,36 @@ def _map(axes: Any, grid: np.ndarray, title: str, colours: str, low: float, high
     axes.figure.colorbar(picture, ax=axes, pad=0.03, fraction=0.046).outline.set_visible(False)
 
 
-def svg(figure: Any) -> str:
-    """A figure as inline SVG, its text as text."""
-    target = io.StringIO()
-    figure.savefig(target, format="svg", metadata={"Date": None})
-    text = target.getvalue()
-    return text[text.index("<svg") :]
+# ------------------------------------------------------------------------------------------------- still pictures
+
+
+def _pictures(takes: Sequence[Take]) -> list[dict[str, str]]:
+    """Pictures that show steadiness without motion, with what one sees in them."""
+    clips, labels = [take.frames for take in takes], [take.label for take in takes]
+    if len(clips[0]) < 3:
+        return []
+    line = pictures.busiest_line(clips[0])
+    across = "from top to bottom" if line.axis == "column" else "from left to right"
+    drawn = pictures.slice_picture(clips, labels, line), pictures.flicker_picture(clips, labels)
+    slices, flicker = (pages.data_url(video.png_bytes(image), "image/png") for image in drawn)
+    return [
+        {
+            "src": slices,
+            "title": "One line of pixels over time",
+            "alt": f"Temporal slices of {', '.join(labels)}, one above the other",
+            "caption": f"Only {line} of each frame, {across}, is kept; time runs to the right, a column for a frame. "
+            "What stands still is a horizontal stripe, what moves is slanted, a flicker is a vertical stripe, and an "
+            f"edge that trembles is ragged. It is the {line.axis} in which “{labels[0]}” changes most.",
+        },
+        {
+            "src": flicker,
+            "title": "Where it flickers",
+            "alt": f"Maps of flicker of {', '.join(labels)}, side by side",
+            "caption": "Bright is where the brightness jumps up and down from frame to frame: the mean of |previous − "
+            "2 × this + next frame|. Black is steady or changes evenly; edges that move leave a trace too. One scale "
+            "for all; the number is the mean over the picture, in grey levels of 255.",
+        },
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- settings

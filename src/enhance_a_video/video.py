@@ -134,9 +134,16 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
 
 
 def enlarged(frames: np.ndarray, min_side: int = 256) -> np.ndarray:
-    """A tiny clip (T, H, W, 3) at a size one can watch: each pixel a block, by the smallest whole factor that does."""
-    factor = max(1, -(-min_side // min(frames.shape[1:3])))
-    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
+    """A tiny clip (T, H, W, 3) at a size one can watch: smooth, by Lanczos' filter, by the smallest whole factor."""
+    factor = -(-min_side // min(frames.shape[1:3]))
+    if factor <= 1:
+        return frames
+    import cv2
+
+    height, width = factor * frames.shape[1], factor * frames.shape[2]
+    return np.stack(
+        [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LANCZOS4) for frame in to_uint8(frames)]
+    )
 
 
 def side_by_side(
@@ -147,8 +154,7 @@ def side_by_side(
     Args:
         panels: clips (T, H, W, 3) of one height; shorter ones hold their last frame.
         labels: one per clip.
-        min_side: clips with a shorter side below this are enlarged by a whole factor, pixel by pixel (nothing
-            invented).
+        min_side: clips with a shorter side below this are enlarged by a whole factor.
         gap: pixels between clips.
 
     Returns:

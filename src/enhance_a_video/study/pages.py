@@ -5,21 +5,22 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from .. import pages
 from ..errors import OutputExistsError
-from ..report import number, style
+from ..pages.words import number, terms
 from ..video import write_text
 from . import view
-from .analysis import Results
+from .analysis import Case, Results
 from .planning import Plan, make_plan
 from .run import Progress, ensure_videos
 from .store import FILE
 
 HTML, MARKDOWN = "report.html", "report.md"
-KINDS = {"worst": "Worst", "random": "Random", "best": "Best"}
+KINDS = ("random", "worst", "best")
+FIRST_SHOWN = 2  # pairs of each kind that are not folded
 
 
 def write_pages(results: Results, folder: str | Path, *, progress: Progress | None = None) -> list[Path]:
@@ -31,10 +32,10 @@ def write_pages(results: Results, folder: str | Path, *, progress: Progress | No
     folder = Path(folder)
     plan = make_plan(results.study, folder)
     videos = _videos(results, folder, progress)
-    pages = [folder / HTML, folder / MARKDOWN]
-    write_text(pages[0], html(results, plan, videos), force=True)
-    write_text(pages[1], markdown(results, plan), force=True)
-    return pages
+    written = [folder / HTML, folder / MARKDOWN]
+    write_text(written[0], html(results, plan, videos), force=True)
+    write_text(written[1], markdown(results, plan), force=True)
+    return written
 
 
 def refuse_foreign(folder: str | Path) -> None:
@@ -54,35 +55,44 @@ def refuse_foreign(folder: str | Path) -> None:
 
 def html(results: Results, plan: Plan, videos: dict[str, bytes]) -> str:
     """The page. videos: clip's key -> mp4."""
-    from jinja2 import Environment
+    from markupsafe import Markup
 
     study = results.study
-    template = resources.files("enhance_a_video.study").joinpath("page.html").read_text(encoding="utf-8")
     factors = view.grouped(results.parts)
-    return (
-        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            style=style(),
-            view=view,
-            results=results,
-            study=study,
-            plan=plan,
-            kinds=KINDS,
-            number=number,
-            shown=_shown(results),
-            settings=[view.pooled_line(results, label) for label in study.others],
-            tables=_tables(results),
-            forest=view.forest(results),
-            factors=[(name, parts, view.by_factor(parts, study.others)) for name, parts in factors.items()],
-            baseline=view.baseline_lines(results),
-            needs=view.needs(plan),
-            reach=view.reach(results),
-            knobs=_knobs(results),
-            runs=results.runs,
-            videos=json.dumps({key: base64.b64encode(data).decode() for key, data in videos.items()}),
-        )
+    shown = [(label, _kinds(results, label)) for label in _shown(results)]
+    clips = {key: base64.b64encode(data).decode() for key, data in videos.items()}
+    return pages.render(
+        "study.html",
+        view=view,
+        results=results,
+        study=study,
+        plan=plan,
+        lead=study.others if len(study.others) <= 3 else _shown(results),
+        videos_shown=shown,
+        first_shown=FIRST_SHOWN,
+        more={label: sum(max(0, len(cases) - FIRST_SHOWN) for *_, cases in kinds) for label, kinds in shown},
+        settings=[view.pooled_line(results, label) for label in study.others],
+        tables=_tables(results),
+        forest=view.forest(results),
+        factors=[(name, parts, view.by_factor(parts, study.others)) for name, parts in factors.items()],
+        baseline=view.baseline_lines(results),
+        needs=view.needs(plan),
+        knobs=_knobs(results),
+        runs=results.runs,
+        videos=Markup(json.dumps(clips)),  # keys are hexadecimal, values base64
     )
+
+
+def _kinds(results: Results, label: str) -> list[tuple[str, str, list[Case]]]:
+    """(kind, heading, pairs) of a setting's videos."""
+    cases = results.cases[label]
+    return [(kind, _heading(kind, len(cases[kind])), cases[kind]) for kind in KINDS]
+
+
+def _heading(kind: str, number: int) -> str:
+    if kind == "random":
+        return "Drawn at random"
+    return f"The {kind}" if number == 1 else f"The {number} {kind}"
 
 
 def _tables(results: Results) -> list[tuple[str, str, list[tuple[str, list[dict[str, Any]]]]]]:
@@ -92,7 +102,7 @@ def _tables(results: Results) -> list[tuple[str, str, list[tuple[str, list[dict[
         effects = list(results.effects[label].values())
         groups = [
             ("Against the truth: what the prompt asked for", [view.line(e) for e in effects if e.row.truth]),
-            ("From the frames alone: knows nothing of the prompt", [view.line(e) for e in effects if not e.row.truth]),
+            ("From the frames alone, without the prompt", [view.line(e) for e in effects if not e.row.truth]),
         ]
         found.append((label, view.verdict(results, label), [(name, rows) for name, rows in groups if rows]))
     return found
@@ -133,7 +143,8 @@ def _knobs(results: Results) -> list[tuple[str, str]]:
 def markdown(results: Results, plan: Plan) -> str:
     """The same tables for a repository or a paper's supplement; the videos are in the HTML."""
     study = results.study
-    parts = [f"# {study.name}", view.headline(results)]
+    parts = [f"# {study.name}", *(f"**{label}:** {view.result(results, label)}" for label in study.others)]
+    parts += [view.headline(results)]
     parts += [f"> **{text}**" for text in view.warnings(results)]
     lines = [view.pooled_line(results, label) for label in study.others]
     parts += [
@@ -164,8 +175,9 @@ def markdown(results: Results, plan: Plan) -> str:
     parts += ["## Was the study large enough?", needs_text(plan), needs_table(plan)]
     for label in _shown(results):
         parts += [f"## Cases: {label} (videos: {HTML})", _case_table(results, label)]
-    parts += ["## How it was done", *view.method(results), _provenance(results)]
-    return "\n\n".join(parts) + "\n"
+    explained = [f"- **{term}**: {text}" for term, text in terms("\n\n".join(parts))]
+    parts += ["## What the words and signs mean", "\n".join(explained), "## How it was done", *view.method(results)]
+    return "\n\n".join([*parts, _provenance(results)]) + "\n"
 
 
 def _baseline_table(results: Results) -> str:
@@ -182,7 +194,7 @@ def needs_text(plan: Plan) -> str:
     return (
         f"From the spread of the paired differences so far: how many {view.plural(plan.unit)} a change by the named "
         f"effect needs to be found with a chance of {power.power:.0%}, when it is the only test and when it is one of "
-        f"all tests of this study; and what the {plan.units} planned ones can find."
+        f"all tests of this study; and what the planned {view.units(plan.units, plan.unit)} can find."
     )
 
 

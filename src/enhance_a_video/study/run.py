@@ -331,7 +331,7 @@ def _row(task: Task, frames: np.ndarray, summary: Summary | None, seconds: float
 
 
 def preview(frames: np.ndarray) -> np.ndarray:
-    """A clip (T, H, W, 3) at a size for a page: a tiny one enlarged pixel by pixel, a large one reduced."""
+    """A clip (T, H, W, 3) at a size for a page: a tiny one enlarged, a large one reduced."""
     import cv2
 
     low, high = PREVIEW

@@ -6,17 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..report import digits, number, styled, svg
+from ..pages import drawing, words
+from ..pages.drawing import styled, svg
+from ..pages.words import capital, count, digits, listed, number, within
 from ..stats import Paired
 from .analysis import ALPHA, Effect, Part, Results
 from .planning import Plan
 
 COLOURS = {
-    "better": "#11734b", "maybe better": "#7fbf9f", "worse": "#b3261e", "maybe worse": "#e39d97",
-    "more": "#3a4a8c", "less": "#3a4a8c", "maybe more": "#9aa4cf", "maybe less": "#9aa4cf",
+    "better": drawing.GOOD, "maybe better": drawing.PALE_GOOD, "worse": drawing.BAD, "maybe worse": drawing.PALE_BAD,
+    "more": drawing.OTHER, "less": drawing.OTHER, "maybe more": drawing.PALE_OTHER, "maybe less": drawing.PALE_OTHER,
 }  # fmt: skip
-GREY = "#9aa1b0"
-_SETTINGS = ("#3d5afe", "#d9822b", "#11734b", "#8e3ac0", "#b3261e", "#0f8b8d", "#7a6a4f", "#556")
+_SETTINGS = ("#4f6bff", "#d9822b", "#1f9d68", "#a35bd6", "#d6453b", "#1b9aa0", "#9a8560", "#7d879c")
 _A_ROW = 4  # settings beside each other in the forest plot
 
 DIRECTION = {"higher": "higher is better", "lower": "lower is better", "neither": "no good direction"}
@@ -30,11 +31,30 @@ def headline(results: Results) -> str:
     """What was compared, in a sentence."""
     study = results.study
     seeds = {len(prompt.seeds or ()) for prompt in study.prompts}
-    noises = f"{seeds.pop()}" if len(seeds) == 1 else "several"
-    parts = [f"{len(study.prompts)} prompts", f"{noises} seed{'' if noises == '1' else 's'} each"]
+    noises = count(seeds.pop(), "seed") if len(seeds) == 1 else "several seeds"
+    parts = [count(len(study.prompts), "prompt"), f"{noises} each"]
     parts += [f"{name} {', '.join(map(str, values))}" for name, values in study.factors.items()]
-    what = f"{len(study.others)} setting{'s' if len(study.others) > 1 else ''}"
-    return f"{what} against “{study.baseline}” on {', '.join(parts)}: {results.pairs} pairs of clips for each setting."
+    what, pairs = count(len(study.others), "setting"), count(results.pairs, "pair")
+    of = "" if len(study.others) == 1 else " for each setting"
+    return f"{what} against “{study.baseline}” on {', '.join(parts)}: {pairs} of clips{of}."
+
+
+def result(results: Results, label: str) -> str:
+    """What a setting did, for somebody who makes videos: steadier or not, how many measures, at what cost in motion."""
+    effects = results.effects[label]
+    steady = effects.get(words.STEADINESS)
+    parts = [] if steady is None else [words.steadiness(steady.change, steady.verdict)]
+    verdicts = [effect.verdict for effect in effects.values() if effect.row.better != "neither"]
+    better, worse = (verdicts.count(word) or "none" for word in ("better", "worse"))
+    parts.append(f"Of {count(len(verdicts), 'measure')} with a good direction, {better} better and {worse} worse.")
+    pooled = results.pooled[label]
+    if math.isfinite(pooled.change.difference):
+        word = {"unclear": "no clear change"}.get(pooled.verdict, pooled.verdict)
+        parts.append(f"Pooled score: {word} ({number(pooled.change.difference, 3, sign=True)} sd).")
+    motion = effects.get("motion")
+    if motion is not None and motion.verdict in ("more", "less"):
+        parts.append(f"Motion {percent(motion.change.relative)}.")
+    return " ".join(parts)
 
 
 def warnings(results: Results) -> list[str]:
@@ -42,12 +62,13 @@ def warnings(results: Results) -> list[str]:
     found = []
     if not results.complete:
         found.append(
-            f"Not finished: {results.done} of {results.planned} clips are stored with all "
+            f"Not finished: {results.done} of {count(results.planned, 'clip')} stored with all "
             "measures. Everything below is of what is there."
         )
     if results.failures:
         first = next(iter(results.failures.values()))
-        found.append(f"{len(results.failures)} clips could not be made and are missing below. The first: {first}")
+        lost = count(len(results.failures), "clip")
+        found.append(f"{lost} could not be made and so are missing below. The first: {first}")
     for name in ("enhance-a-video", "torch", "diffusers"):
         versions = sorted({run["about"]["versions"][name] for run in results.runs})
         if len(versions) > 1:
@@ -59,7 +80,7 @@ def warnings(results: Results) -> list[str]:
             "study as it is now does not ask for are left out."
         )
     if results.units < 30:
-        found.append(f"Only {results.units} {plural(results.unit)} were compared: read the intervals, not the means.")
+        found.append(f"Compared on only {units(results.units, results.unit)}: read the intervals, not the means.")
     return found
 
 
@@ -68,19 +89,15 @@ def verdict(results: Results, label: str) -> str:
     effects = [effect for effect in results.effects[label].values() if effect.row.better != "neither"]
     named = {word: [_named(e) for e in effects if e.verdict == word] for word in ("better", "worse")}
     maybe = sum(effect.verdict.startswith("maybe") for effect in effects)
-    better, worse = (f"{len(found) or 'none'} {word}{_listed(found)}" for word, found in named.items())
+    better, worse = (f"{len(found) or 'none'} {word}{listed(found)}" for word, found in named.items())
     rest = f"; in {maybe} more the interval excludes zero, but not after correction" if maybe else ""
-    return f"Of {len(effects)} measures with a good direction, {better} and {worse}{rest}."
+    return f"Of {count(len(effects), 'measure')} with a good direction, {better} and {worse}{rest}."
 
 
 def _named(effect: Effect) -> str:
     share = effect.change.relative
     label = within(effect.row.label)
     return label if math.isnan(share) else f"{label} {percent(share)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
 
 
 def method(results: Results) -> list[str]:
@@ -110,10 +127,11 @@ def method(results: Results) -> list[str]:
         f"Intervals are 95 %, by {drawn}. Relative changes are in percent of the mean of {baseline}, which is taken as "
         "fixed. A clip in which a measure finds nothing to measure leaves its pair out of that measure.",
         "Significance: two-sided paired t-test over the observations, corrected with "
-        f"{CORRECTION[study.correction]} over all {rows} measures × {others} settings = {rows * others} tests; the "
-        f"pooled score apart, over the {others} settings. “Better”, “worse”, “more” and “less” mean a corrected p "
-        f"below {ALPHA}; “maybe” means that only the uncorrected interval excludes zero. Parts of the study (by "
-        "length, steps, guidance or model) are not corrected: they are for looking.",
+        f"{CORRECTION[study.correction]} over all {count(rows, 'measure')} × {count(others, 'setting')} = "
+        f"{count(rows * others, 'test')}; the pooled score apart, over the {count(others, 'setting')}. “Better”, "
+        f"“worse”, “more” and “less” mean a corrected p below {ALPHA}; “maybe” means that only the uncorrected "
+        "interval excludes zero. Parts of the study (by length, steps, guidance or model) are not corrected: they "
+        "are for looking.",
         "Win/tie/loss counts pairs of clips: better, exactly equal, worse (without a good direction: more, equal, "
         "less).",
         "Pooled score. For each pair, the change in every measure that has a direction is divided by the standard "
@@ -131,13 +149,10 @@ def plural(unit: str) -> str:
     return {"prompt": "prompts", "prompt and seed": "pairs of prompt and seed"}[unit]
 
 
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def within(text: str) -> str:
-    """A label inside a sentence."""
-    return text[:1].lower() + text[1:]
+def units(number: int, unit: str) -> str:
+    """ "1 prompt", "12 pairs of prompt and seed": how many observations."""
+    singular = {"prompt": "prompt", "prompt and seed": "pair of prompt and seed"}[unit]
+    return count(number, singular, plural(unit))
 
 
 # ---------------------------------------------------------------------------------------------------------- tables
@@ -181,7 +196,6 @@ def line(effect: Effect) -> dict[str, Any]:
         "p": probability(effect.p),
         "adjusted": probability(effect.adjusted),
         "verdict": effect.verdict,
-        "colour": COLOURS.get(effect.verdict, GREY),
     }
 
 
@@ -302,12 +316,14 @@ def forest(results: Results) -> str:
             _forest_panel(axes, results, label, rows)
     below = "; below the gap: right = more" if "" in rows else ""
     figure.supxlabel(
-        f"change in standard deviations of the baseline; right = better{below}", fontsize=8.5, color="#475067"
+        f"change in standard deviations of the baseline; right = better{below}", fontsize=8.5, color=drawing.SOFT
     )
     for row_of_axes in grid:
         names = [capital(_short(results, name)) if name else "" for name in rows]
         row_of_axes[0].set_yticks(range(len(rows)), names)
-    return svg(figure)
+    return svg(
+        figure, "Change in every measure with its interval, a panel for each setting; the tables have the numbers"
+    )
 
 
 def _forest_rows(results: Results) -> list[str]:
@@ -323,20 +339,20 @@ def _short(results: Results, name: str) -> str:
 
 
 def _forest_panel(axes: Any, results: Results, label: str, rows: Sequence[str]) -> None:
-    axes.axvline(0, color="#b6bdca", linewidth=1, zorder=0)
-    axes.axhspan(-0.5, 0.5, color="#f1f3f8", zorder=-1)
+    axes.axvline(0, color=drawing.EDGE, linewidth=1, zorder=0)
+    axes.axhspan(-0.5, 0.5, color=drawing.BAND, zorder=-1)
     for place, name in enumerate(rows):
         effect = results.pooled[label] if name == "pooled" else results.effects[label].get(name)
         if effect is None or not math.isfinite(effect.scaled[0]):
             continue
         middle, low, high = effect.scaled
-        colour = COLOURS.get(effect.verdict, GREY)
+        colour = COLOURS.get(effect.verdict, drawing.GREY)
         if math.isfinite(low):
             axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="round")
         axes.plot([middle], [place], "D" if name == "pooled" else "o", color=colour, markersize=4.6)
     axes.set_title(label)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.grid(axis="x", color="#eceef2", linewidth=0.8)
+    axes.grid(axis="x", color=drawing.BAND, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
@@ -349,7 +365,7 @@ def by_factor(parts: Sequence[Part], labels: Sequence[str]) -> str:
     figure = Figure(figsize=(7.6, 2.7), facecolor="none")
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
-    axes.axhline(0, color="#b6bdca", linewidth=1, zorder=0)
+    axes.axhline(0, color=drawing.EDGE, linewidth=1, zorder=0)
     for n, label in enumerate(labels):
         shift = min(0.09, 0.7 / len(labels)) * (n - (len(labels) - 1) / 2)
         for place, part in enumerate(parts):
@@ -362,35 +378,11 @@ def by_factor(parts: Sequence[Part], labels: Sequence[str]) -> str:
     axes.set_xticks(range(len(parts)), [part.value for part in parts])
     axes.set_xlim(-0.5, len(parts) - 0.5)
     axes.set(xlabel=parts[0].factor, ylabel="pooled score, sd")
-    axes.grid(axis="y", color="#eceef2", linewidth=0.8)
+    axes.grid(axis="y", color=drawing.BAND, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return svg(figure)
-
-
-def reach(results: Results) -> float:
-    """The scale of all small pictures: the widest interval's end, in sd of the baseline."""
-    effects = [effect for row in results.effects.values() for effect in row.values()]
-    ends = [abs(end) for effect in effects for end in effect.scaled if math.isfinite(end)]
-    return max([0.1, *ends])
-
-
-def whisker(effect: Effect, reach: float) -> str:
-    """Inline SVG of one interval, right = better; `reach` sd of the baseline to either side, the same in every row."""
-    middle, low, high = effect.scaled
-    if not math.isfinite(middle):
-        return ""
-    colour = COLOURS.get(effect.verdict, GREY)
-    dot, left, right = (50 + 46 * x / reach for x in (middle, low, high))
-    ends = ""
-    if math.isfinite(left):
-        ends = f'<line x1="{left:.1f}" x2="{right:.1f}" y1="8" y2="8" stroke="{colour}" stroke-width="1.8"/>'
-    return (
-        '<svg viewBox="0 0 100 16" width="92" height="15" aria-hidden="true">'
-        f'<line x1="50" x2="50" y1="1" y2="15" stroke="#b6bdca"/>{ends}'
-        f'<circle cx="{dot:.1f}" cy="8" r="3.2" fill="{colour}"/></svg>'
-    )
+    return svg(figure, f"Pooled score of each setting with its interval, by {parts[0].factor}")
 
 
 def grouped(parts: Sequence[Part]) -> Mapping[str, list[Part]]:
