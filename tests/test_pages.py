@@ -103,10 +103,7 @@ HOSTILE = """</script><img src=x onerror=alert(1)> "quoted' & {{ 7 * 7 }} {% raw
 def compared(prompt: str, label: str, seeds: int = 2) -> Comparison:
     labels = ("without", label)
     rows = (Row("warping_error", "Warping error", "lower", "1e-4"), Row("motion", "Motion", "neither", "px/frame"))
-    takes = [
-        Take(name, None if name == "without" else Settings(), seed, FRAMES, 1.8, {}) for seed in range(seeds)
-        for name in labels
-    ]  # fmt: skip
+    takes = [Take(name, None if name == "without" else Settings(), 0, FRAMES, 1.8, {}) for name in labels]
     values = {
         name: {row.name: [2.0 - n + 0.1 * seed for seed in range(seeds)] for row in rows}
         for n, name in enumerate(labels)
@@ -114,11 +111,11 @@ def compared(prompt: str, label: str, seeds: int = 2) -> Comparison:
     return Comparison(prompt, tuple(range(seeds)), tuple(takes), values, Judge(rows, lambda frames: {}))
 
 
-def comparison_page(prompt: str = "a red ball", label: str = "with", seeds: int = 2) -> str:
-    about = {"model": prompt}
+def comparison_page(prompt: str = "a red ball", label: str = "with", seeds: int = 2, clip: bytes = b"clip") -> str:
     return report.render(
-        compared(prompt, label, seeds), [b"clip"] * 2 * seeds, title=prompt, about=about, command=prompt, fps=8
-    )
+        compared(prompt, label, seeds), {seed: {"without": clip, label: clip} for seed in range(seeds)}, title=prompt,
+        about={"model": prompt}, command=prompt, fps=8,
+    )  # fmt: skip
 
 
 def test_text_of_the_user_stays_text():

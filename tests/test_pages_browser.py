@@ -2,11 +2,11 @@
 
 import pytest
 from chromium import needs_chromium
-from test_pages import compared, comparison_page
+from test_pages import comparison_page
 from test_study_analysis import gentle, plant, study_of
 from vote_folders import clip
 
-from enhance_a_video import report, video
+from enhance_a_video import video
 from enhance_a_video.study import analyse, make_plan
 from enhance_a_video.study import pages as study_pages
 
@@ -30,12 +30,9 @@ def files(mp4, tmp_path_factory):
     cases = [case for kinds in results.cases.values() for found in kinds.values() for case in found]
     keys = {"-".join(where) for case in cases for where in (case.clip, case.baseline)}
     texts = {
-        "comparison": report.render(
-            compared(long, "with Enhance-A-Video", 3), [mp4] * 6, title="Title", about={"model": long},
-            command=f"enhance-a-video compare -p '{long}'", fps=8,
-        ),
+        "comparison": comparison_page(long, "with Enhance-A-Video", 3, mp4),
         "study": study_pages.html(results, make_plan(study, folder), dict.fromkeys(keys, mp4)),
-    }  # fmt: skip
+    }
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in texts}
@@ -68,7 +65,7 @@ def test_nothing_is_wider_than_the_page(shown, name, width):
     for unfolded in (False, True):
         page.evaluate("(on) => document.querySelectorAll('details').forEach((one) => { one.open = on; })", unfolded)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        wide = """(width) => [...document.querySelectorAll("video, img, button, h1, h2, h3, p, summary, .stage, pre, dl")]
+        wide = """(width) => [...document.querySelectorAll("video, img, button, h1, h2, h3, p, summary, pre, dl")]
             .filter((one) => !one.closest(".scroll") && one.getBoundingClientRect().right > width)
             .map((one) => one.outerHTML.slice(0, 200))"""
         assert page.evaluate(wide, width) == []
@@ -151,7 +148,7 @@ CONTRAST = """() => {
         return "rgb(255, 255, 255)";
     };
     const pale = [];
-    for (const one of document.querySelectorAll("p, span, small, th, td, dt, dd, summary, button, h1, h2, h3, h4, pre")) {
+    for (const one of document.querySelectorAll("p, span, small, th, td, dt, dd, summary, button, h1, h2, h3, pre")) {
         if (![...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) continue;
         const [a, b] = [light(getComputedStyle(one).color), light(ground(one))].sort((x, y) => y - x);
         if ((a + 0.05) / (b + 0.05) < 4.5) pale.push(one.outerHTML.slice(0, 120));

@@ -31,7 +31,7 @@ def comparison(values: dict[str, tuple[list[float], list[float]]], prompt: str =
 
 def render(compared: Comparison, **changes) -> str:
     arguments = {"title": "Title", "about": {"model": "embedded"}, "command": "enhance-a-video demo"} | changes
-    return report.render(compared, [b"first", b"second"], **arguments)
+    return report.render(compared, {0: {"without": b"first", "with": b"second"}}, **arguments)
 
 
 GOOD, BAD = [1.0, 1.1, 1.2, 1.3], [2.0, 2.15, 2.2, 2.3]
@@ -117,14 +117,13 @@ def test_the_first_sentence_is_the_result():
 
 
 def test_every_pair_of_clips_is_on_the_page():
-    compared = comparison({"error": (BAD, GOOD)})
-    takes = [replace(take, seed=seed) for seed in range(4) for take in compared.takes]
-    page = report.render(
-        replace(compared, takes=tuple(takes)), [b"%d" % n for n in range(8)], title="T", about={}, command="c"
-    )
-    assert page.count("<video") == page.count("data:video/mp4") == 8 and page.count('class="player"') == 4
+    videos = {seed: {"without": b"%d" % seed, "with": f"seed-{seed}/enhanced #1.mp4"} for seed in range(4)}
+    pairs = {seed: {"without": "a.mp4", "with": f"seed-{seed}/enhanced #1.mp4"} for seed in range(4)}
+    page = report.render(comparison({"error": (BAD, GOOD)}), videos, title="T", about={}, command="c", pairs=pairs)
+    assert page.count("<video") == 8 and page.count('class="player"') == 4 and page.count("data:video/mp4") == 4
     for seed in range(4):
-        assert page.count(f"<small>seed {seed}, made in 1.0 s</small>") == 2
+        assert page.count(f'"seed-{seed}/enhanced%20%231.mp4"') == 2  # the video itself and a link
+    assert page.count("made in 1.0 s") == 2 and "<small>seed 3</small>" in page
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ Panels = Sequence[tuple[str, Settings | None]]
 
 # Nothing is written under another name: all of them are checked before the first step of the denoising.
 _SHARED = ("side_by_side.mp4", "strip.png", "steadiness.png", "report.html")
+_PAGE = 30_000_000  # bytes of videos that a report contains; further seeds' play from their files
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Job:
             raise KeyboardInterrupt(f"Stopped. {done}.") from None
         about = self._about(pipe, comparison, asked)
         files = [folder / name for name in (*names, *_SHARED)]
-        self._write(comparison, files, pairs, about, title)
+        self._write(comparison, files, pairs, asked["fps"], about, title)
         if self.json:
             data = {"model": self.model, **comparison.to_dict(), "about": about, "files": _by_name(files)}
             data["pairs"] = [kept.to_dict() for kept in pairs]
@@ -197,16 +198,23 @@ class Job:
         }
 
     def _write(
-        self, comparison: Comparison, files: list[Path], pairs: Sequence[Kept], about: dict[str, str], title: str
+        self,
+        comparison: Comparison,
+        files: list[Path],
+        pairs: Sequence[Kept],
+        fps: float,
+        about: dict[str, str],
+        title: str,
     ) -> None:
         """What all seeds share: the film strip of the first one, the picture of its steadiness, and the report."""
         *_, strip, steadiness, page = files
         labels, clips = [take.label for take in comparison.takes], [take.frames for take in comparison.takes]
         video.write_png(strip, video.film_strip(clips, labels), force=self.force)
         video.write_png(steadiness, pictures.steadiness_picture(clips, labels), force=self.force)
-        data = [path.read_bytes() for path in pairs[0].videos.values()]
         links = {kept.seed: kept.relative_to(page.parent) for kept in pairs} if len(pairs) > 1 else {}
-        text = report.render(comparison, data, title=title, about=about, command=self.command, pairs=links)
+        text = report.render(
+            comparison, _sources(pairs, links), title=title, about=about, command=self.command, fps=fps, pairs=links
+        )
         video.write_text(page, text, force=self.force)
 
     def _tell(self, comparison: Comparison, files: list[Path], pairs: Sequence[Kept]) -> None:
@@ -248,6 +256,19 @@ def _names(panels: int) -> list[str]:
 def _seed_folder(folder: Path, seed: int) -> Path:
     """Where the videos of a further seed lie; `vote` looks for this name."""
     return folder / f"seed-{seed}"
+
+
+def _sources(pairs: Sequence[Kept], links: Mapping[int, Mapping[str, str]]) -> dict[int, dict[str, bytes | str]]:
+    """seed -> label -> the video's bytes, or its address where the page would become too large to open."""
+    found: dict[int, dict[str, bytes | str]] = {}
+    room = _PAGE
+    for kept in pairs:
+        room -= sum(path.stat().st_size for path in kept.videos.values())
+        inside = room >= 0 or kept is pairs[0]
+        found[kept.seed] = {
+            label: path.read_bytes() if inside else links[kept.seed][label] for label, path in kept.videos.items()
+        }
+    return found
 
 
 def _by_name(files: list[Path]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -24,24 +25,26 @@ from .stats import Paired
 
 def render(
     comparison: Comparison,
-    videos: Sequence[bytes],
+    videos: Mapping[int, Mapping[str, bytes | str]],
     *,
     title: str,
     about: Mapping[str, Any],
     command: str,
     fps: float = 8,
+    pairs: Mapping[int, Mapping[str, str]] | None = None,
 ) -> str:
     """The report as HTML.
 
     Args:
         comparison: what was generated and measured.
-        videos: one mp4 file's bytes for each take, in order.
+        videos: seed -> label -> a video of every take: the bytes of an mp4 file, or its address relative to the report.
         title: of the page.
         about: name -> value, what ran (model, sizes, versions).
         command: how to repeat it.
         fps: frames per second of the videos, for going from frame to frame.
+        pairs: seed -> label -> a file's address relative to the report, to link to.
     """
-    plain, *others = shown = _of_first_seed(comparison)
+    plain, *others = comparison.takes
     return pages.render(
         "comparison.html",
         title=title,
@@ -49,12 +52,13 @@ def render(
         baseline=plain.label,
         many=len(comparison.seeds) > 1,
         fps=fps,
-        players=_players(comparison, videos),
+        players={seed: _players(comparison, seed, found) for seed, found in videos.items()},
+        pairs=pairs or {},
         results=[
             {"label": t.label, "sentence": headline(comparison, t.label), "verdict": verdict(comparison, t.label)}
             for t in others
         ],
-        pictures=_pictures(shown),
+        pictures=_pictures(comparison.takes),
         settings=[(take.label, _settings(take)) for take in others],
         tables=[(take.label, table(comparison, take.label)) for take in others],
         plots=_plots(plain, others),
@@ -64,24 +68,18 @@ def render(
     )
 
 
-def _of_first_seed(comparison: Comparison) -> list[Take]:
-    """A take for each panel."""
-    return [take for take in comparison.takes if take.seed == comparison.takes[0].seed]
-
-
-def _players(comparison: Comparison, videos: Sequence[bytes]) -> dict[int, list[dict[str, str]]]:
-    """seed -> what the page's player shows side by side."""
-    found: dict[int, list[dict[str, str]]] = {}
-    for take, data in zip(comparison.takes, videos, strict=True):
-        found.setdefault(take.seed, []).append(
-            {
-                "label": take.label,
-                "note": f"seed {take.seed}, made in {number(take.seconds, 1)} s",
-                "src": pages.data_url(data, "video/mp4"),
-                "alt": f"Video {take.label}, seed {take.seed}: {comparison.prompt}",
-            }
-        )
-    return found
+def _players(comparison: Comparison, seed: int, videos: Mapping[str, bytes | str]) -> list[dict[str, str]]:
+    """What the page's player shows side by side."""
+    made = {take.label: f", made in {number(take.seconds, 1)} s" for take in comparison.takes if take.seed == seed}
+    return [
+        {
+            "label": label,
+            "note": f"seed {seed}{made.get(label, '')}",
+            "src": pages.data_url(data, "video/mp4") if isinstance(data, bytes) else quote(data),
+            "alt": f"Video {label}, seed {seed}: {comparison.prompt}",
+        }
+        for label, data in videos.items()
+    ]
 
 
 def _plots(plain: Take, others: Sequence[Take]) -> list[tuple[str, Any, Any]]:
