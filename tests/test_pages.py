@@ -36,6 +36,14 @@ def test_numbers(value, digits, text):
 
 
 @pytest.mark.parametrize(
+    ("share", "text"),
+    [(-0.154, "−15.4 %"), (0.0, "+0.0 %"), (-0.00021, "−0.02 %"), (0.0000004, "+0.0000 %"), (float("nan"), "")],
+)
+def test_a_small_change_is_not_shown_as_none(share, text):
+    assert words.percent(share) == text
+
+
+@pytest.mark.parametrize(
     ("before", "after", "verdict", "start"),
     [
         ([10.0], [9.0], "better", "Steadier: warping error −10.0 % ("),

@@ -17,7 +17,7 @@ import numpy as np
 from . import pages, pictures, video
 from .comparison import Comparison, Row, Take
 from .pages.drawing import BAD, BAND, FAINT, GOOD, styled, svg, whisker
-from .pages.words import STEADINESS, count, digits, listed, number, steadiness, within
+from .pages.words import STEADINESS, count, digits, listed, number, percent, steadiness, within
 from .record import Summary
 from .settings import Settings
 from .stats import Paired
@@ -98,7 +98,7 @@ def headline(comparison: Comparison, label: str) -> str:
     words = {name: judgement(rows[name], pair) for name, pair in differences.items()}
     parts = [steadiness(differences[STEADINESS], words[STEADINESS])] if STEADINESS in differences else []
     if words.get("motion") in ("more", "less"):
-        parts.append(f"Motion {number(100 * differences['motion'].relative, 1, sign=True)} %.")
+        parts.append(f"Motion {percent(differences['motion'].relative)}.")
     if len(comparison.seeds) == 1:
         return " ".join([*parts, "This is one seed, which does not show what is usual."])
     return " ".join([*parts, f"Mean of {count(len(comparison.seeds), 'seed')}."])
@@ -126,7 +126,7 @@ def verdict(comparison: Comparison, label: str) -> str:
 
 
 def _relative(pair: Paired) -> str:
-    return "" if math.isnan(pair.relative) else f" {number(100 * pair.relative, 1, sign=True)} %"
+    return f" {percent(pair.relative)}".rstrip()
 
 
 def judgement(row: Row, pair: Paired) -> str:
@@ -161,7 +161,7 @@ def _line(row: Row, pair: Paired | None) -> dict[str, Any]:
         "low": low,
         "high": high,
         "half": "" if math.isnan(pair.low) else "±" + number((pair.high - pair.low) / 2, places + 1),
-        "relative": "" if math.isnan(pair.relative) else number(100 * pair.relative, 1, sign=True) + " %",
+        "relative": percent(pair.relative),
         "judgement": judgement(row, pair),
         "picture": _whisker(row, pair),
     }

@@ -33,6 +33,14 @@ def digits(value: float) -> int:
     return 3 if value == 0 else max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
 
 
+def percent(share: float) -> str:
+    """A signed share in percent, with up to four decimals where fewer would show a small one as zero; "" for NaN."""
+    if not math.isfinite(share):
+        return ""
+    places = 1 if abs(share) >= 0.001 or share == 0 else min(4, -math.floor(math.log10(abs(100 * share))))
+    return f"{number(100 * share, places, sign=True)} %"
+
+
 def capital(text: str) -> str:
     """The text with a capital at its beginning."""
     return text[:1].upper() + text[1:]
