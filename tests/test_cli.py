@@ -63,6 +63,7 @@ def test_demo_json_is_one_object(run, tiny_folder):
         "about",
         "files",
         "pairs",
+        "warnings",
     } == set(data)
     assert data["command"] == "demo" and data["seeds"] == [5]
     assert data["panels"][1]["settings"]["strength"] == 1.5

@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "enhance_a_video"
 FLOORS = [
     {"errors"},
     {"limits"},
-    {"intensity", "policy", "query_key", "stats", "metrics"},
+    {"intensity", "policy", "query_key", "stats", "metrics", "prompts", "shape"},
     {"parallel", "media"},
     {"settings", "schedule", "record", "seam", "video", "toy", "team", "pages"},
     {"alternatives", "cross_frame", "pictures"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"denoiser"},
     {"enhancement", "loading"},
     {"attention", "pipelines"},
-    {"comparison"},
+    {"comparison", "preflight"},
     {"report"},
     {"study"},
     {"job", "batch", "score", "vote", "tune"},

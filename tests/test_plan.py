@@ -20,7 +20,7 @@ ITEM = Item("a red ball", 3, "enhanced", Settings(strength=0.5), {"steps": 4, "e
 
 def test_every_option_of_generate_may_stand_in_a_prompts_file():
     takes = set(inspect.signature(pipelines.generate).parameters)
-    assert set(OPTIONS) == takes - {"pipe", "prompt", "seed", "progress"}
+    assert set(OPTIONS) == takes - {"pipe", "prompt", "seed", "progress", "notice"}
 
 
 # ------------------------------------------------------------------------------------------------------------- keys
@@ -151,7 +151,7 @@ def test_jsonl_brings_options_and_seeds(tmp_path):
     [
         ("a cat", "line 2 is not JSON"),
         ('"a cat"', '"prompt" is wanted'),
-        ('{"prompt": " "}', '"prompt" is wanted'),
+        ('{"prompt": " "}', "the prompt is empty"),
         ('{"prompt": "a", "step": 4}', "step is unknown. Known: prompt, seed"),
         ('{"prompt": "a", "steps": 0}', "a whole number from 1 to 10"),
         ('{"prompt": "a", "steps": "4"}', "a whole number from 1 to 10"),

@@ -18,7 +18,7 @@ from .alternatives import Change
 from .enhancement import Enhancement
 from .errors import PromptError, SettingsError
 from .metrics import MEASURES, measure
-from .pipelines import generate
+from .pipelines import Notice, generate
 from .record import Summary
 from .settings import Settings
 from .stats import Paired, paired
@@ -143,6 +143,7 @@ def compare(
     Args:
         panels: (label, settings) in order; settings None is the plain model.
         judge: what to measure; by default all of `metrics.MEASURES`.
+        notice: (among the options) called with a sentence about what is not done as requested, see `generate`.
         observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
             (it still computes exactly what it would; only its time includes the looking).
         progress: called with (label, seed, steps done, steps in all).
@@ -219,15 +220,24 @@ def truth_judge(prompt: str, height: int | None, width: int | None) -> Judge:
 
 
 def generate_with(
-    pipe: Any, prompt: str | Sequence[str], settings: Change | None, *, observe: bool = False, **options: Any
+    pipe: Any,
+    prompt: str | Sequence[str],
+    settings: Change | None,
+    *,
+    observe: bool = False,
+    notice: Notice | None = None,
+    **options: Any,
 ) -> tuple[np.ndarray, Summary | None]:
     """`pipelines.generate` under settings (None: the plain model) or an alternative, and what they did.
 
-    Arguments as in `compare`; several prompts, with a seed each, give several videos."""
+    Arguments as in `compare`; several prompts, with a seed each, give several videos. notice: as in `generate`, and
+    called where the method acted in no forward call."""
     if settings is None and not observe:
-        return generate(pipe, prompt, **options), None
-    if settings is None:
-        settings = Settings(observe_only=True, start=0.0, end=1.0)
-    settings = replace(settings, attention_maps=observe or settings.attention_maps)
-    with Enhancement(pipe, settings) as handle:
-        return generate(pipe, prompt, **options), handle.summary()
+        return generate(pipe, prompt, notice=notice, **options), None
+    own = Settings(observe_only=True, start=0.0, end=1.0) if settings is None else settings
+    own = replace(own, attention_maps=observe or own.attention_maps)
+    with Enhancement(pipe, own) as handle:
+        frames, summary = generate(pipe, prompt, notice=notice, **options), handle.summary()
+    if notice and settings is not None and not summary.active.any():
+        notice(f"The method acted in none of the {summary.calls_made} forward calls: the video is the plain model's.")
+    return frames, summary

@@ -9,7 +9,7 @@ EnhanceAVideoError
 ├── VideoFileError           (also OSError)       a video that cannot be read or written
 ├── OutputExistsError        (also OSError)       an output is there already and force was not given
 ├── VoteError                (also ValueError)    a vote, a voter or a file of votes that cannot be accepted
-├── PromptError              (also ValueError)    a sentence the embedded world cannot be asked for
+├── PromptError              (also ValueError)    a prompt that is empty, or none of the embedded world's
 ├── ExternalToolError        (also RuntimeError)  a program that was called for a measure stopped
 └── MissingExtraError        (also ImportError)   an optional dependency is not installed
 
@@ -66,7 +66,7 @@ class VoteError(EnhanceAVideoError, ValueError):
 
 
 class PromptError(EnhanceAVideoError, ValueError):
-    """A sentence that the embedded world cannot be asked for."""
+    """A prompt that no model can be given, or a sentence that the embedded world does not know."""
 
 
 class ExternalToolError(EnhanceAVideoError, RuntimeError):

@@ -17,11 +17,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import limits, pictures, pipelines, report, video
+from . import limits, pictures, pipelines, preflight, report, video
 from .comparison import Comparison, Take, brief, compare_seeds, general_judge, generate_with, truth_judge
 from .errors import SettingsError
-from .plan import check_panels
+from .plan import Item, check_panels
+from .prompts import checked_prompt
 from .settings import Settings
+from .shape import frames_per_latent, made_frames
 
 Panels = Sequence[tuple[str, Settings | None]]
 
@@ -66,28 +68,33 @@ class Job:
     note: str = ""
 
     def __post_init__(self) -> None:
+        self.warnings: list[str] = []  # what is not done as requested, one sentence each
         self.err = Console(stderr=True)
         self.say = self.err if self.json else Console()
 
     def generate(self, out: Path, prompt: str, seed: int, settings: Settings | None) -> None:
         """One video in one file."""
+        checked_prompt(prompt)
         video.check_video_target(out, self.options.get("fps", 1))
         video.refuse_existing([out], force=self.force)
         pipe, known = self._open()
+        self._check(pipe, [Item(prompt, seed, "", settings, self.options)])
         fps = self.options.get("fps", known["fps"])
         started = time.perf_counter()
         with self._steps(1) as step:
             frames, summary = generate_with(
-                pipe, prompt, settings, seed=seed, progress=partial(step, "denoising", seed), **self.options
-            )
+                pipe, prompt, settings, seed=seed, progress=partial(step, "denoising", seed), notice=self.warn,
+                **self.options,
+            )  # fmt: skip
         data = {
             "command": "generate", "out": str(out), "model": self.model, "prompt": prompt, "seed": seed, "fps": fps,
             "frames": len(frames), "height": frames.shape[1], "width": frames.shape[2],
             "seconds": round(time.perf_counter() - started, 3),
             "settings": settings.to_dict() if settings else None, "enhancement": brief(summary),
-            "about": pipelines.describe(pipe),
+            "about": pipelines.describe(pipe), "warnings": self.warnings,
         }  # fmt: skip
-        comment = jsonlib.dumps({name: data[name] for name in ("model", "prompt", "seed", "settings")})
+        recorded = ("model", "prompt", "seed", "settings", "frames", "height", "width", "warnings")
+        comment = jsonlib.dumps({name: data[name] for name in recorded})
         video.write_video(out, frames, fps, force=self.force, comment=comment)
         if self.json:
             print(jsonlib.dumps(data, allow_nan=False))
@@ -104,19 +111,26 @@ class Job:
 
         The first seed's videos lie in the folder itself, those of the others in its seed-N; each is written as soon as
         it is made."""
+        if prompt is not None:
+            checked_prompt(prompt)
         check_panels(panels)
         names = _names(len(panels))
         video.check_video_target(folder / names[0], self.options.get("fps", 1))
         self._refuse_existing(folder, names, range(seed or 0, (seed or 0) + seeds))
         pipe, known = self._open()
         asked = known | self.options
-        prompt = prompt or known.get("prompt")
-        if not prompt:
+        prompt = known.get("prompt") if prompt is None else prompt
+        if prompt is None:
             raise SettingsError(f"{self.model} comes without a prompt of its own: give one with --prompt.")
-        if asked.get("frames", 2) < 2:
-            raise SettingsError("A comparison needs a video: ask for more than one frame.")
+        frames = asked.get("frames", 2)
+        if frames < 2 or (made_frames(pipe, frames) or frames) < 2:
+            raise SettingsError(
+                f"A comparison needs a video, and of {frames} frames this model makes 1: ask for more than one frame"
+                f"{f', {ratio + 1} or more' if (ratio := frames_per_latent(pipe) or 1) > 1 else ''}."
+            )
         first = known.get("seed", 0) if seed is None else seed
         chosen = limits.seeds_from(first, seeds)
+        self._check(pipe, [Item(prompt, first, label, settings, self.options) for label, settings in panels])
         self._refuse_existing(folder, names, chosen)
         embedded = self.model == pipelines.EMBEDDED
         judge = truth_judge(prompt, asked.get("height"), asked.get("width")) if embedded else general_judge()
@@ -127,6 +141,7 @@ class Job:
                 comparison = compare_seeds(
                     pipe, prompt, chosen, panels, judge=judge, progress=step, **self.options,
                     keep=lambda takes: pairs.append(self._keep(folder, names, takes, prompt, asked["fps"], not pairs)),
+                    notice=self.warn,
                 )  # fmt: skip
         except KeyboardInterrupt:
             done = f"The videos of {len(pairs)} of {seeds} seeds are in {folder}" if pairs else "Nothing is written"
@@ -136,7 +151,7 @@ class Job:
         self._write(comparison, files, pairs, asked["fps"], about, title)
         if self.json:
             data = {"model": self.model, **comparison.to_dict(), "about": about, "files": _by_name(files)}
-            data["pairs"] = [kept.to_dict() for kept in pairs]
+            data |= {"pairs": [kept.to_dict() for kept in pairs], "warnings": self.warnings}
             print(jsonlib.dumps({"command": self.command.split()[1], **data}, allow_nan=False))
             return
         self._tell(comparison, files, pairs)
@@ -170,6 +185,17 @@ class Job:
         with self.err.status(f"loading {escape(self.model)}"):
             pipe = pipelines.load(self.model, **self.load)
         return pipe, pipelines.defaults(pipe)
+
+    def _check(self, pipe: Any, items: Sequence[Item]) -> None:
+        """Reports, before the work, what will not be done as requested. SettingsError for what the pipeline refuses."""
+        for text in preflight.notices(pipe, items):
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Reports something that is not done as requested, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.err.print(f"[yellow]Note:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def _steps(self, runs: int) -> Iterator[Callable[[str, int, int, int], None]]:

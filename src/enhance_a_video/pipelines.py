@@ -7,6 +7,7 @@ frames = generate(pipe, "a red ball rolls ...", seed=0)     # uint8 (T, H, W, 3)
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,8 +24,11 @@ from .families import find
 from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
 from .media import as_rgb
 from .plan import check_extra
+from .prompts import checked_prompt
+from .shape import made_frames, made_size
 
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
+Notice = Callable[[str], None]
 
 # Frames per second the published models were trained for, which their pipelines do not know.
 # A folder's own defaults.json comes first; what neither names is the pipeline's own default.
@@ -186,6 +190,7 @@ def generate(
     image: Any = None,
     extra: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> np.ndarray:
     """One video. Whatever is None is the default of the model.
 
@@ -198,11 +203,14 @@ def generate(
         image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
         extra: further arguments of this pipeline's call, by its own names; not those that this function sets itself.
         progress: called after each step with (steps done, steps in all).
+        notice: called with a sentence about what was not done as requested: the warnings that the pipeline itself logs,
+            and another number of frames or pixels than was requested.
 
     Returns:
         uint8 (T, H, W, 3); for several prompts (n, T, H, W, 3).
 
     Raises:
+        PromptError: an empty prompt.
         SettingsError: what this pipeline does not take or refuses; frames that are not finite; several prompts whose
             number is not that of the seeds.
         EnhanceAVideoError: out of memory.
@@ -214,25 +222,16 @@ def generate(
     accepted = inspect.signature(pipe.__call__).parameters
     if hasattr(image, "getexif"):  # PIL's; pipelines leave a phone's picture on its side
         image = as_rgb(image)
-    given = {
-        "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
-        "width": width, "image": image,
-    }  # fmt: skip
-    for name, value in {**given, "fps": fps}.items():
-        if value is not None:
-            limits.option(name, value)
-    known = defaults(pipe)
-    check_extra(extra or {})
-    call = _arguments(type(pipe).__name__, accepted, given, known) | known.get("extra", {}) | (extra or {})
-    if "frame_rate" in accepted:
-        call.setdefault("frame_rate", fps or known["fps"])
-    _refuse(type(pipe).__name__, accepted, call)
-    _check_memory(accepted, call)
+    call = call_of(
+        pipe, negative=negative, steps=steps, guidance=guidance, frames=frames, height=height, width=width, fps=fps,
+        image=image, extra=extra,
+    )  # fmt: skip
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
     asked, generator = _several(prompt, seed)
+    call = _rounded(pipe, call)
     try:
-        with torch.inference_mode(), _fitting_threads(pipe):
+        with torch.inference_mode(), _fitting_threads(pipe), _logged(notice):
             videos = pipe(prompt=asked, generator=generator, output_type="np", **call).frames
     except EnhanceAVideoError:
         raise
@@ -246,6 +245,8 @@ def generate(
             raise SettingsError(f"{type(pipe).__name__} fails, perhaps by the value of {names}: {what}") from error
         raise
     clips = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
+    if notice:
+        _compare_with(call, clips, notice)
     return clips[0] if isinstance(prompt, str) else clips
 
 
@@ -279,9 +280,45 @@ def _fitting_threads(pipe: Any) -> Iterator[None]:
         torch.set_num_threads(number)
 
 
+def call_of(
+    pipe: Any,
+    *,
+    negative: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    fps: float | None = None,
+    image: Any = None,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The arguments of this pipeline's call, by its own names, from those of `generate` and the model's defaults.
+
+    Raises:
+        SettingsError: as `generate`, for what this pipeline does not take.
+    """
+    accepted, name = inspect.signature(pipe.__call__).parameters, type(pipe).__name__
+    given = {
+        "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
+        "width": width, "image": image,
+    }  # fmt: skip
+    for option, value in {**given, "fps": fps}.items():
+        if value is not None:
+            limits.option(option, value)
+    known = defaults(pipe)
+    check_extra(extra or {})
+    call = _arguments(name, accepted, given, known) | known.get("extra", {}) | (extra or {})
+    if "frame_rate" in accepted:
+        call.setdefault("frame_rate", fps or known["fps"])
+    _refuse(name, accepted, call)
+    _check_memory(accepted, call)
+    return call
+
+
 def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:
     """Prompt and generator as a pipeline takes them: one of each, also for a list of one, or as many as there are."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [checked_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
     seeds = [limits.seed(one) for one in (seed if isinstance(seed, Sequence) else [seed])]
     if not prompts or len(prompts) != len(seeds):
         raise SettingsError(f"{len(prompts)} prompts and {len(seeds)} seeds: give as many seeds as prompts.")
@@ -314,6 +351,47 @@ def _check_memory(accepted: Any, call: dict[str, Any]) -> None:
         size.append(call.get(name, default))
     if all(type(one) is int for one in size):
         limits.memory(*size)
+
+
+def _rounded(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
+    """The call with the numbers that the pipeline rounds to, where its rule is known."""
+    frames = {name: made_frames(pipe, call[name]) for name in ("num_frames", "video_length") if name in call}
+    size = made_size(pipe, call["height"], call["width"]) if {"height", "width"} <= call.keys() else None
+    made = frames | (dict(zip(("height", "width"), size, strict=True)) if size else {})
+    return call | {name: value for name, value in made.items() if value is not None}
+
+
+def _compare_with(call: dict[str, Any], clips: np.ndarray, notice: Notice) -> None:
+    """Reports another shape than was requested, for pipelines whose rule is not known."""
+    made = {
+        "num_frames": clips.shape[1],
+        "video_length": clips.shape[1],
+        "height": clips.shape[2],
+        "width": clips.shape[3],
+    }
+    for name, value in made.items():
+        if call.get(name) not in (None, value):
+            notice(f"{name.replace('num_', '')}: {call[name]} requested, {value} made.")
+
+
+@contextmanager
+def _logged(notice: Notice | None) -> Iterator[None]:
+    """Passes on what pipelines log as a warning while they run, whatever the verbosity of diffusers."""
+    if notice is None:
+        yield
+        return
+    logger, handler = logging.getLogger("diffusers.pipelines"), logging.Handler(logging.WARNING)
+    handler.emit = lambda record: notice(f"{record.name.rpartition('.')[2]}: {record.getMessage()}")  # type: ignore[method-assign]
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:

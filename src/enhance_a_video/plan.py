@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -18,6 +19,7 @@ from . import limits
 from .alternatives import Change
 from .errors import PromptError, SettingsError
 from .media import as_rgb, open_picture
+from .prompts import checked_prompt
 
 # The options of pipelines.generate that a prompt may bring along, and what each has to be in JSON that is no number.
 OPTIONS = ("negative", "steps", "guidance", "frames", "height", "width", "fps", "image", "extra")
@@ -46,6 +48,9 @@ class Prompt:
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        checked_prompt(self.text)
+
 
 @dataclass(frozen=True)
 class Item:
@@ -57,6 +62,9 @@ class Item:
     label: str
     settings: Change | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked_prompt(self.prompt)
 
     @cached_property
     def key(self) -> str:
@@ -153,10 +161,34 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         raise PromptError(f"The prompts in {path} cannot be read: {reason}.") from error
     found = []
     for number, line in _lines(text):
-        found.append(_prompt(line, path, number) if path.suffix.lower() == ".jsonl" else Prompt(line))
+        lines = path.suffix.lower() == ".jsonl"
+        found.append(_prompt(line, path, number) if lines else Prompt(checked_prompt(line, f"{path}, line {number}")))
     if not found:
         raise PromptError(f"{path} contains no prompt: write one a line.")
     return found
+
+
+def repeats(prompts: Sequence[Prompt]) -> list[str]:
+    """What is in a list of prompts more than once, a sentence each: such clips are made once."""
+    counts = Counter((prompt.text, str(dict(prompt.options)), prompt.seeds) for prompt in prompts)
+    found = [f"The prompt {text!r} is there {n} times." for (text, _, _), n in counts.items() if n > 1]
+    found += [
+        f"The seeds of {prompt.text!r} are there more than once: {', '.join(map(str, prompt.seeds))}."
+        for prompt in prompts
+        if prompt.seeds is not None and len(set(prompt.seeds)) < len(prompt.seeds)
+    ]
+    return [f"{text} Each clip is made once; for more clips of a prompt, ask for more seeds." for text in found]
+
+
+def overridden(prompts: Sequence[Prompt], given: Sequence[str]) -> list[str]:
+    """Which options of the command have no effect, as every line of the prompts file has its own, a sentence each.
+
+    Args:
+        given: the names of the command's options, with "seed" and "seeds" where they were given.
+    """
+    own = [{*prompt.options, *(("seed", "seeds") if prompt.seeds is not None else ())} for prompt in prompts]
+    names = [name for name in given if name != "extra" and all(name in names for names in own)]
+    return [f"--{name} has no effect: every line of the prompts file has its own." for name in names]
 
 
 # ------------------------------------------------------------------------------------------------ one line of a file
@@ -175,8 +207,9 @@ def _prompt(line: str, path: Path, number: int) -> Prompt:
         data = limits.parse_json(line)
     except ValueError as error:
         raise PromptError(f"{where} is not JSON ({error}). For plain text, name the file .txt.") from None
-    if not isinstance(data, dict) or not isinstance(data.get("prompt"), str) or not data["prompt"].strip():
+    if not isinstance(data, dict) or not isinstance(data.get("prompt"), str):
         raise PromptError(f'{where}: an object with a "prompt" is wanted, as in {{"prompt": "a cat", "seed": 1}}.')
+    checked_prompt(data["prompt"], where)
     unknown = [name for name in data if name not in ("prompt", "seed", "seeds", *OPTIONS)]
     if unknown:
         known = ", ".join(["prompt", "seed", "seeds", *OPTIONS])

@@ -5,6 +5,7 @@ means the same for any scheduler and step count; with N uniform steps of a model
 of steps done. `top` is what the model's timestep argument is at pure noise, where it is not the scheduler's own count.
 """
 
+import copy
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -108,6 +109,20 @@ def progress_of(timestep: Any, noise: Noise | None, scheduler: Any = None) -> tu
     if noise is None:
         return None, "unknown"
     return noise.progress(t).clamp(0.0, 1.0), "timestep"
+
+
+def progress_at_steps(scheduler: Any, noise: Noise | None, steps: int) -> Tensor:
+    """Progress of each of `steps` steps of a scheduler, (steps,), before they are run: by its own timesteps, or steps
+    done / steps where its shift is known only in a call."""
+    static, own = _static_noise(scheduler, noise), copy.deepcopy(scheduler)
+    try:
+        own.set_timesteps(steps)
+    except (TypeError, ValueError):  # it wants to know more, such as the size of the video
+        static = None
+    if static is None:
+        return torch.arange(steps) / steps
+    total = float(own.config.get("num_train_timesteps", 1000))
+    return static.progress(own.timesteps.to("cpu", torch.float32), total).clamp(0.0, 1.0)
 
 
 def _static_noise(scheduler: Any, noise: Noise | None) -> Noise | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..alternatives import Change
+from ..plan import Item
 
 # (kind, payload):
 #   ready   {"host", "pid", "device"}
@@ -76,11 +77,15 @@ class Worker:
             return "failed", (type(error).__name__, str(error), True)
 
     def _make(self, task: Task, progress: Callable[[int, int], None] | None) -> tuple[bytes, dict[str, Any]]:
-        from .. import pipelines, video
+        from .. import pipelines, preflight, video
         from ..comparison import brief, generate_with
 
         started = time.perf_counter()
-        frames, summary = generate_with(self.pipe, task.prompt, task.settings, progress=progress, **task.call)
+        options = {name: value for name, value in task.call.items() if name != "seed"}
+        notes = preflight.notices(self.pipe, [Item(task.prompt, task.call["seed"], "", task.settings, options)])
+        frames, summary = generate_with(
+            self.pipe, task.prompt, task.settings, progress=progress, notice=notes.append, **task.call
+        )
         fps = task.call.get("fps") or pipelines.defaults(self.pipe)["fps"]
         record = {
             **task.facts,
@@ -92,6 +97,7 @@ class Worker:
             "seconds": round(time.perf_counter() - started, 3),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "enhancement": brief(summary),
+            "warnings": list(dict.fromkeys(notes)),
             "about": {**pipelines.describe(self.pipe), "host": platform.node()},
         }
         with tempfile.TemporaryDirectory(prefix="enhance-a-video-") as folder:

@@ -6,6 +6,7 @@ import json as jsonlib
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -63,6 +64,14 @@ def root(
 
         print(installed("enhance-a-video"))
         raise typer.Exit
+
+
+def print_notes(notes: Sequence[str], most: int = 8) -> None:
+    """What will not be done as requested, on stderr; of many the first ones."""
+    for text in notes[:most]:
+        err.print(f"[yellow]Note:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    if len(notes) > most:
+        err.print(f"[yellow]Note:[/] and {len(notes) - most} more such notes; --json lists all.", highlight=False)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,8 +19,8 @@ from rich.progress import Progress as Bar
 from typer.core import TyperCommand
 
 from ..limits import MAX_CLIPS, MAX_WORKERS, seeds_from
-from .app import Stopped, app, err
-from .options import Clip, Json, Knobs, Load, Model, Seed, grouped, panel_of
+from .app import Stopped, app, err, print_notes
+from .options import Clip, Json, Knobs, Load, Model, Seed, given, grouped, panel_of
 
 if TYPE_CHECKING:
     from ..batch import Progress, Tally
@@ -43,6 +43,7 @@ class _WithRay(TyperCommand):
 @app.command(cls=_WithRay)
 @grouped
 def batch(
+    ctx: typer.Context,
     *,
     prompts: Annotated[
         Path, typer.Argument(metavar="PROMPTS", help=".txt: a prompt a line. .jsonl: an object a line, see below.")
@@ -97,13 +98,19 @@ def batch(
     """
     settings = knobs.settings(enhance)
     from .. import batch as batches
-    from .. import plan
+    from .. import pipelines, plan, preflight
 
+    pipelines.quiet()
     panels = [("plain", None)] if plain or not enhance else []
     panels += [("enhanced", settings)] if enhance else []  # type: ignore[list-item]
     panels += [panel_of(text) for text in panel or []]  # type: ignore[misc]
     options = clip.options(open_image=False)
-    items = plan.expand(plan.read_prompts(prompts), seeds_from(seed, seeds), panels, options)
+    lines = plan.read_prompts(prompts)
+    items = plan.expand(lines, seeds_from(seed, seeds), panels, options)
+    flags = [flag.removeprefix("--") for flag in given(ctx, "seed", "seeds")]
+    notes = [*plan.repeats(lines), *plan.overridden(lines, [*options, *flags])]
+    notes += preflight.notices_about(model, items)
+    print_notes(notes)
     try:
         with _bar() as tell:
             tally = batches.run(
@@ -112,7 +119,7 @@ def batch(
             )  # fmt: skip
     except KeyboardInterrupt:
         raise Stopped("Stopped. What is written stays; the same command goes on from there.") from None
-    _say(tally, out, model, json)
+    _say(tally, out, model, json, notes)
     if tally.failed or tally.failed_before:
         raise typer.Exit(1)
 
@@ -141,12 +148,12 @@ def _bar() -> Iterator[Callable[[Progress, str, bool], None]]:
         yield tell
 
 
-def _say(tally: Tally, out: Path, model: str, json: bool) -> None:
+def _say(tally: Tally, out: Path, model: str, json: bool, notes: list[str]) -> None:
     from ..batch.folder import MANIFEST
 
     if json:
         facts = {"out": str(out), "manifest": str(out / MANIFEST), "model": model}
-        print(jsonlib.dumps({"command": "batch", **facts, **tally.to_dict()}))
+        print(jsonlib.dumps({"command": "batch", **facts, **tally.to_dict(), "warnings": notes}))
         return
     screen = Console()
     parts = [f"{tally.made} made", f"{tally.there} there before"]

@@ -215,6 +215,18 @@ def job_of(ctx: typer.Context, model: str, json: bool, force: bool, load: Load |
     return Job(model, asdict(load) if load else {}, force=force, json=json, command=command)
 
 
+def given(ctx: typer.Context, *names: str) -> list[str]:
+    """Which of these parameters are on the command line, as it writes them: --seeds."""
+    flags = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+    written = [name for name in names if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    return [flags[name] for name in written]
+
+
+def without_effect(flags: list[str], why: str) -> list[str]:
+    """One note about options that do nothing beside others; none for no options."""
+    return [f"{' and '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect {why}."] if flags else []
+
+
 def panel_of(text: str) -> tuple[str, Settings]:
     """A panel from text: "paper: temperature=4,start=0,end=1"; without a label the text is the label."""
     from ..settings import Settings

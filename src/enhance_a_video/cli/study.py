@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import SettingsError
-from .app import Stopped, app, err
-from .options import Json, Workers
+from .app import Stopped, app, err, print_notes
+from .options import Json, Workers, given, without_effect
 
 if TYPE_CHECKING:
     from ..study import Outcome, Plan, Results, Study
@@ -55,6 +55,9 @@ def study(
     asked = room.read_study(file)
     folder = out or Path(asked.name)
     room.refuse_foreign(folder)
+    notes = without_effect(given(ctx, "workers") if report else [], "with --report")
+    notes += [] if report else room.notices(asked, pilot)
+    print_notes(notes)
     say = err if json else Console()
     outcome = None
     if not (plan or report):
@@ -77,7 +80,8 @@ def study(
         _tell(say, results, pages)
     if json:
         failed = outcome.failures if outcome else {}
-        print(jsonlib.dumps({"command": "study", "out": str(folder), "failures": failed, **data}, allow_nan=False))
+        facts = {"command": "study", "out": str(folder), "failures": failed, "warnings": notes}
+        print(jsonlib.dumps({**facts, **data}, allow_nan=False))
     _end(asked, outcome)
 
 

@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..limits import MAX_SEED
-from .app import Stopped, app, err
-from .options import Clip, Json, Load, Model, Workers, grouped
+from .app import Stopped, app, err, print_notes
+from .options import Clip, Json, Load, Model, Workers, given, grouped, without_effect
 
 if TYPE_CHECKING:
     from ..tune import Confirmation, Result
@@ -95,6 +95,9 @@ def tune(
         seed=seed, load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(open_image=False),
         workers=workers, scenes=first is not None,
     )  # fmt: skip
+    notes = without_effect(given(ctx, "groups", "times") if method == "learn" else [], "with --method learn")
+    notes += room.notices(asked)
+    print_notes(notes)
     words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])
     try:
         with _bar() as progress:
@@ -102,7 +105,7 @@ def tune(
     except KeyboardInterrupt:
         raise Stopped("Stopped. What is stored stays; the same command goes on from there.") from None
     if json:
-        told = {"command": "tune", "out": str(out), "model": model, **room.result_to_dict(result)}
+        told = {"command": "tune", "out": str(out), "model": model, "warnings": notes, **room.result_to_dict(result)}
         print(jsonlib.dumps(told, allow_nan=False))
         return
     _tell(Console(), result, method)

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..errors import EnhanceAVideoError, VideoFileError
-from .app import app, err
-from .options import Json
+from .app import app, err, print_notes
+from .options import Json, given, without_effect
 
 if TYPE_CHECKING:
     from ..vote import Found, Results, Row, Server
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def vote(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="What compare, demo, study or batch wrote, or a folder of compare's.")],
     results: Annotated[
         bool, typer.Option("--results", "-r", help="Print what the votes say so far, and leave.")
@@ -47,7 +48,9 @@ def vote(
     enhance-a-video vote clips --results
     """
     if results:
-        _results(folder, against, json)
+        notes = without_effect(given(ctx, "port", "host", "open_"), "with --results")
+        print_notes(notes)
+        _results(folder, against, json, notes)
     else:
         _serve(folder, against, host, port, open_, json)
 
@@ -85,7 +88,7 @@ def _announce(server: Server, found: Found, folder: Path, json: bool) -> None:
         )
     if json:
         data = {"command": "vote", "url": server.url, "pairs": len(found.pairs), "votes": str(server.ballots.path)}
-        data |= {"unreadable": list(found.unreadable)}
+        data |= {"unreadable": list(found.unreadable), "warnings": list(found.notes)}
         print(jsonlib.dumps(data), flush=True)
         return
     screen = Console()
@@ -119,7 +122,7 @@ def _find(folder: Path, against: str | None) -> Found:
         return find_pairs(folder, against, progress=lambda done, total: bar.update(task, completed=done, total=total))
 
 
-def _results(folder: Path, against: str | None, json: bool) -> None:
+def _results(folder: Path, against: str | None, json: bool, notes: list[str]) -> None:
     from ..vote import FILE, results
 
     current, note = None, ""
@@ -135,7 +138,8 @@ def _results(folder: Path, against: str | None, json: bool) -> None:
         note = f"All votes in the file are counted, as the videos are not as they were: {error}"
     counted = results(folder, current)
     if json:
-        told: dict[str, Any] = {"command": "vote", "folder": str(folder), **counted.to_dict(), "note": note}
+        told: dict[str, Any] = {"command": "vote", "folder": str(folder), **counted.to_dict()}
+        told |= {"note": note, "warnings": notes}
         print(jsonlib.dumps(told, allow_nan=False))
         return
     _tell(counted, note)

@@ -9,7 +9,7 @@ from .analysis import Results, analyse
 from .definition import Study, parse_study, read_study
 from .pages import refuse_foreign, write_pages
 from .planning import Plan, make_plan
-from .run import Outcome, run
+from .run import Outcome, notices, run
 
 __all__ = [
     "Outcome",
@@ -18,6 +18,7 @@ __all__ = [
     "Study",
     "analyse",
     "make_plan",
+    "notices",
     "parse_study",
     "read_study",
     "refuse_foreign",

@@ -20,6 +20,7 @@ from ..comparison import Row, general_judge
 from ..errors import EnhanceAVideoError, PromptError, SettingsError
 from ..pipelines import EMBEDDED
 from ..plan import OPTIONS, Item, Prompt, as_text, check_option, expand, located, read_prompts, settings_text
+from ..prompts import checked_prompt
 from ..settings import Settings
 from ..stats import CORRECTIONS
 from ..toy import checker, world
@@ -287,8 +288,8 @@ def _prompts(value: Any, folder: Path) -> tuple[tuple[Prompt, ...], range | None
     """Prompts, and for held-out scenes of the embedded world which ones."""
     if isinstance(value, str):
         prompts: Iterable[Prompt] = read_prompts(folder / value)
-    elif isinstance(value, list) and value and all(isinstance(text, str) and text.strip() for text in value):
-        prompts = [Prompt(text.strip()) for text in value]
+    elif isinstance(value, list) and value:
+        prompts = [Prompt(checked_prompt(text, f"prompts, number {n}").strip()) for n, text in enumerate(value, 1)]
     elif isinstance(value, Mapping):
         which = _keys("prompts", value, ("embedded",)).get("embedded")
         which = _keys("prompts: embedded", which, ("first", "count"))

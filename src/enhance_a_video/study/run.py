@@ -21,6 +21,7 @@ from ..comparison import brief, generate_with
 from ..errors import EnhanceAVideoError
 from ..metrics import measure
 from ..plan import Item, as_text, settings_text
+from ..preflight import notices_about
 from ..record import Summary
 from ..team import Team, device_for
 from ..toy import checker, model_folder, world
@@ -135,6 +136,22 @@ def _measure_world(study: Study, store: Store, record: int, scenes: Sequence[int
         task = Task(f"{WORLD}-{scene}", WORLD, WORLD, {}, item, names, None)
         frames, _ = world.render(world.held_out_scene(scene))
         store.add(_row(task, frames, None, 0.0), _measure(frames, task), record)
+
+
+def notices(study: Study, first: int | None = None) -> list[str]:
+    """What the clips of a study, or of its first prompts, will not be, a sentence each: `preflight.notices`.
+
+    Raises:
+        SettingsError: options that the pipeline of a model does not take.
+    """
+    pipelines.quiet()
+    trials = study.trials(first)
+    found = []
+    for model in study.models:
+        named = f"{model}: " if len(study.models) > 1 else ""
+        own = [trial.item for trial in trials if trial.model == model]
+        found += [named + text for text in notices_about(model, own)]
+    return found
 
 
 def targets(study: Study, weights: Mapping[str, str], first: int | None = None) -> dict[tuple[str, str], Trial]:

@@ -144,9 +144,7 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word of the world's sentences; other words are <unk>."""
-    sentences = [phrase for phrases in world.MOTIONS.values() for phrase in phrases] + list(world.BACKDROPS.values())
-    words = {word for sentence in sentences for word in sentence.split()}
-    words |= {*world.COLOURS, *world.KINDS, *world.TEXTURES, "a", "an", "and", "while", ".", ","}
+    words = {*world.words(), ".", ","}
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *sorted(words)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()

@@ -169,23 +169,35 @@ def parse_caption(prompt: str) -> Scene:
 
     Raises PromptError if the sentence names no object, colour, motion or backdrop of this world.
     """
+    found = _parsed(prompt)
+    if isinstance(found, str):
+        raise PromptError(f"{prompt!r}: {found}. {vocabulary()}")
+    return found
+
+
+def outside(prompt: str) -> str:
+    """What a sentence lacks to be a scene of this world; "" where it is one."""
+    found = _parsed(prompt)
+    return found if isinstance(found, str) else ""
+
+
+def _parsed(prompt: str) -> Scene | str:
+    """The scene, or why there is none."""
     text = prompt.lower()
     nouns = list(re.finditer(rf"(striped )?\b({'|'.join(COLOURS)}) (striped )?({'|'.join(KINDS)})\b", text))
     if not 1 <= len(nouns) <= 2:
-        raise PromptError(f"{prompt!r}: found {len(nouns)} objects, expected one or two. {vocabulary()}")
+        return f"found {len(nouns)} objects, expected one or two"
     things = []
     for noun, after in zip(nouns, [*nouns[1:], None], strict=True):
         rest = text[noun.end() : after.start() if after else None]
         motion = _first_word(_MOTION_WORDS, rest)
         if motion is None:
-            raise PromptError(f"{prompt!r}: no known motion for the {noun.group(0)}. {vocabulary()}")
+            return f"no known motion for the {noun.group(0)}"
         texture = "striped" if noun.group(1) or noun.group(3) else "plain"
         things.append(Thing(noun.group(2), noun.group(4), texture, motion))
     remainder = re.sub(rf"(striped )?\b({'|'.join(COLOURS)}) (striped )?({'|'.join(KINDS)})\b", " ", text)
     backdrop = _first_word(_BACKDROP_WORDS, remainder)
-    if backdrop is None:
-        raise PromptError(f"{prompt!r}: no known backdrop. {vocabulary()}")
-    return Scene(tuple(things), backdrop)
+    return Scene(tuple(things), backdrop) if backdrop is not None else "no known backdrop"
 
 
 def _first_word(words: dict[str, str], text: str) -> str | None:
@@ -194,6 +206,13 @@ def _first_word(words: dict[str, str], text: str) -> str | None:
     # "bounces up and down" holds "up" too: a compound motion wins over a plain direction.
     compound = [hit for hit in found if hit[1] in ("bounce", "swing", "circle")]
     return min(compound or found)[1] if found else None
+
+
+def words() -> set[str]:
+    """The words of this world's sentences: those that its models have a token for."""
+    sentences = [phrase for phrases in MOTIONS.values() for phrase in phrases] + list(BACKDROPS.values())
+    found = {word for sentence in sentences for word in sentence.split()}
+    return found | {*COLOURS, *KINDS, *TEXTURES, "a", "an", "and", "while"}
 
 
 def vocabulary() -> str:

@@ -7,7 +7,7 @@ enhance(pipe, policy=result.profile)
 
 from .confirm import Confirmation
 from .reward import REWARDS, Reward
-from .tuning import METHODS, Result, Tuning, chosen_prompts, result_to_dict, tune
+from .tuning import METHODS, Result, Tuning, chosen_prompts, notices, result_to_dict, tune
 
 __all__ = [
     "METHODS",
@@ -17,6 +17,7 @@ __all__ = [
     "Reward",
     "Tuning",
     "chosen_prompts",
+    "notices",
     "result_to_dict",
     "tune",
 ]

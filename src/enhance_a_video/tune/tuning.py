@@ -13,9 +13,11 @@ from typing import Any
 
 from .. import video
 from ..errors import OutputExistsError, SettingsError
-from ..pipelines import EMBEDDED, check
+from ..pipelines import EMBEDDED, check, quiet
 from ..plan import Item, Prompt, as_text, read_prompts
 from ..policy import CROSS_FRAME, Profile, read_profile, to_dict
+from ..preflight import notices_about
+from ..settings import Settings
 from ..study.definition import held_out_prompt, measures_of
 from ..study.run import versions_here, weights_of
 from .clips import Clips, Rewards
@@ -133,6 +135,19 @@ def chosen_prompts(
         )
     numbered = [replace(p, seeds=(p.seeds or (n,))[:1]) for n, p in enumerate(read[:wanted])]
     return tuple(numbered[:clips]), tuple(numbered[clips:])
+
+
+def notices(asked: Tuning) -> list[str]:
+    """What the clips of a tuning will not be, a sentence each: `preflight.notices`.
+
+    Raises:
+        SettingsError: options that the model's pipeline does not take.
+    """
+    quiet()
+    prompts = [*asked.prompts, *asked.held_out]
+    some = Settings(strength=1.0, start=0.0, end=1.0)  # stands for every policy: whether frames and steps let it act
+    items = [Item(p.text, (p.seeds or (0,))[0], "", some, {**asked.options, **p.options}) for p in prompts]
+    return notices_about(asked.model, items)
 
 
 def tune(
