@@ -299,8 +299,10 @@ def test_a_full_disk_ends_the_run_and_is_not_the_clips_fault(worker, tmp_path, m
         monkeypatch.setattr(os, "replace", full)
         with pytest.raises(VideoFileError, match="no space left"):
             Run(folder, items_of(2), Here(worker), Progress(2), silent).all()
-        assert not folder.records
-    assert {path.name for path in tmp_path.iterdir()} == {".batch.lock"}
+        assert not folder.records and not clips(tmp_path)
+    monkeypatch.undo()
+    with Folder(tmp_path, worker.model, "auto") as folder:  # the finished clip was kept, and is not made again
+        assert folder.adopt(items_of(2)) == (where == "the folder's")
 
 
 # ------------------------------------------------------------------------------------------------------- the queue

@@ -15,8 +15,8 @@ SOURCE = ROOT / "src" / "enhance_a_video"
 FLOORS = [
     {"errors"},
     {"limits"},
-    {"intensity", "policy", "query_key", "stats", "metrics", "prompts", "shape"},
-    {"parallel", "media"},
+    {"intensity", "policy", "query_key", "stats", "metrics", "files", "terminal", "prompts", "shape"},
+    {"parallel", "database", "media"},
     {"settings", "schedule", "record", "seam", "video", "toy", "team", "pages"},
     {"alternatives", "cross_frame", "pictures"},
     {"families", "plan", "layer"},

@@ -78,14 +78,6 @@ def test_existing_file_is_kept_unless_forced(tmp_path):
     assert os.listdir(tmp_path) == ["x.mp4"]
 
 
-def test_existing_outputs_are_found_in_advance(tmp_path):
-    (tmp_path / "b.mp4").touch()
-    with pytest.raises(OutputExistsError, match=r"b\.mp4"):
-        video.refuse_existing([tmp_path / "a.mp4", tmp_path / "b.mp4"])
-    video.refuse_existing([tmp_path / "b.mp4"], force=True)
-    assert os.listdir(tmp_path) == ["b.mp4"]
-
-
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_failure_midway_leaves_no_partial_file(tmp_path, monkeypatch, existing):
     path = tmp_path / "x.mp4"
@@ -104,32 +96,13 @@ def test_a_failure_midway_leaves_no_partial_file(tmp_path, monkeypatch, existing
         assert path.read_bytes() == b"precious"
 
 
-def test_interruption_leaves_no_partial_file(tmp_path):
-    with pytest.raises(KeyboardInterrupt), video.atomic(tmp_path / "x.txt") as draft:
-        draft.write_text("half")
-        raise KeyboardInterrupt
-    assert not list(tmp_path.iterdir())
-
-
 def test_folders_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(VideoFileError, match="file"):
         video.write_video(tmp_path / "file" / "x.mp4", ramp(), 8)
-    with pytest.raises(VideoFileError, match="file"):
-        video.refuse_existing([tmp_path / "file" / "deeper" / "x.mp4"])
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(VideoFileError, match="folder"):
         video.write_video(tmp_path / "folder.mp4", ramp(), 8, force=True)
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="permissions do not hold the superuser")
-def test_read_only_folder(tmp_path):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(VideoFileError, match="permission denied"):
-            video.refuse_existing([tmp_path / "x.mp4"])
-    finally:
-        tmp_path.chmod(0o700)
 
 
 def test_missing_folders_are_made(tmp_path):

@@ -386,9 +386,9 @@ def test_somebody_elses_file_is_left_alone(tmp_path, six):
         Ballots(tmp_path / FILE, six)
     assert (tmp_path / FILE).read_bytes() == before
     (tmp_path / FILE).write_bytes(b"this is no database at all, but text" * 40)
-    with pytest.raises(VoteError, match="cannot be read or written"):
+    with pytest.raises(VoteError, match="Move it away"):
         Ballots(tmp_path / FILE, six)
-    with pytest.raises(VoteError, match="cannot be read or written"):
+    with pytest.raises(VoteError, match="no folder"):
         Ballots(tmp_path / "nowhere" / FILE, six)
 
 

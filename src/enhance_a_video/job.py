@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,10 +19,12 @@ from rich.table import Table
 from . import limits, pictures, pipelines, preflight, report, video
 from .comparison import Comparison, Take, brief, compare_seeds, general_judge, generate_with, truth_judge
 from .errors import SettingsError
+from .files import refuse_existing, write_into, write_text
 from .plan import Item, check_panels
 from .prompts import checked_prompt
 from .settings import Settings
 from .shape import frames_per_latent, made_frames
+from .terminal import Screen, print_json
 
 Panels = Sequence[tuple[str, Settings | None]]
 
@@ -69,14 +70,14 @@ class Job:
 
     def __post_init__(self) -> None:
         self.warnings: list[str] = []  # what is not done as requested, one sentence each
-        self.err = Console(stderr=True)
-        self.say = self.err if self.json else Console()
+        self.err = Screen(stderr=True)
+        self.say = self.err if self.json else Screen()
 
     def generate(self, out: Path, prompt: str, seed: int, settings: Settings | None) -> None:
         """One video in one file."""
         checked_prompt(prompt)
         video.check_video_target(out, self.options.get("fps", 1))
-        video.refuse_existing([out], force=self.force)
+        refuse_existing([out], force=self.force)
         pipe, known = self._open()
         self._check(pipe, [Item(prompt, seed, "", settings, self.options)])
         fps = self.options.get("fps", known["fps"])
@@ -95,9 +96,12 @@ class Job:
         }  # fmt: skip
         recorded = ("model", "prompt", "seed", "settings", "frames", "height", "width", "warnings")
         comment = jsonlib.dumps({name: data[name] for name in recorded})
-        video.write_video(out, frames, fps, force=self.force, comment=comment)
+        write_into(
+            out.parent,
+            lambda folder: video.write_video(folder / out.name, frames, fps, force=self.force, comment=comment),
+        )
         if self.json:
-            print(jsonlib.dumps(data, allow_nan=False))
+            print_json(data)
             return
         if summary is not None:
             self.say.print(str(summary), highlight=False, markup=False)
@@ -148,11 +152,16 @@ class Job:
             raise KeyboardInterrupt(f"Stopped. {done}.") from None
         about = self._about(pipe, comparison, asked)
         files = [folder / name for name in (*names, *_SHARED)]
-        self._write(comparison, files, pairs, asked["fps"], about, title)
+        write_into(
+            folder,
+            lambda place: self._write(
+                comparison, [place / path.name for path in files], pairs, asked["fps"], about, title
+            ),
+        )
         if self.json:
             data = {"model": self.model, **comparison.to_dict(), "about": about, "files": _by_name(files)}
             data |= {"pairs": [kept.to_dict() for kept in pairs], "warnings": self.warnings}
-            print(jsonlib.dumps({"command": self.command.split()[1], **data}, allow_nan=False))
+            print_json({"command": self.command.split()[1], **data})
             return
         self._tell(comparison, files, pairs)
 
@@ -161,23 +170,26 @@ class Job:
         empty ones."""
         own = [folder / name for name in (*names, *_SHARED)]
         others = [_seed_folder(folder, seed) / name for seed in seeds[1:] for name in (*names, _SHARED[0])]
-        video.refuse_existing([*own, *(path for path in others if path.exists())], force=self.force)
+        refuse_existing([*own, *(path for path in others if path.exists())], force=self.force)
 
     def _keep(
         self, folder: Path, names: Sequence[str], takes: Sequence[Take], prompt: str, fps: float, first: bool
     ) -> Kept:
         """Writes one seed's videos, and all of them side by side; tiny clips enlarged to a size one can watch."""
         seed = takes[0].seed
-        place = folder if first else _seed_folder(folder, seed)
-        videos = {}
-        for name, take in zip(names, takes, strict=True):
-            settings = take.settings.to_dict() if take.settings else None
-            facts = {"prompt": prompt, "seed": seed, "panel": take.label, "settings": settings}
-            videos[take.label] = video.write_video(
-                place / name, video.enlarged(take.frames), fps, force=self.force, comment=jsonlib.dumps(facts)
-            )
-        both = video.side_by_side([take.frames for take in takes], [take.label for take in takes])
-        return Kept(seed, videos, video.write_video(place / _SHARED[0], both, fps, force=self.force))
+
+        def write(place: Path) -> Kept:
+            videos = {}
+            for name, take in zip(names, takes, strict=True):
+                settings = take.settings.to_dict() if take.settings else None
+                facts = {"prompt": prompt, "seed": seed, "panel": take.label, "settings": settings}
+                videos[take.label] = video.write_video(
+                    place / name, video.enlarged(take.frames), fps, force=self.force, comment=jsonlib.dumps(facts)
+                )
+            both = video.side_by_side([take.frames for take in takes], [take.label for take in takes])
+            return Kept(seed, videos, video.write_video(place / _SHARED[0], both, fps, force=self.force))
+
+        return write_into(folder if first else _seed_folder(folder, seed), write)
 
     def _open(self) -> tuple[Any, dict[str, Any]]:
         """The pipeline and its defaults, without the chatter of the libraries."""
@@ -237,16 +249,16 @@ class Job:
         labels, clips = [take.label for take in comparison.takes], [take.frames for take in comparison.takes]
         video.write_png(strip, video.film_strip(clips, labels), force=self.force)
         video.write_png(steadiness, pictures.steadiness_picture(clips, labels), force=self.force)
-        links = {kept.seed: kept.relative_to(page.parent) for kept in pairs} if len(pairs) > 1 else {}
+        links = {kept.seed: kept.relative_to(pairs[0].side_by_side.parent) for kept in pairs} if len(pairs) > 1 else {}
         text = report.render(
             comparison, _sources(pairs, links), title=title, about=about, command=self.command, fps=fps, pairs=links
         )
-        video.write_text(page, text, force=self.force)
+        write_text(page, text, force=self.force)
 
     def _tell(self, comparison: Comparison, files: list[Path], pairs: Sequence[Kept]) -> None:
         for take in comparison.takes[1:]:
             self.say.print(_table(comparison, take.label))
-            self.say.print(report.verdict(comparison, take.label), highlight=False)
+            self.say.print(escape(report.verdict(comparison, take.label)), highlight=False)
         if comparison.judge.note:
             self.say.print(f"[dim]{escape(comparison.judge.note)}[/]", highlight=False)
         self.say.print("\n[bold green]Written:[/]")
@@ -260,7 +272,9 @@ class Job:
 def _table(comparison: Comparison, label: str) -> Table:
     """The measures of one panel against the first, for a terminal of 80 columns."""
     many = len(comparison.seeds) > 1
-    table = Table(title=f"{label}, against {comparison.takes[0].label}", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=escape(f"{label}, against {comparison.takes[0].label}"), title_justify="left", box=box.SIMPLE_HEAD
+    )
     table.add_column("measure", max_width=26)
     for name in ("without", "with", "difference", *(["95 %"] if many else [])):
         table.add_column(name, justify="right", no_wrap=True)

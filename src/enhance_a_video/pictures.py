@@ -22,6 +22,7 @@ import numpy as np
 
 from . import video
 from .errors import SettingsError
+from .files import atomic
 from .metrics.clip import Clip
 
 _GAP, _TYPE = 8, 15  # pixels between the parts of a picture; size of its type
@@ -259,6 +260,6 @@ def write_webp(
     path: str | Path, frames: np.ndarray, fps: float, *, limit: int = 2_000_000, force: bool = False
 ) -> Path:
     """`webp_bytes` into a file, atomically. Errors as there and in `video.write_video`."""
-    with video.atomic(Path(path), force=force) as draft:
+    with atomic(Path(path), force=force) as draft:
         draft.write_bytes(webp_bytes(frames, fps, limit=limit))
     return Path(path)

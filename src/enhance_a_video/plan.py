@@ -18,6 +18,7 @@ from typing import Any
 from . import limits
 from .alternatives import Change
 from .errors import PromptError, SettingsError
+from .files import named
 from .media import as_rgb, open_picture
 from .prompts import checked_prompt
 
@@ -261,7 +262,7 @@ def located(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     def path_of(name: str, file: Any) -> Path:
         if not isinstance(file, str | Path):
             raise SettingsError(f"{name}={file!r}, but the name of a picture file is wanted.")
-        path = folder / Path(file).expanduser()
+        path = folder / named(file)
         if not path.is_file():
             raise SettingsError(f"{name}: there is no picture {path}.")
         return path

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from .errors import EnhanceAVideoError
+from .terminal import accept_any_character
 
 _HOPELESS = 3  # so many worker processes that died end the work
 T = TypeVar("T")
@@ -124,6 +125,7 @@ def become_worker() -> None:
     """The first steps of a worker process, whoever it works for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.dup2(2, 1)  # what a library prints must not get between the parent's JSON
+    accept_any_character()
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with suppress(ImportError):  # its own lock is a semaphore of the system, which a killed process leaves behind
         import tqdm

@@ -5,17 +5,15 @@ Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from .errors import OutputExistsError, SettingsError, VideoFileError
+from .errors import SettingsError, VideoFileError
+from .files import atomic, reason
 from .media import read_comment as read_comment
 from .media import read_video as read_video
 
@@ -72,55 +70,6 @@ def png_bytes(image: np.ndarray) -> bytes:
     import cv2
 
     return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
-
-
-def write_text(path: str | Path, text: str, *, force: bool = False) -> Path:
-    """Writes a UTF-8 text file, atomically. Errors as in `write_video`."""
-    with atomic(Path(path), force=force) as draft:
-        draft.write_text(text, encoding="utf-8")
-    return Path(path)
-
-
-def refuse_existing(paths: Iterable[str | Path], *, force: bool = False) -> None:
-    """Checks outputs before hours of work go into them: nothing there yet (or `force`), a folder to write in.
-
-    Raises:
-        OutputExistsError: naming every file that is there.
-        VideoFileError: a folder that cannot be made or written.
-    """
-    targets = [Path(path) for path in paths]
-    there = [str(path) for path in targets if path.exists()]
-    if there and not force:
-        raise OutputExistsError(
-            f"Already there: {', '.join(there)}. Overwrite with --force (force=True), or choose another name."
-        )
-    for folder in sorted({path.parent for path in targets}):
-        with _explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-
-
-@contextmanager
-def atomic(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` at the end, or vanishes if anything goes wrong.
-
-    Raises:
-        OutputExistsError: `path` exists and `force` is False.
-        VideoFileError: it cannot be written.
-    """
-    refuse_existing([path], force=force)
-    if path.is_dir():
-        raise VideoFileError(f"{path} is a folder, not a file name. Give the name of the file to write.")
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        with _explained(path):
-            yield draft
-            draft.chmod(0o666 & ~_umask())  # mkstemp makes private files; an output is an ordinary one
-            os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
@@ -198,6 +147,7 @@ def label_bar(text: str, width: int, size: int) -> np.ndarray:
     )  # Greek and Cyrillic too, unlike Pillow's own
     image = Image.new("RGB", (width, 2 * round(0.95 * size)), GROUND)
     draw, room = ImageDraw.Draw(image), width - size
+    text = " ".join("".join(one if one.isprintable() else " " for one in text[:1000]).split())  # Pillow takes one line
     for points in range(size, max(9, size // 2) - 1, -1):
         font = ImageFont.truetype(str(face), points)
         if draw.textlength(text, font=font) <= room:
@@ -239,7 +189,7 @@ def _encode(path: Path, frames: np.ndarray, rate: Fraction, crf: int, comment: s
 
     with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
         if comment:
-            container.metadata["comment"] = comment
+            container.metadata["comment"] = comment.encode("utf-8", "backslashreplace").decode()
         stream = container.add_stream(
             "libx264", rate=rate, options={"crf": str(crf), "preset": "medium", "x264-params": _X264}
         )
@@ -272,36 +222,4 @@ def _encoding(path: Path) -> Iterator[None]:
             "--force-reinstall av"
         ) from error
     except av.error.FFmpegError as error:
-        raise VideoFileError(f"Cannot write {path}: FFmpeg stopped ({_reason(error)}).") from error
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns the operating system's complaints about writing `path` into one clear message."""
-    try:
-        yield
-    except (OutputExistsError, VideoFileError):
-        raise
-    except OSError as error:
-        raise VideoFileError(f"Cannot write {path}: {_ADVICE.get(error.errno or 0, _reason(error))}") from error
-
-
-_ADVICE = {
-    errno.ENOSPC: "no space left on the device. Free some, or write to another disk.",
-    errno.EDQUOT: "the disk quota is used up. Free some space, or write to another disk.",
-    errno.EACCES: "permission denied. Choose a folder that you may write to.",
-    errno.EPERM: "permission denied. Choose a folder that you may write to.",
-    errno.EROFS: "the file system is read-only. Choose another folder.",
-    errno.ENOTDIR: "a part of its path is a file, not a folder. Choose another folder.",
-    errno.EEXIST: "its folder's name is taken by a file. Choose another folder.",
-}
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise VideoFileError(f"Cannot write {path}: FFmpeg stopped ({reason(error)}).") from error

@@ -6,18 +6,17 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from .. import video
+from .. import files, video
 from ..errors import SettingsError, VideoFileError
 from ..plan import Item, as_text
 
 MANIFEST = "manifest.jsonl"
 _KEY = re.compile(r"_([0-9a-f]{16})\.mp4$")
-_DRAFT = re.compile(r"^\..*_[0-9a-f]{16}-.{8}\.mp4$")  # what a kill leaves of video.atomic
+_DRAFT = re.compile(r"^\..*_[0-9a-f]{16}-.{8}\.mp4$")  # what a kill leaves of files.atomic
 
 
 class Folder:
@@ -36,29 +35,27 @@ class Folder:
         self.path, self.source = Path(path), {"model": model, "dtype": dtype}
         self.manifest = self.path / MANIFEST
         self.records: dict[str, dict[str, Any]] = {}  # key -> its last line
-        self._lock = FileLock(self.path / ".batch.lock", timeout=0)
+        self._held = ExitStack()
 
     def __enter__(self) -> Folder:
-        video.refuse_existing([self.manifest], force=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise SettingsError(
-                f"Another batch is writing to {self.path}: wait for it, stop it, or choose another folder."
-            ) from None
-        try:
-            for path in self.path.iterdir():
-                if _DRAFT.match(path.name):
-                    path.unlink(missing_ok=True)
-            self.records = {record["key"]: record for record in _read(self.manifest)}
+        files.refuse_existing([self.manifest], force=True)
+        busy = SettingsError(
+            f"Another batch is writing to {self.path}: wait for it, stop it, or choose another folder."
+        )
+        with ExitStack() as stack:
+            stack.enter_context(files.only_one(self.path / ".batch.lock", busy))
+            with files.explained(self.path):
+                for path in self.path.iterdir():
+                    if _DRAFT.match(path.name):
+                        _tidy(path)
+            with files.explained(self.manifest):
+                self.records = {record["key"]: record for record in _read(self.manifest)}
             self._check_source()
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._held.close()
 
     def _check_source(self) -> None:
         for record in self.records.values():
@@ -108,11 +105,17 @@ class Folder:
         }
 
     def keep(self, clip: bytes, record: dict[str, Any]) -> None:
-        """Writes a clip and, when it is safely on the disk, its line. VideoFileError where the disk refuses."""
-        with video.atomic(self.path / record["file"], force=True) as draft:
-            draft.write_bytes(clip)
-            _sync(draft)
-        _sync(self.path)
+        """Writes a clip and, when it is safely on the disk, its line.
+
+        Raises:
+            VideoFileError: the disk refuses; the message names where the clip is kept instead, if it could be.
+        """
+
+        def write(folder: Path) -> None:
+            with files.atomic(folder / record["file"], force=True) as draft:
+                draft.write_bytes(clip)
+
+        files.write_into(self.path, write)
         self._append(record)
 
     def fail(self, item: Item, error: str) -> dict[str, Any]:
@@ -124,13 +127,10 @@ class Folder:
 
     def _append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
+        with files.explained(self.manifest):
             with self.manifest.open("ab") as file:
                 file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise VideoFileError(f"Cannot write {self.manifest}: {error.strerror or error}") from error
+            files.sync(self.manifest)
         self.records[record["key"]] = record
 
 
@@ -141,7 +141,9 @@ def file_name(item: Item) -> str:
 
 
 def _slug(text: str, length: int) -> str:
-    return re.sub(r"[\W_]+", "-", text.lower())[:length].strip("-")
+    """Letters, digits and dashes, so short that the whole name fits where names have at most 143 bytes (eCryptfs)."""
+    cut = re.sub(r"[\W_]+", "-", text.lower())[:length].encode()[: length * 3 // 2]
+    return cut.decode("utf-8", "ignore").strip("-")
 
 
 def _read(manifest: Path) -> list[dict[str, Any]]:
@@ -158,8 +160,7 @@ def _read(manifest: Path) -> list[dict[str, Any]]:
                 file.write(b"\n")
             else:
                 file.truncate(len(data) - len(tail))
-            file.flush()
-            os.fsync(file.fileno())
+        files.sync(manifest)
     records = []
     for number, line in enumerate(whole.split(b"\n"), 1):
         record = _parsed(line)
@@ -190,12 +191,11 @@ def _record_in(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _sync(path: Path) -> None:
-    """To the disk: what survives a kill anyway then survives a power cut as well."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _tidy(draft: Path) -> None:
+    """What a kill or a refusal left of a clip: a whole one gets its name, anything else goes."""
+    name = draft.with_name(draft.name[1 : -len("-12345678.mp4")] + ".mp4")
+    with suppress(OSError):
+        if _record_in(draft) and not name.exists():
+            draft.rename(name)
+        else:
+            draft.unlink(missing_ok=True)

@@ -77,7 +77,7 @@ class Worker:
             return "failed", (type(error).__name__, str(error), True)
 
     def _make(self, task: Task, progress: Callable[[int, int], None] | None) -> tuple[bytes, dict[str, Any]]:
-        from .. import pipelines, preflight, video
+        from .. import files, pipelines, preflight, video
         from ..comparison import brief, generate_with
 
         started = time.perf_counter()
@@ -100,6 +100,9 @@ class Worker:
             "warnings": list(dict.fromkeys(notes)),
             "about": {**pipelines.describe(self.pipe), "host": platform.node()},
         }
-        with tempfile.TemporaryDirectory(prefix="enhance-a-video-") as folder:
+        with (
+            files.explained("a temporary file", "make"),
+            tempfile.TemporaryDirectory(prefix="enhance-a-video-", ignore_cleanup_errors=True) as folder,
+        ):
             path = video.write_video(Path(folder, "clip.mp4"), frames, fps, comment=json.dumps(record))
             return path.read_bytes(), record

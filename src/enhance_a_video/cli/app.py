@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 import tempfile
 import traceback
@@ -10,11 +9,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..errors import EnhanceAVideoError, OutputExistsError, PromptError, SettingsError
+from ..terminal import Screen, print_json, streams
 
 
 class Stopped(Exception):
@@ -37,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-err = Console(stderr=True)
+err = Screen(stderr=True)
 _FIX_THE_COMMAND = (SettingsError, PromptError, OutputExistsError)
 _ClickError: Any = typer.BadParameter.__mro__[2]  # the base of what Typer refuses, in its own copy of click or in click
 
@@ -82,7 +81,11 @@ def main(argv: list[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]  # wherever it stands
+    with streams():
+        _run([word for word in words if word != "--debug"], debug)  # wherever it stands
+
+
+def _run(words: list[str], debug: bool) -> NoReturn:
     try:
         code = app(args=words, obj=words, prog_name="enhance-a-video", standalone_mode=False)
     except _ClickError as error:
@@ -110,7 +113,7 @@ def _fail(words: list[str], error: BaseException, message: str, code: int) -> No
     """The one place where a command that failed reports it."""
     if "--json" in words:
         command = next((word for word in words if not word.startswith("-")), None)
-        print(jsonlib.dumps({"command": command, "error": {"class": type(error).__name__, "message": message}}))
+        print_json({"command": command, "error": {"class": type(error).__name__, "message": message}})
     start = "\n" if code == 130 else "[bold red]Error:[/] "  # a terminal shows ^C first
     err.print(f"{start}{escape(message)}", highlight=False, soft_wrap=True)
     raise SystemExit(code) from None

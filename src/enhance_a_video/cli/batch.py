@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from typer.core import TyperCommand
 
 from ..limits import MAX_CLIPS, MAX_WORKERS, seeds_from
+from ..terminal import Screen, print_json
 from .app import Stopped, app, err, print_notes
-from .options import Clip, Json, Knobs, Load, Model, Seed, given, grouped, panel_of
+from .options import Clip, Json, Knobs, Load, Model, Seed, given, grouped, panel_of, path_of
 
 if TYPE_CHECKING:
     from ..batch import Progress, Tally
@@ -46,9 +45,12 @@ def batch(
     ctx: typer.Context,
     *,
     prompts: Annotated[
-        Path, typer.Argument(metavar="PROMPTS", help=".txt: a prompt a line. .jsonl: an object a line, see below.")
+        Path,
+        typer.Argument(
+            metavar="PROMPTS", parser=path_of, help=".txt: a prompt a line. .jsonl: an object a line, see below."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips and manifest.jsonl.")],
+    out: Annotated[Path, typer.Option("--out", "-o", parser=path_of, help="Folder for the clips and manifest.jsonl.")],
     model: Model = "embedded",
     enhance: Annotated[
         bool,
@@ -153,9 +155,9 @@ def _say(tally: Tally, out: Path, model: str, json: bool, notes: list[str]) -> N
 
     if json:
         facts = {"out": str(out), "manifest": str(out / MANIFEST), "model": model}
-        print(jsonlib.dumps({"command": "batch", **facts, **tally.to_dict(), "warnings": notes}))
+        print_json({"command": "batch", **facts, **tally.to_dict(), "warnings": notes})
         return
-    screen = Console()
+    screen = Screen()
     parts = [f"{tally.made} made", f"{tally.there} there before"]
     parts += [f"{tally.adopted} found without a line and listed"] * bool(tally.adopted)
     parts += [f"{tally.failed} failed"] * bool(tally.failed)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from ..limits import MAX_SEED
+from ..terminal import Screen, print_json
 from .app import app
-from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, grouped, job_of, panel_of
+from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, grouped, job_of, panel_of, path_of
 
 # Held-out prompt 625, the first of the confirmation in docs/results.md: drawn by that rule, not chosen.
 DRAWN = "In the night sky, a striped orange heart swings from side to side."
@@ -66,7 +65,7 @@ def generate(
     ctx: typer.Context,
     *,
     prompt: Prompt,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The video to write, .mp4.")],
+    out: Annotated[Path, typer.Option("--out", "-o", parser=path_of, help="The video to write, .mp4.")],
     model: Model = "embedded",
     enhance: Annotated[
         bool, typer.Option("--enhance/--no-enhance", rich_help_panel="Enhancement", help="On by default.")
@@ -134,9 +133,9 @@ def models(json: Json = False) -> None:
 
     rows = described_all()
     if json:
-        print(jsonlib.dumps({"command": "models", "models": rows}))
+        print_json({"command": "models", "models": rows})
         return
-    screen = Console()
+    screen = Screen()
     screen.print("[bold]embedded[/]  [dim]the default: a small Wan, inside this package[/]", highlight=False)
     for row in rows:
         screen.print(f"[bold]{row['name']}[/]  [dim]{row['transformer']}: {row['attention']}[/]", highlight=False)

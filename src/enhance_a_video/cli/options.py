@@ -15,10 +15,20 @@ import typer
 
 from .. import limits
 from ..errors import SettingsError
+from ..files import named
 from ..limits import MAX_SEED, MAX_WORKERS
 
 if TYPE_CHECKING:
     from ..settings import Settings
+
+
+def path_of(text: str | Path) -> Path:
+    """The parser of every path option: `files.named`. The shell leaves the ~ of --out=~/clips as it is."""
+    try:
+        return named(text)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None
+
 
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="What the video shows.")]
 Model = Annotated[
@@ -67,6 +77,7 @@ Policy = Annotated[
     typer.Option(
         rich_help_panel="Enhancement",
         metavar="FILE",
+        parser=path_of,
         help="A profile, .json, such as [b]tune[/b] writes; in place of odds, strength or temperature.",
     ),
 ]
@@ -85,7 +96,10 @@ Guidance = Annotated[
     float | None,
     typer.Option(rich_help_panel="Video", help="How strictly to follow the prompt (classifier-free guidance)."),
 ]
-Image = Annotated[Path | None, typer.Option(rich_help_panel="Video", help="First picture, for image-to-video models.")]
+Image = Annotated[
+    Path | None,
+    typer.Option(parser=path_of, rich_help_panel="Video", help="First picture, for image-to-video models."),
+]
 Extra = Annotated[
     list[str] | None,
     typer.Option(
@@ -102,7 +116,7 @@ Workers = Annotated[
     int,
     typer.Option(min=1, max=MAX_WORKERS, help="Processes; several have one CPU thread each, and a GPU each in turn."),
 ]
-Folder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the outputs.")]
+Folder = Annotated[Path, typer.Option("--out", "-o", parser=path_of, help="Folder for the outputs.")]
 
 
 # ------------------------------------------------------------------------------------------------ groups of options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import ExternalToolError, SettingsError
+from ..terminal import Screen, print_json
 from .app import app, err
-from .options import Json
+from .options import Json, path_of
 
 if TYPE_CHECKING:
     from ..score import Score
@@ -28,7 +27,7 @@ _ARROW = {"higher": "↑", "lower": "↓", "neither": " "}
 
 @app.command()
 def score(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Videos in any format.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", parser=path_of, help="Videos in any format.")],
     measures: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Only these, by the names that --json gives them.")
     ] = None,
@@ -37,7 +36,8 @@ def score(
         typer.Option(metavar="DIMENSION,...", help="Also what VBench itself says, where you have it: docs/vbench.md."),
     ] = None,
     vbench_python: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The Python of the environment that VBench is installed in.")
+        Path | None,
+        typer.Option(metavar="PATH", parser=path_of, help="The Python of the environment that VBench is installed in."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -53,10 +53,11 @@ def score(
     """
     from .. import score as room
 
+    python = str(vbench_python) if vbench_python else None
     names, dimensions = _words("--measures", measures), _words("--vbench", vbench)
     if dimensions is not None:
-        room.check_vbench(dimensions, vbench_python)
-    elif vbench_python:
+        room.check_vbench(dimensions, python)
+    elif python:
         raise SettingsError("--vbench-python alone does nothing: say with --vbench what VBench is to measure.")
     with _progress(len(files)) as step:
         scores = room.score_files(files, names, progress=step)
@@ -64,13 +65,11 @@ def score(
     if dimensions is not None:
         try:
             with err.status("VBench") as status:
-                room.add_vbench(
-                    scores, dimensions, python=vbench_python, progress=lambda s: status.update(escape(s[-70:]))
-                )
+                room.add_vbench(scores, dimensions, python=python, progress=lambda s: status.update(escape(s[-70:])))
         except ExternalToolError as error:  # what we measured ourselves is not thrown away
             failed.append(str(error))
     if json:
-        print(jsonlib.dumps(room.to_dict(scores), allow_nan=False))
+        print_json(room.to_dict(scores))
     else:
         _tell(scores, room.rows(scores))
     for line in failed:
@@ -108,7 +107,7 @@ def _progress(files: int) -> Iterator[Callable[[str, int, int | None], None]]:
 
 def _tell(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:
     """Tables of a few files each, a measure a row, with an arrow in the direction that is better."""
-    screen, measured = Console(), [one for one in scores if one.measures]
+    screen, measured = Screen(), [one for one in scores if one.measures]
     for at in range(0, len(measured), _ACROSS):
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("measure", no_wrap=True)

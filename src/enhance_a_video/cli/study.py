@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import SettingsError
+from ..errors import SettingsError, VideoFileError
+from ..terminal import Screen, print_json
 from .app import Stopped, app, err, print_notes
-from .options import Json, Workers, given, without_effect
+from .options import Json, Workers, given, path_of, without_effect
 
 if TYPE_CHECKING:
     from ..study import Outcome, Plan, Results, Study
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
 @app.command()
 def study(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="The study, YAML.")],
+    file: Annotated[Path, typer.Argument(parser=path_of, help="The study, YAML.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the results; by default the study's name.")
+        Path | None,
+        typer.Option("--out", "-o", parser=path_of, help="Folder of the results; by default the study's name."),
     ] = None,
     workers: Workers = 1,
     plan: Annotated[
@@ -54,12 +54,12 @@ def study(
 
     asked = room.read_study(file)
     folder = out or Path(asked.name)
-    room.refuse_foreign(folder)
+    room.refuse_foreign(folder, write=not (plan or report or pilot is not None))
     notes = without_effect(given(ctx, "workers") if report else [], "with --report")
     notes += [] if report else room.notices(asked, pilot)
     print_notes(notes)
-    say = err if json else Console()
-    outcome = None
+    say = err if json else Screen()
+    outcome, refused = None, None
     if not (plan or report):
         try:
             with _bar("clips") as progress:
@@ -74,14 +74,25 @@ def study(
         _tell_plan(say, planned, file)
     else:
         with _bar("videos of the report") as progress:
-            results = room.analyse(asked, folder)
-            pages = room.write_pages(results, folder, progress=progress)
+            results, pages = room.analyse(asked, folder), []
+            try:
+                pages = room.write_pages(results, folder, progress=progress)
+            except VideoFileError as error:  # a read-only folder: the numbers are there all the same
+                refused = (
+                    f"{error} The numbers are complete. For the pages: copy {folder} to where you may write, and "
+                    "give the copy with --out and --report."
+                )
         data = {"results": results.to_dict(), "files": [str(path) for path in pages]}
+        if refused:
+            data["error"] = {"class": "VideoFileError", "message": refused}
         _tell(say, results, pages)
     if json:
         failed = outcome.failures if outcome else {}
         facts = {"command": "study", "out": str(folder), "failures": failed, "warnings": notes}
-        print(jsonlib.dumps({**facts, **data}, allow_nan=False))
+        print_json({**facts, **data})
+    if refused:
+        err.print(f"[bold red]Error:[/] {escape(refused)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
     _end(asked, outcome)
 
 
@@ -128,7 +139,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int, int], None]]:
 # -------------------------------------------------------------------------------------------------------- printing
 
 
-def _tell_plan(say: Console, plan: Plan, file: Path) -> None:
+def _tell_plan(say: Screen, plan: Plan, file: Path) -> None:
     from ..study import view
 
     asked = plan.study
@@ -140,7 +151,7 @@ def _tell_plan(say: Console, plan: Plan, file: Path) -> None:
         say.print(f"{plan.other_weights:,} stored clips were made by other weights of the model and do not count.")
     if plan.seconds is None or plan.hours is None:
         again = f"enhance-a-video study {file} --pilot {max(4, min(10, len(asked.prompts)))}"
-        say.print(f"How long it takes and how many it needs is unknown before a pilot: {again}", soft_wrap=True)
+        say.print(f"How long it takes and how many it needs is unknown before a pilot: {escape(again)}", soft_wrap=True)
         return
     each = f"{plan.workers} worker{'s' if plan.workers > 1 else ''}"
     say.print(f"About {_hours(plan.hours)} with {each}, at {plan.seconds:.1f} s a clip.")
@@ -171,7 +182,7 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
 
 
-def _tell(say: Console, results: Results, pages: list[Path]) -> None:
+def _tell(say: Screen, results: Results, pages: list[Path]) -> None:
     from ..study import view
 
     say.print(f"[bold]{escape(results.study.name)}[/]: {escape(view.headline(results))}", highlight=False)
@@ -189,6 +200,7 @@ def _tell(say: Console, results: Results, pages: list[Path]) -> None:
     say.print(table)
     for label in results.study.others:
         say.print(f"[bold]{escape(label)}[/]: {escape(view.verdict(results, label))}", highlight=False)
-    say.print("\n[bold green]Written:[/]")
+    if pages:
+        say.print("\n[bold green]Written:[/]")
     for path in pages:
         say.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..limits import MAX_SEED
+from ..terminal import Screen, print_json
 from .app import Stopped, app, err, print_notes
-from .options import Clip, Json, Load, Model, Workers, given, grouped, without_effect
+from .options import Clip, Json, Load, Model, Workers, given, grouped, path_of, without_effect
 
 if TYPE_CHECKING:
     from ..tune import Confirmation, Result
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
 def tune(
     ctx: typer.Context,
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run, continued where it has one.")] = Path(
-        "enhance-a-video-tune"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", parser=path_of, help="Folder of the run, continued where it has one.")
+    ] = Path("enhance-a-video-tune"),
     model: Model = "embedded",
     method: Annotated[
         str, typer.Option(help="[b]tpe[/b] or [b]cmaes[/b]: search a grid of strengths. [b]learn[/b]: a small network.")
@@ -52,7 +51,8 @@ def tune(
     ] = 48,
     reward: Annotated[str, typer.Option(help="quality, truth or no-reference: see docs/tune.md.")] = "quality",
     prompts: Annotated[
-        Path | None, typer.Option(help="A prompts file, as for batch. Not needed for the embedded model.")
+        Path | None,
+        typer.Option(parser=path_of, help="A prompts file, as for batch. Not needed for the embedded model."),
     ] = None,
     first: Annotated[
         int | None,
@@ -64,7 +64,8 @@ def tune(
     times: Annotated[int, typer.Option(min=1, max=128, help="Times of that grid.")] = 3,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the search or the learning.")] = 0,
     profile: Annotated[
-        Path | None, typer.Option(help="The profile to write, .json; by default profile.json in the folder.")
+        Path | None,
+        typer.Option(parser=path_of, help="The profile to write, .json; by default profile.json in the folder."),
     ] = None,
     workers: Workers = 1,
     batch: Annotated[
@@ -106,9 +107,9 @@ def tune(
         raise Stopped("Stopped. What is stored stays; the same command goes on from there.") from None
     if json:
         told = {"command": "tune", "out": str(out), "model": model, "warnings": notes, **room.result_to_dict(result)}
-        print(jsonlib.dumps(told, allow_nan=False))
+        print_json(told)
         return
-    _tell(Console(), result, method)
+    _tell(Screen(), result, method)
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def _bar() -> Iterator[Callable[[int, int, str], None]]:
         yield step
 
 
-def _tell(say: Console, result: Result, method: str) -> None:
+def _tell(say: Screen, result: Result, method: str) -> None:
     found, confirmation = result.found, result.confirmation
     what = "updates" if method == "learn" else "trials"
     say.print(f"{len(found.tries)} {what}. Reward of the best on its own prompts: {found.reward:+.3f}", highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import socket
 import webbrowser
 from pathlib import Path
@@ -10,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..errors import EnhanceAVideoError, VideoFileError
+from ..terminal import Screen, print_json
 from .app import app, err, print_notes
-from .options import Json, given, without_effect
+from .options import Json, given, path_of, without_effect
 
 if TYPE_CHECKING:
     from ..vote import Found, Results, Row, Server
@@ -26,7 +25,10 @@ if TYPE_CHECKING:
 @app.command()
 def vote(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="What compare, demo, study or batch wrote, or a folder of compare's.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=path_of, help="What compare, demo, study or batch wrote, or a folder of compare's."),
+    ],
     results: Annotated[
         bool, typer.Option("--results", "-r", help="Print what the votes say so far, and leave.")
     ] = False,
@@ -89,17 +91,19 @@ def _announce(server: Server, found: Found, folder: Path, json: bool) -> None:
     if json:
         data = {"command": "vote", "url": server.url, "pairs": len(found.pairs), "votes": str(server.ballots.path)}
         data |= {"unreadable": list(found.unreadable), "warnings": list(found.notes)}
-        print(jsonlib.dumps(data), flush=True)
+        print_json(data)
         return
-    screen = Console()
+    screen = Screen()
     screen.print(
         f"{len(found.pairs)} pairs from {escape(found.source)}. Votes go to {escape(str(server.ballots.path))}.",
         highlight=False,
         soft_wrap=True,
     )
-    screen.print(f"\n  [bold]{server.url}[/]", highlight=False, soft_wrap=True)
+    screen.print(f"\n  [bold]{escape(server.url)}[/]", highlight=False, soft_wrap=True)
     if not server.local:
-        screen.print(f"  [bold]{server.url_for(_own_address())}[/]  on other machines", highlight=False, soft_wrap=True)
+        screen.print(
+            f"  [bold]{escape(server.url_for(_own_address()))}[/]  on other machines", highlight=False, soft_wrap=True
+        )
     screen.print("\nOpen it in a browser; stop with Ctrl+C.", highlight=False)
 
 
@@ -140,13 +144,13 @@ def _results(folder: Path, against: str | None, json: bool, notes: list[str]) ->
     if json:
         told: dict[str, Any] = {"command": "vote", "folder": str(folder), **counted.to_dict()}
         told |= {"note": note, "warnings": notes}
-        print(jsonlib.dumps(told, allow_nan=False))
+        print_json(told)
         return
     _tell(counted, note)
 
 
 def _tell(counted: Results, note: str) -> None:
-    screen = Console()
+    screen = Screen()
     for label, against in dict.fromkeys((row.label, row.against) for row in counted.rows):
         screen.print(_table([row for row in counted.rows if (row.label, row.against) == (label, against)]))
     screen.print(

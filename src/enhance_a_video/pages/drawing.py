@@ -21,6 +21,7 @@ _VARIABLES = {
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
     "svg.hashsalt": "enhance-a-video",
+    "text.parse_math": False,  # a user's $ is a dollar
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,

@@ -161,7 +161,7 @@ def analyse(study: Study, folder: str | Path) -> Results:
     """
     if not (Path(folder) / FILE).exists():
         raise SettingsError(f"Nothing to compare: there is no {FILE} in {folder}. Run the study first.")
-    with Store(Path(folder)) as store:
+    with Store(Path(folder), read_only=True) as store:
         clips, failures, runs = store.clips(), store.failures(), store.runs()
     weights = known_weights(study, clips)
     wanted = targets(study, weights)

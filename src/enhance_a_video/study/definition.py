@@ -18,6 +18,7 @@ from .. import limits
 from ..alternatives import Change, alternative_from_dict
 from ..comparison import Row, general_judge
 from ..errors import EnhanceAVideoError, PromptError, SettingsError
+from ..files import named
 from ..pipelines import EMBEDDED
 from ..plan import OPTIONS, Item, Prompt, as_text, check_option, expand, located, read_prompts, settings_text
 from ..prompts import checked_prompt
@@ -252,9 +253,10 @@ class _Loader(yaml.SafeLoader):
 def _name(value: Any, _: Path) -> str:
     if value is None:
         return ""
-    if not isinstance(value, str) or not value.strip() or set(value) & set('/\\:*?"<>|\n') or value.startswith("."):
+    text = value.strip() if isinstance(value, str) else ""
+    if not text.isprintable() or set(text) & set('/\\:*?"<>|') or text.strip(".") != text or not 0 < len(text) <= 80:
         raise SettingsError(f"name: {value!r} cannot name a folder. Give letters, digits and dashes.")
-    return value.strip()
+    return text
 
 
 def _model(value: Any, folder: Path) -> tuple[str, ...]:
@@ -268,7 +270,7 @@ def _model(value: Any, folder: Path) -> tuple[str, ...]:
 
 def _located(name: str, folder: Path) -> str:
     """A folder beside the study's file, if there is one of this name; else the name as it is."""
-    beside = folder / name
+    beside = folder / named(name)
     return str(beside) if name != EMBEDDED and not Path(name).is_absolute() and beside.is_dir() else name
 
 
@@ -287,7 +289,7 @@ def _load(value: Any, _: Path) -> dict[str, Any]:
 def _prompts(value: Any, folder: Path) -> tuple[tuple[Prompt, ...], range | None]:
     """Prompts, and for held-out scenes of the embedded world which ones."""
     if isinstance(value, str):
-        prompts: Iterable[Prompt] = read_prompts(folder / value)
+        prompts: Iterable[Prompt] = read_prompts(folder / named(value))
     elif isinstance(value, list) and value:
         prompts = [Prompt(checked_prompt(text, f"prompts, number {n}").strip()) for n, text in enumerate(value, 1)]
     elif isinstance(value, Mapping):
@@ -351,7 +353,7 @@ def _change(knobs: Mapping[str, Any], folder: Path) -> Change:
     if _is_alternative(knobs):
         return alternative_from_dict(knobs)
     if isinstance(knobs.get("policy"), str):  # a profile, whose name is relative to the file as all names in it are
-        knobs = {**knobs, "policy": str(folder / knobs["policy"])}
+        knobs = {**knobs, "policy": str(folder / named(knobs["policy"]))}
     return Settings.from_dict(knobs)
 
 

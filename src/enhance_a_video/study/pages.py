@@ -10,8 +10,8 @@ from typing import Any
 
 from .. import pages
 from ..errors import OutputExistsError
+from ..files import explained, refuse_existing, write_text
 from ..pages.words import number, terms
-from ..video import write_text
 from . import view
 from .analysis import Case, Results
 from .planning import Plan, make_plan
@@ -28,26 +28,34 @@ def write_pages(results: Results, folder: str | Path, *, progress: Progress | No
 
     Args:
         progress: called while videos that were not kept are generated again.
+
+    Raises:
+        VideoFileError: the pages cannot be written; noticed before a video is generated.
     """
     folder = Path(folder)
+    written = [folder / HTML, folder / MARKDOWN]
+    refuse_existing(written, force=True)
     plan = make_plan(results.study, folder)
     videos = _videos(results, folder, progress)
-    written = [folder / HTML, folder / MARKDOWN]
     write_text(written[0], html(results, plan, videos), force=True)
     write_text(written[1], markdown(results, plan), force=True)
     return written
 
 
-def refuse_foreign(folder: str | Path) -> None:
-    """Pages without a database beside them are somebody else's.
+def refuse_foreign(folder: str | Path, *, write: bool = False) -> None:
+    """Pages without a database beside them are somebody else's. write: this run is to write them.
 
     Raises:
-        OutputExistsError: naming them.
+        OutputExistsError: naming them. VideoFileError: they cannot be written.
     """
     folder = Path(folder)
-    there = [str(folder / name) for name in (HTML, MARKDOWN) if (folder / name).exists()]
-    if there and not (folder / FILE).exists():
-        raise OutputExistsError(f"Already there, and not of a study: {', '.join(there)}. Choose another --out.")
+    written = [folder / HTML, folder / MARKDOWN]
+    with explained(folder, "use"):
+        there = [str(path) for path in written if path.exists()]
+        if there and not (folder / FILE).exists():
+            raise OutputExistsError(f"Already there, and not of a study: {', '.join(there)}. Choose another --out.")
+    if write:
+        refuse_existing(written, force=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ HTML
@@ -235,7 +243,7 @@ def _case_table(results: Results, label: str) -> str:
         for case in cases:
             reasons = "; ".join(f"{name} {number(z, 1, sign=True)} sd" for name, *_, z in case.reasons)
             where = ", ".join(f"{k} {v}" for k, v in case.trial.condition.items())
-            prompt = case.trial.item.prompt.replace("|", "\\|")
+            prompt = case.trial.item.prompt
             rows.append([kind, number(case.score, 2, sign=True), prompt, case.trial.item.seed, where, reasons])
     return _table(["", "score, sd", "prompt", "seed", "", "what moved it"], rows)
 
@@ -255,14 +263,19 @@ def _provenance(results: Results) -> str:
             + "; ".join(f"{label}: {text}" for label, text in _knobs(results))
             + ".",
             _table(["started (UTC)", "hash", "workers", "machine", "versions", "command"], rows),
-            f"```yaml\n{study.text.strip()}\n```",
+            f"~~~~~~yaml\n{study.text.strip()}\n~~~~~~",
         ]
     )
 
 
 def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    lines = ["| " + " | ".join(map(str, head)) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+    lines = ["| " + " | ".join(map(_cell, head)) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in rows])
+
+
+def _cell(value: Any) -> str:
+    """What a user wrote may hold a line end, or a bar, which ends a cell even in code."""
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _bold(word: str) -> str:

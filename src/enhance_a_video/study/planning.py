@@ -79,7 +79,7 @@ def make_plan(study: Study, folder: str | Path, *, workers: int = 1) -> Plan:
     """The plan, with what the clips that are stored (a pilot) tell about time and spread. Generates nothing."""
     folder = Path(folder)
     if (folder / FILE).exists():
-        with Store(folder) as store:
+        with Store(folder, read_only=True) as store:
             clips = store.clips()
             weights = known_weights(study, clips)
             wanted = targets(study, weights)

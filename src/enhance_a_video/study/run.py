@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import limits, pipelines, video
+from .. import files, limits, pipelines, video
 from ..comparison import brief, generate_with
-from ..errors import EnhanceAVideoError
+from ..errors import EnhanceAVideoError, VideoFileError
 from ..metrics import measure
 from ..plan import Item, as_text, settings_text
 from ..preflight import notices_about
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Made:
-    """What came out: a clip's row and measures, or what went wrong."""
+    """What came out: a clip's row and measures, or what went wrong. With both, its small video could not be kept."""
 
     task: Task
     clip: Mapping[str, Any] | None = None
@@ -86,7 +86,8 @@ def run(
 
     Raises:
         SettingsError: a number of workers that cannot be; a model that cannot be loaded.
-        EnhanceAVideoError: the folder is in use; the first clips all fail alike; workers keep dying.
+        EnhanceAVideoError: the folder is in use, its disk full or gone; the first clips all fail alike; workers keep
+            dying. What is stored stays.
     """
     limits.whole("workers", workers, 1, limits.MAX_WORKERS)
     for model in study.models:
@@ -102,6 +103,7 @@ def run(
         scenes = _unmeasured(study, store, first)
         if not tasks and not scenes:
             return Outcome(len(wanted), 0, stored, failures)
+        files.refuse_existing([task.video for task in tasks[:1] if task.video], force=True)
         record = store.begin_run(study.digest, study.text, command, workers, about(study))
         groups = grouped(tasks, study.load.get("batch", 1))
         with Team(make_in, min(workers, len(groups))) if workers > 1 else nullcontext() as team:
@@ -114,6 +116,8 @@ def run(
                 else:
                     store.add(result.clip, result.measures or {}, record)
                     made += 1
+                    if result.error:  # every later video would be refused as well
+                        raise VideoFileError(f"{result.error} The clips so far are stored: the same command goes on.")
                 if progress:
                     progress(stored + made, len(wanted), len(failures))
         _measure_world(study, store, record, scenes)
@@ -180,7 +184,7 @@ def ensure_videos(
     for number, (where, trial) in enumerate(again):
         task = _task(study, folder, *where, trial)
         result = make(replace(task, measures=(), video=paths[where]))
-        if result.clip is None:
+        if result.error:
             raise EnhanceAVideoError(f"A clip of the report could not be generated again: {result.error}")
         if progress:
             progress(number + 1, len(again), 0)
@@ -323,14 +327,16 @@ def make_several(tasks: Sequence[Task]) -> list[Made]:
 
 def _finish(pipe: Any, task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> Made:
     """Measures a clip and keeps its video. seconds: what it took to generate."""
-    started = time.perf_counter()
+    started, refused = time.perf_counter(), ""
     try:
         measures = _measure(frames, task)
         if task.video is not None:
             video.write_video(task.video, preview(frames), pipelines.defaults(pipe)["fps"], force=True, crf=24)
+    except VideoFileError as error:
+        refused = str(error)
     except Exception as error:
         return Made(task, error=f"{type(error).__name__}: {error}")
-    return Made(task, _row(task, frames, summary, seconds + time.perf_counter() - started), measures)
+    return Made(task, _row(task, frames, summary, seconds + time.perf_counter() - started), measures, refused)
 
 
 def _row(task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> dict[str, Any]:

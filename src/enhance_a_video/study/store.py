@@ -9,12 +9,13 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .. import database, files
 from ..errors import EnhanceAVideoError, OutputExistsError
 from ..limits import signed
 
@@ -60,26 +61,35 @@ class Clip:
 class Store:
     """The database of one study's folder.
 
+    Args:
+        read_only: only read, in a folder that may be read-only.
+
     Raises:
         OutputExistsError: the file is there and is no study's database.
-        EnhanceAVideoError: it cannot be opened, or a newer version wrote it.
+        EnhanceAVideoError: it cannot be opened, or a newer version wrote it. VideoFileError: the folder cannot be
+            written.
+        Methods: EnhanceAVideoError where the disk is full, the file is locked, damaged or gone.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, read_only: bool = False):
         self.path = folder / FILE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            self.db.execute("PRAGMA foreign_keys = ON")
+        if not read_only:
+            files.refuse_existing([self.path], force=True)
+        with database.explained(self.path), ExitStack() as stack:
+            if read_only:
+                self.db = stack.enter_context(database.reading(self.path))
+            else:
+                self.db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+                stack.callback(self.db.close)
+                self.db.execute("PRAGMA foreign_keys = ON")
             self._prepare()
-        except EnhanceAVideoError:
-            raise
-        except (sqlite3.Error, OSError) as error:
-            raise EnhanceAVideoError(f"The results in {self.path} cannot be opened: {error}.") from error
+            self._open = stack.pop_all()
 
     def _prepare(self) -> None:
         try:
             tables = self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
             raise OutputExistsError(f"{self.path} is no SQLite database ({error}). Choose another --out.") from error
         (application,) = self.db.execute("PRAGMA application_id").fetchone()
@@ -94,7 +104,7 @@ class Store:
             raise EnhanceAVideoError(f"{self.path} was written by a newer version of this package: upgrade.")
 
     def close(self) -> None:
-        self.db.close()
+        self._open.close()
 
     def __enter__(self) -> Store:
         return self
@@ -104,13 +114,15 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self.db
-        except BaseException:
-            self.db.execute("ROLLBACK")
-            raise
-        self.db.execute("COMMIT")
+        with database.explained(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:  # SQLite itself takes it back when the disk is full
+                    self.db.rollback()
+                raise
 
     # ------------------------------------------------------------------------------------------------ writing
 
@@ -153,9 +165,9 @@ class Store:
     def clips(self) -> dict[tuple[str, str], Clip]:
         """(key, weights) -> clip, all that are stored."""
         measures: dict[int, dict[str, float]] = {}
-        for clip, name, value in self.db.execute("SELECT clip, measure, value FROM measures"):
+        for clip, name, value in self._rows("SELECT clip, measure, value FROM measures"):
             measures.setdefault(clip, {})[name] = math.nan if value is None else value
-        rows = self.db.execute("SELECT id, key, weights, seconds, latent_frames, mean_gain, run FROM clips")
+        rows = self._rows("SELECT id, key, weights, seconds, latent_frames, mean_gain, run FROM clips")
         return {
             (key, weights): Clip(key, weights, seconds, latent, gain, measures.get(number, {}), run)
             for number, key, weights, seconds, latent, gain, run in rows
@@ -163,17 +175,19 @@ class Store:
 
     def failures(self) -> dict[tuple[str, str], str]:
         """(key, weights) -> what went wrong."""
-        return {
-            (key, weights): text for key, weights, text in self.db.execute("SELECT key, weights, error FROM failures")
-        }
+        return {(key, weights): text for key, weights, text in self._rows("SELECT key, weights, error FROM failures")}
 
     def runs(self, ids: Iterable[int] | None = None) -> list[dict[str, Any]]:
         """The starts of the command, oldest first: those of `ids`, or all."""
         wanted = None if ids is None else set(ids)
         names = ("id", "digest", "study", "command", "started", "ended", "workers", "about")
-        rows = self.db.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY id")
+        rows = self._rows(f"SELECT {', '.join(names)} FROM runs ORDER BY id")
         found = [dict(zip(names, row, strict=True)) for row in rows]
         return [{**row, "about": json.loads(row["about"])} for row in found if wanted is None or row["id"] in wanted]
+
+    def _rows(self, query: str) -> list[Any]:
+        with database.explained(self.path):
+            return self.db.execute(query).fetchall()
 
 
 def made_clips(path: Path) -> list[dict[str, Any]]:
@@ -184,9 +198,9 @@ def made_clips(path: Path) -> list[dict[str, Any]]:
     """
     names = ("key", "weights", "model", "prompt", "seed", "setting", "settings", "options")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+        with database.reading(path) as db:
             rows = db.execute(f"SELECT {', '.join(names)} FROM clips ORDER BY id").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise OutputExistsError(f"{path} is not the database of a study ({error}).") from error
     return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -198,15 +212,11 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         EnhanceAVideoError: another process holds it.
     """
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise EnhanceAVideoError(
-            f"Another process is running this study in {folder}. Wait for it, or choose another --out."
-        ) from error
+    busy = EnhanceAVideoError(
+        f"Another process is running this study in {folder}. Wait for it, or choose another --out."
+    )
+    with files.only_one(folder / ".lock", busy):
+        yield
 
 
 def now() -> str:

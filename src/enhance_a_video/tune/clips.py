@@ -57,8 +57,10 @@ class Clips:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.store.end_run(self._run)
-        self._stack.close()
+        try:
+            self.store.end_run(self._run)
+        finally:
+            self._stack.close()
 
     def reward(self) -> Reward:
         """The reward scaled by the plain clips, which are made if they are not there."""

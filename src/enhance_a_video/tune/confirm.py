@@ -107,7 +107,7 @@ def confirm(
 
 def rewards_of(study: Study, folder: Path, reward: Reward) -> dict[str, np.ndarray]:
     """setting -> `Reward.values` of the stored pairs, (prompts,)."""
-    with Store(folder) as store:
+    with Store(folder, read_only=True) as store:
         stored = store.clips()
     wanted = targets(study, {model: weights_of(model, study.load) for model in study.models})
     measures = {(trial.item.label, trial.pair): stored[where].measures for where, trial in wanted.items()}

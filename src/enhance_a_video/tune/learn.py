@@ -9,6 +9,7 @@ the plain model's clip of the same noise is the zero of each. Adam climbs. sigma
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -20,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import video
 from ..errors import OutputExistsError
+from ..files import atomic, write_text
 from .clips import Rewards
 from .search import Found
 from .space import Space
@@ -128,9 +129,11 @@ def episodes(seed: int, first: int, count: int, clips: int) -> list[int]:
 
 def _write(path: Path, theta: Tensor, mean: Tensor, adam: Any, log: list[Any], told: dict[str, Any]) -> None:
     state = {"theta": theta.detach(), "mean": mean, "adam": adam.state_dict(), "log": log, "recipe": told}
-    with video.atomic(path, force=True) as draft:
-        torch.save(state, draft)
-    video.write_text(path.with_suffix(".jsonl"), "".join(f"{json.dumps(row)}\n" for row in log), force=True)
+    data = io.BytesIO()
+    torch.save(state, data)  # into memory: torch reports a full disk as an error of its own kind
+    with atomic(path, force=True) as draft:
+        draft.write_bytes(data.getvalue())
+    write_text(path.with_suffix(".jsonl"), "".join(f"{json.dumps(row)}\n" for row in log), force=True)
 
 
 def _read(path: Path, told: dict[str, Any]) -> dict[str, Any]:

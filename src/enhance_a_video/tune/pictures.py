@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import video
+from ..files import atomic
 from ..policy import Moment
 
 _MASS, _FRAMES = 0.7, 9  # of the picture of a policy
@@ -24,7 +24,7 @@ def _axes(path: Path, width: float, height: float) -> Iterator[Any]:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     yield figure.subplots()
-    with video.atomic(path, force=True) as draft:
+    with atomic(path, force=True) as draft:
         figure.savefig(draft, format="png")
 
 

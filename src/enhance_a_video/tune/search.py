@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import sqlite3
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import database
 from ..errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, SettingsError
 from ..stats import interval
 from .clips import Rewards
@@ -81,11 +83,19 @@ def search(
 
     Raises:
         MissingExtraError: Optuna is not installed. OutputExistsError: the file is something else.
-        SettingsError: a grid of one number with CMA-ES.
+        SettingsError: a grid of one number with CMA-ES. EnhanceAVideoError: the file cannot be read or written.
     """
     optuna = optuna_here()
     if method == "cmaes" and groups * times < 2:
         raise SettingsError("--method cmaes searches two or more strengths: raise --groups or --times, or take tpe.")
+    with _explained(optuna, storage):
+        return _search(optuna, rewards, clips, space, method, budget, groups, times, storage, seed, prune, told)
+
+
+def _search(
+    optuna: Any, rewards: Rewards, clips: int, space: Space, method: str, budget: int, groups: int, times: int,
+    storage: Path, seed: int, prune: bool, told: Callable[[int, float], None],
+) -> Found:  # fmt: skip
     names = [[f"depth {row}, time {column}" for column in range(times)] for row in range(groups)]
     drawn = {name: optuna.distributions.FloatDistribution(space.low, space.high) for row in names for name in row}
     flat = list(drawn)
@@ -106,11 +116,28 @@ def search(
     return Found(grid_of(strengths, space), float(winner.value), tuple(_history(study, flat)), importances)
 
 
+@contextmanager
+def _explained(optuna: Any, storage: Path) -> Iterator[None]:
+    """Turns what Optuna, SQLAlchemy and SQLite report about the file into one sentence with the way out."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with database.explained(storage):
+            yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        first: BaseException = error
+        while not isinstance(first, sqlite3.Error) and (first.__cause__ or first.__context__):
+            first = first.__cause__ or first.__context__ or first
+        raise EnhanceAVideoError(f"Cannot use {storage}: {database.advice(first)}") from error
+
+
 def _study(optuna: Any, storage: Path) -> Any:
     if storage.exists():
         try:
-            with sqlite3.connect(storage) as db:
+            with closing(sqlite3.connect(storage)) as db:
                 tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
             raise OutputExistsError(f"{storage} is no SQLite database ({error}). Choose another --out.") from error
         if tables and "trials" not in tables:

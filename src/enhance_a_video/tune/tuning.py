@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import video
 from ..errors import OutputExistsError, SettingsError
+from ..files import explained, refuse_existing, write_text
 from ..pipelines import EMBEDDED, check, quiet
 from ..plan import Item, Prompt, as_text, read_prompts
 from ..policy import CROSS_FRAME, Profile, read_profile, to_dict
@@ -171,7 +171,8 @@ def tune(
     weights = weights_of(asked.model, asked.load)
     about = asked.about(weights)
     target = profile or folder / "profile.json"
-    _refuse_another(folder, about)
+    with explained(folder, "use"):
+        _refuse_another(folder, about)
     _refuse_other(target, _digest(about), force or profile is None)
     items = [Item(p.text, (p.seeds or (0,))[0], "plain", None, {**asked.options, **p.options}) for p in asked.prompts]
     count = _Count(asked, progress)
@@ -180,11 +181,11 @@ def tune(
         workers=asked.workers, command=command, about={"versions": versions_here()}, told=count.more,
     ) as clips:  # fmt: skip
         reward = clips.reward()  # the model can be loaded: the folder is this tuning's
-        video.write_text(folder / FILE, json.dumps(about, indent=1, ensure_ascii=False) + "\n", force=True)
+        write_text(folder / FILE, json.dumps(about, indent=1, ensure_ascii=False) + "\n", force=True)
         found = _find(asked, clips.rewards(reward), folder, count)
     how = _how(asked, found, weights, _digest(about), command)
     made = Profile(found.policy or SPACES[asked.scale].grid(((0.0,),)), (asked.model,), how)
-    video.write_text(target, made.text(), force=True)
+    write_text(target, made.text(), force=True)
     files = [target, *_pictures(folder, found, asked, made.policy)]
     if found.policy is None or not asked.held_out:
         return Result(target, found, how, None, tuple(files))
@@ -192,7 +193,7 @@ def tune(
         asked.model, asked.load, asked.held_out, asked.options, found.policy, reward, folder / "confirmation",
         workers=asked.workers, command=command, embedded=asked.embedded, progress=count.confirmed,
     )  # fmt: skip
-    video.write_text(target, replace(made, study=confirmation.rows()).text(), force=True)
+    write_text(target, replace(made, study=confirmation.rows()).text(), force=True)
     return Result(target, found, how, confirmation, (*files, *confirmation.pages))
 
 
@@ -278,7 +279,7 @@ def _refuse_other(target: Path, digest: str, force: bool) -> None:
             own = False
     if not own:
         raise OutputExistsError(f"Already there: {target}. Choose another --profile or overwrite it with --force.")
-    video.refuse_existing([target], force=True)  # before hours of work: can it be written?
+    refuse_existing([target], force=True)  # before hours of work: can it be written?
 
 
 def _pictures(folder: Path, found: Found, asked: Tuning, policy: Any) -> list[Path]:

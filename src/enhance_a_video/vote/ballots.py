@@ -12,12 +12,14 @@ import secrets
 import sqlite3
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import database, files
 from ..errors import VoteError
 from ..limits import signed
 from .pairs import Pair
@@ -90,11 +92,14 @@ class Ballots:
         pairs: those to vote on now. Votes on others stay in the file.
 
     Raises:
-        VoteError: a file that is not ours or cannot be used.
+        VoteError: a file that is not ours or cannot be used. VideoFileError: a folder that cannot be written.
     """
 
     def __init__(self, path: str | Path, pairs: Sequence[Pair]) -> None:
         self.path, self.pairs = Path(path), {pair.id: pair for pair in pairs}
+        if not self.path.parent.is_dir():
+            raise VoteError(f"There is no folder {self.path.parent}: give the one that holds the videos.", "failed")
+        files.refuse_existing([self.path], force=True)
         with self._open() as db:
             _prepare(db, self.path)
         rows = [
@@ -217,23 +222,22 @@ def clean_name(name: Any) -> str:
 @contextmanager
 def connection(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection to a file of votes, closed at the end; SQLite's complaints as VoteError."""
-    try:
-        with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as db:
-            db.execute("PRAGMA foreign_keys = ON")
-            yield db
-    except sqlite3.Error as error:
-        raise VoteError(
-            f"The votes in {path} cannot be read or written ({error}). Is the folder yours to write in, and the file "
-            "one of this command? Move it away to begin anew.",
-            "failed",
-        ) from error
+    with explained(path), closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as db:
+        db.execute("PRAGMA foreign_keys = ON")
+        yield db
+
+
+def explained(path: Path) -> AbstractContextManager[None]:
+    """Turns SQLite's complaints about a file of votes into VoteError."""
+    return database.explained(path, partial(VoteError, reason="failed"))
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     """Makes the tables in a new file; VoteError for somebody else's, which is left as it is."""
     if not _is_new(db, path):
         return
-    db.execute("PRAGMA journal_mode = WAL")
+    with suppress(sqlite3.OperationalError):  # network drives refuse it; without, readers wait for writers
+        db.execute("PRAGMA journal_mode = WAL")
     db.execute("BEGIN IMMEDIATE")
     if _is_new(db, path):  # no other process was quicker
         for statement in _SCHEMA.split(";\n"):

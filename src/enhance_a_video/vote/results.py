@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..database import reading
 from ..errors import SettingsError
-from .ballots import FILE, QUESTIONS, Question, connection
+from .ballots import FILE, QUESTIONS, Question, explained
 from .tally import Agreement, WinRate, agreement, win_rate
 
 
@@ -62,7 +63,7 @@ def results(folder: str | Path, current: Collection[str] | None = None) -> Resul
     path = Path(folder) / FILE
     if not path.is_file():
         raise SettingsError(f"Nobody has voted in {folder} yet. Ask for votes: enhance-a-video vote {folder}")
-    with connection(path) as db:
+    with explained(path), reading(path) as db:
         everything = [_Vote(*row) for row in db.execute(_VOTES)]
     votes = [vote for vote in everything if current is None or vote.pair in current]
     if not votes:
