@@ -6,8 +6,10 @@ comparison.differences()["with"]["temporal_flicker"]        # mean difference an
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 
 from .alternatives import Change
 from .enhancement import Enhancement
-from .errors import PromptError, SettingsError
+from .errors import NoEffectWarning, PromptError, SettingsError
 from .metrics import MEASURES, measure
 from .pipelines import Notice, generate
 from .record import Summary
@@ -231,13 +233,27 @@ def generate_with(
     """`pipelines.generate` under settings (None: the plain model) or an alternative, and what they did.
 
     Arguments as in `compare`; several prompts, with a seed each, give several videos. notice: as in `generate`, and
-    called where the method acted in no forward call."""
+    called with what would be a NoEffectWarning."""
     if settings is None and not observe:
         return generate(pipe, prompt, notice=notice, **options), None
     own = Settings(observe_only=True, start=0.0, end=1.0) if settings is None else settings
     own = replace(own, attention_maps=observe or own.attention_maps)
-    with Enhancement(pipe, own) as handle:
+    with _noticed(notice), Enhancement(pipe, own) as handle:
         frames, summary = generate(pipe, prompt, notice=notice, **options), handle.summary()
-    if notice and settings is not None and not summary.active.any():
-        notice(f"The method acted in none of the {summary.calls_made} forward calls: the video is the plain model's.")
     return frames, summary
+
+
+@contextlib.contextmanager
+def _noticed(notice: Notice | None) -> Iterator[None]:
+    """Sentences of NoEffectWarnings go to `notice`, where there is one; other warnings stay warnings."""
+    if notice is None:
+        yield
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", NoEffectWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, NoEffectWarning):
+            notice(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

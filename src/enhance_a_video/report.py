@@ -323,6 +323,10 @@ def _settings(take: Take) -> list[tuple[str, str]]:
             ("mean gain while active", mean),
             ("progress read from", take.summary.progress_source),
         ]
+        if take.summary.no_effect:
+            rows.append(("acted nowhere", take.summary.no_effect))
+        elif take.summary.unreached:
+            rows.append(("layers that did not run", ", ".join(take.summary.unreached)))
     return rows
 
 
