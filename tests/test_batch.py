@@ -439,3 +439,12 @@ def test_a_killed_ray_workers_clip_is_made_by_another(tiny_folder, tmp_path, mon
     assert kill.killed and tally.lost_workers == 1
     assert (tally.made, tally.failed) == (16, 0)
     check_whole(tmp_path, items)
+
+
+def test_a_ray_cluster_that_is_not_there_is_reported_at_once():
+    from enhance_a_video.batch.cluster import _reach
+
+    with pytest.raises(EnhanceAVideoError, match=r"No Ray cluster answers at ray://127\.0\.0\.1:9"):
+        _reach("ray://127.0.0.1:9")
+    _reach("")
+    _reach("auto")

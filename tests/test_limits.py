@@ -2,16 +2,18 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from enhance_a_video import limits, pipelines, plan
-from enhance_a_video.errors import PromptError, SettingsError
+from enhance_a_video import limits, media, pipelines, plan
+from enhance_a_video.errors import EnhanceAVideoError, PromptError, SettingsError
 from enhance_a_video.plan import Item
 from enhance_a_video.policy import from_dict, read_profile
 from enhance_a_video.settings import Settings
+from enhance_a_video.study import read_study
 
 PROMPT = "a red ball moves right"
 BAD = [float("nan"), float("inf"), -math.inf, True, "0.5", 10**400, -2]
@@ -242,3 +244,29 @@ def test_a_profile_with_such_numbers_is_refused(tmp_path, text):
 def test_numbers_of_a_policy_are_bounded():
     with pytest.raises(SettingsError, match="1,000,000"):
         from_dict({"name": "constant", "gain": 1e300})
+
+
+# -------------------------------------------------------------------------------------- files that may never end
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+@pytest.mark.parametrize(
+    "read",
+    [plan.read_prompts, read_study, read_profile, media.read_video, media.read_comment, media.open_picture],
+    ids=lambda read: read.__name__,
+)
+def test_a_pipe_or_a_device_is_not_read(tmp_path, read, name):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(EnhanceAVideoError, match="not a file"):
+        read(tmp_path / name)
+
+
+def test_the_shells_own_pipes_are_read():
+    read, write = os.pipe()
+    os.write(write, b"a red ball")
+    os.close(write)
+    try:
+        assert [prompt.text for prompt in plan.read_prompts(f"/dev/fd/{read}")] == ["a red ball"]
+    finally:
+        os.close(read)

@@ -147,3 +147,16 @@ def test_a_model_that_is_none_is_refused_before_workers_start(command, tmp_path,
     code, _, err = command(*words, *(() if words[0] == "study" else ("-m", "nonsense")))
     assert code == 2 and "no folder nonsense" in " ".join(err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_in_no_file(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 5}))
+    with pytest.raises(SettingsError, match=r"transformer lack weights.*config\.json"):
+        load(folder)
+
+
+def test_what_was_given_besides_is_named_where_the_pipeline_refuses(tiny_pipe):
+    with pytest.raises(SettingsError, match="max_sequence_length='abc'"):
+        generate(tiny_pipe, "a red ball", steps=1, extra={"max_sequence_length": "abc"})

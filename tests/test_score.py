@@ -276,3 +276,18 @@ def test_a_file_that_does_not_fit_in_memory_is_reported(files, monkeypatch):
     monkeypatch.setattr(score, "measure_pieces", full)
     (one,) = score.score_files([files / "clean.mp4"])
     assert "clean.mp4 does not fit in memory" in one.error and one.frames == 33
+
+
+@pytest.mark.parametrize("paths", ["a.mp4", []])
+def test_files_are_a_list(paths):
+    with pytest.raises(SettingsError, match="one or more video files"):
+        score.score_files(paths)
+
+
+def test_a_program_that_leaves_no_results(tmp_path):
+    clip = write(tmp_path / "a.mp4", moving())
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    with pytest.raises(ExternalToolError, match="without results"):
+        score.add_vbench(score.score_files([clip]), ["subject_consistency"], python=str(program))

@@ -166,3 +166,29 @@ def test_film_strip(tmp_path):
 def test_panels_that_do_not_match(panels, labels, says):
     with pytest.raises(SettingsError, match=says):
         video.side_by_side(panels, labels)
+
+
+@pytest.mark.parametrize("crf", [-1, 52, 1.5, "x", float("nan")])
+def test_a_quality_that_the_encoder_does_not_have(tmp_path, crf):
+    with pytest.raises(SettingsError, match="crf="):
+        video.write_video(tmp_path / "x.mp4", np.zeros((2, 8, 8, 3), np.uint8), 8, crf=crf)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), 1001, 1e-9, "8", None, True])
+def test_a_frame_rate_that_is_none(tmp_path, fps):
+    with pytest.raises(SettingsError, match="Frames per second="):
+        video.write_video(tmp_path / "x.mp4", np.zeros((2, 8, 8, 3), np.uint8), fps)
+
+
+def test_pictures_of_nothing_are_refused(tmp_path):
+    clip = np.zeros((2, 8, 8, 3), np.uint8)
+    for image in (clip, clip[0, 0], clip[0, :0], clip[0] / 255, None):
+        with pytest.raises(SettingsError, match="An image is uint8"):
+            video.write_png(tmp_path / "x.png", image)
+    with pytest.raises(SettingsError, match="count="):
+        video.film_strip([clip], ["a"], count=0)
+
+
+def test_a_label_of_several_lines_stands_on_one():
+    assert (video.label_bar("a\nb\x00", 200, 16) == video.label_bar("a b\x00", 200, 16)).all()

@@ -631,3 +631,26 @@ def test_the_command_says_what_is_missing(run, tmp_path):
     assert run("vote", tmp_path, "--against", "plain")[0] == 2
     code, _, err = run("vote", tmp_path, "--results")
     assert code == 2 and "Nobody has voted" in err
+
+
+@pytest.mark.parametrize("field", [{"key": [1]}, {"key": {}}, {"prompt": 7}, {"seed": "0"}, {"label": ["l"]}])
+def test_a_manifest_line_of_other_types_is_no_record(tmp_path, field):
+    line = {"key": "a", "status": "failed", "prompt": "x", "seed": 0, "label": "l"} | field
+    manifest(tmp_path, [line])
+    with pytest.raises(SettingsError, match="line 1 is not a record"):
+        find_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "manifest.jsonl"])
+def test_a_list_nested_too_deeply(tmp_path, name):
+    (tmp_path / name).write_text("[" * 100_000 + "\n\n")
+    with pytest.raises(SettingsError, match=name):
+        find_pairs(tmp_path)
+
+
+def test_no_pairs_and_no_address(tmp_path):
+    with pytest.raises(VoteError, match="no pairs"):
+        Ballots(tmp_path / FILE, [])
+    ballots = Ballots(compared(tmp_path) / FILE, find_pairs(tmp_path).pairs)
+    with pytest.raises(SettingsError, match="--host is empty"):
+        Server(ballots, "")

@@ -5,6 +5,7 @@ A number is finite; a count is whole and no larger than a machine can work throu
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError
@@ -105,6 +107,16 @@ def memory(frames: int, height: int, width: int) -> None:
             f"{frames} frames of {width}x{height} take {wanted / 2**30:,.0f} GiB as finished pictures alone, and this "
             f"machine has {there / 2**30:,.0f} GiB: fewer frames, or a smaller width and height."
         )
+
+
+def ordinary(path: str | Path) -> Path:
+    """The path of a file to read. OSError with the reason for a device or a named pipe, which may never end; the pipes
+    that a shell makes for `<(...)` do."""
+    path = Path(path)
+    shells = path.is_fifo() and str(path).startswith("/dev/")
+    if path.exists() and not (path.is_file() or path.is_dir() or shells):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file")
+    return path
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,6 +94,7 @@ def load(
             pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtypes)
     except Exception as error:  # of many kinds, by the part and the library that reads it
         raise out_of_memory(error) or SettingsError(why_not(source, error)) from error
+    _check_filled(pipe, source)
     pipe.set_progress_bar_config(disable=True)
     if vae_tiling:
         if not hasattr(getattr(pipe, "vae", None), "enable_tiling"):
@@ -100,6 +102,15 @@ def load(
         pipe.vae.enable_tiling()
     _OFFLOADS[offload](pipe, where)
     return pipe
+
+
+def _check_filled(pipe: Any, source: str) -> None:
+    """SettingsError where a part has weights that were in no file: diffusers leaves them empty."""
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
+            raise SettingsError(
+                f"{source}: the files of {name} lack weights that its config.json asks for. Copy or download it again."
+            )
 
 
 def check(
@@ -236,7 +247,8 @@ def generate(
     except EnhanceAVideoError:
         raise
     except (ValueError, TypeError) as error:
-        raise SettingsError(f"{type(pipe).__name__} refuses this: {error}") from error
+        given = "".join(f" Given besides: {name}={reprlib.repr(value)}." for name, value in (extra or {}).items())
+        raise SettingsError(f"{type(pipe).__name__} refuses this: {error}{'.' * bool(given)}{given}") from error
     except Exception as error:
         if (memory := out_of_memory(error)) is not None:
             raise memory from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import limits
 from .errors import SettingsError, VideoFileError
 from .files import atomic, reason
 from .media import read_comment as read_comment
@@ -41,6 +42,7 @@ def write_video(
         SettingsError: frames or fps that cannot make a video.
     """
     path, frames = check_video_target(path, fps), to_uint8(frames)
+    limits.whole("crf", crf, 0, 51)
     with atomic(path, force=force) as draft, _encoding(path):
         _encode(draft, _even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
     return path
@@ -53,8 +55,7 @@ def check_video_target(path: str | Path, fps: float = 1) -> Path:
         raise SettingsError(
             f"Videos are written as .mp4; got {path.name!r}. Give a name such as {path.stem or 'video'}.mp4."
         )
-    if not 0 < fps <= 1000:
-        raise SettingsError(f"Frames per second lie between 0 and 1000; got {fps}.")
+    limits.option("fps", fps, "Frames per second")
     return path
 
 
@@ -69,6 +70,9 @@ def png_bytes(image: np.ndarray) -> bytes:
     """An image (H, W, 3), uint8, as the bytes of a PNG file."""
     import cv2
 
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
+        raise SettingsError(f"An image is uint8 of shape (H, W, 3); found {image.dtype} of {image.shape}.")
     return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
 
 
@@ -126,6 +130,7 @@ def film_strip(
     panels: Sequence[np.ndarray], labels: Sequence[str], *, count: int = 8, min_side: int = 128, gap: int = 4
 ) -> np.ndarray:
     """A picture of a video: per clip one labelled row of `count` evenly spaced frames. uint8 (H', W', 3)."""
+    limits.whole("count", count, 1)
     rows = []
     for clip, label in zip(_comparable(panels, labels, min_side), labels, strict=True):
         chosen = clip[np.linspace(0, len(clip) - 1, min(count, len(clip))).round().astype(int)]

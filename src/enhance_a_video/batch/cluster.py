@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ class RayCrew:
         self.ray = ray
         self.ours = not ray.is_initialized()
         if self.ours:
+            _reach(address)
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that we start reports to nobody
             try:
                 ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
@@ -76,3 +78,16 @@ class RayCrew:
             self.stop(slot)
         if self.ours:
             self.ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """EnhanceAVideoError where nobody listens at HOST:PORT: Ray itself tries for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise EnhanceAVideoError(
+            f"No Ray cluster answers at {address}: {getattr(error, 'strerror', None) or error}. Is it running?"
+        ) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnhanceAVideoError, SettingsError
+from ..limits import ordinary
 
 
 def open_picture(path: str | Path) -> Any:
@@ -23,7 +24,7 @@ def open_picture(path: str | Path) -> Any:
     """
     from PIL import Image
 
-    with decoding(f"The picture {path} cannot be read", SettingsError), open(path, "rb") as file:
+    with decoding(f"The picture {path} cannot be read", SettingsError), open(ordinary(path), "rb") as file:
         return as_rgb(Image.open(file))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import VideoFileError
+from ..limits import ordinary
 from .pictures import as_rgb, decoding
 from .structure import ends_early
 
@@ -118,7 +119,7 @@ def open_video(path: str | Path) -> Iterator[OpenVideo]:
     path = str(path)
     with ExitStack() as stack:
         with _explained(path):
-            file = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open(ordinary(path), "rb"))
             cut_off = ends_early(file)
             try:
                 clip = _opened(path, file, cut_off, stack)
@@ -135,7 +136,7 @@ def open_video(path: str | Path) -> Iterator[OpenVideo]:
 @contextmanager
 def open_container(path: str | Path) -> Iterator[tuple[Any, Any]]:
     """PyAV's container of a file and its video stream, to copy from; errors inside become VideoFileErrors."""
-    with _explained(str(path)), open(path, "rb") as file, _container(file) as container:
+    with _explained(str(path)), open(ordinary(path), "rb") as file, _container(file) as container:
         yield container, _video_stream(str(path), container)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
-from ..limits import parse_json
+from ..limits import ordinary, parse_json
 from .base import from_dict, to_dict
 
 VERSION = 1
@@ -44,7 +44,7 @@ def read_profile(path: str | Path) -> Profile:
         raise SettingsError(f"{path!r} is not the path of a profile.")
     path = Path(path).expanduser()
     try:
-        data = parse_json(path.read_text(encoding="utf-8"))
+        data = parse_json(ordinary(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"The profile {path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EnhanceAVideoError, VideoFileError
+from ..errors import EnhanceAVideoError, SettingsError, VideoFileError
 from ..media import OpenVideo, in_pieces, open_video
 from ..metrics import MEASURES, OVERLAP, chosen, measure_pieces
 from .vbench_bridge import DIMENSIONS, check_vbench, vbench
@@ -50,9 +50,11 @@ def score_files(
     and the numbers are those of the whole clip.
 
     Raises:
-        SettingsError: an unknown name of a measure.
+        SettingsError: an unknown name of a measure; no files, or a text in place of a list of them.
     """
     chosen(names)
+    if isinstance(paths, str | Path) or not paths:
+        raise SettingsError(f"paths={paths!r}: give a list of one or more video files.")
     return [_score(str(path), names, progress) for path in paths]
 
 

@@ -98,7 +98,7 @@ def vbench(
 
     Raises:
         SettingsError, MissingExtraError: as `check_vbench`.
-        ExternalToolError: VBench stopped, with the end of what it printed.
+        ExternalToolError: VBench stopped, with the end of what it printed, or left no results.
     """
     check_vbench(dimensions, python)
     with tempfile.TemporaryDirectory(prefix="vbench-") as place:
@@ -109,7 +109,12 @@ def vbench(
                 "device": device}  # fmt: skip
         Path(place, "task.json").write_text(json.dumps(task), encoding="utf-8")
         _run([python or sys.executable, str(_WORKER), str(Path(place, "task.json"))], progress)
-        found = json.loads(Path(results, "scores_eval_results.json").read_text(encoding="utf-8"))
+        try:
+            found = json.loads(Path(results, "scores_eval_results.json").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ExternalToolError(
+                f"VBench ended without results. Is {python or sys.executable} the Python of its environment?"
+            ) from error
     return _by_file(found, names, dimensions)
 
 

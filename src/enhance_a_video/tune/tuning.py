@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .. import limits
 from ..errors import OutputExistsError, SettingsError
 from ..files import explained, refuse_existing, write_text
 from ..pipelines import EMBEDDED, check, quiet
@@ -256,9 +257,9 @@ def _refuse_another(folder: Path, about: Mapping[str, Any]) -> None:
             raise OutputExistsError(f"{folder} is there already and holds no tuning. Choose another --out.")
         return
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = limits.parse_json(limits.ordinary(path).read_text(encoding="utf-8"))
         other = sorted(key for key in {*there, *about} if there.get(key) != about.get(key))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise OutputExistsError(f"{path} cannot be read ({error}). Choose another --out.") from error
     if other:
         raise OutputExistsError(

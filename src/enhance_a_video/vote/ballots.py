@@ -92,10 +92,12 @@ class Ballots:
         pairs: those to vote on now. Votes on others stay in the file.
 
     Raises:
-        VoteError: a file that is not ours or cannot be used. VideoFileError: a folder that cannot be written.
+        VoteError: no pairs; a file that is not ours or cannot be used. VideoFileError: a folder that cannot be written.
     """
 
     def __init__(self, path: str | Path, pairs: Sequence[Pair]) -> None:
+        if not pairs:
+            raise VoteError("There are no pairs to vote on: see find_pairs().", "failed")
         self.path, self.pairs = Path(path), {pair.id: pair for pair in pairs}
         if not self.path.parent.is_dir():
             raise VoteError(f"There is no folder {self.path.parent}: give the one that holds the videos.", "failed")

@@ -232,14 +232,15 @@ def _records(manifest: Path) -> list[dict[str, Any]]:
     lines = _text(manifest, errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         record = _object(line)
-        if record.keys() >= _NEEDED and (record["status"] != "done" or "file" in record):
+        known = all(isinstance(record.get(name), kind) for name, kind in _NEEDED.items())
+        if known and (record["status"] != "done" or "file" in record):
             found.append(record)
         elif line.strip() and number < len(lines):  # the last one may be torn: its clip is not counted yet
             raise SettingsError(f"{manifest}, line {number} is not a record of a batch.")
     return found
 
 
-_NEEDED = {"key", "status", "prompt", "seed", "label"}
+_NEEDED = {"key": str, "status": str, "prompt": str, "seed": int, "label": str}
 
 
 def _file(folder: Path, record: dict[str, Any]) -> Path:
@@ -263,7 +264,7 @@ def _inside(folder: Path, name: Any, where: str) -> Path:
 
 def _text(path: Path, errors: str = "strict") -> str:
     try:
-        return path.read_text(encoding="utf-8-sig", errors=errors)
+        return limits.ordinary(path).read_text(encoding="utf-8-sig", errors=errors)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}.") from error
 
@@ -271,7 +272,7 @@ def _text(path: Path, errors: str = "strict") -> str:
 def _object(text: str) -> dict[str, Any]:
     """The JSON object that a text is, {} where it is none."""
     try:
-        data = json.loads(text)
+        data = limits.parse_json(text)
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}

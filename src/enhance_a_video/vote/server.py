@@ -55,6 +55,8 @@ class Server(ThreadingHTTPServer):
         self.page = resources.files("enhance_a_video").joinpath("vote", "page.html").read_text(encoding="utf-8")
         self._making = threading.Lock()
         self._kept = lru_cache(maxsize=4)(lambda pair: neutral(pair.files, pair.kinds))
+        if not host.strip():
+            raise SettingsError("--host is empty: 127.0.0.1 is this machine alone, 0.0.0.0 all of its networks.")
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
