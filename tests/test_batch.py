@@ -364,8 +364,18 @@ def test_a_clip_on_which_workers_keep_dying_is_given_up(worker, tmp_path):
     assert sum("died: a test said so" in line for line in said) == MAX_DEATHS
 
 
-def test_after_an_error_that_is_not_ours_the_worker_is_replaced(worker, tmp_path):
-    crashes = items_of(1, extra={"attention_kwargs": 3})  # AttributeError, deep inside
+def test_after_an_error_that_is_not_ours_the_worker_is_replaced(worker, tmp_path, monkeypatch):
+    from enhance_a_video import comparison
+
+    generate_with = comparison.generate_with
+
+    def fails(*args, **options):
+        if options.get("steps") == 2:
+            raise AttributeError("deep inside")
+        return generate_with(*args, **options)
+
+    monkeypatch.setattr(comparison, "generate_with", fails)
+    crashes = items_of(1, steps=2)
     refused = items_of(1, width=40)
     crew = Here(worker)
     progress, said = go(tmp_path, worker, [*refused, *crashes, *items_of(2)], crew)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +37,8 @@ def score(
         typer.Option(metavar="DIMENSION,...", help="Also what VBench itself says, where you have it: docs/vbench.md."),
     ] = None,
     vbench_python: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", parser=path_of, help="The Python of the environment that VBench is installed in."),
+        str | None,
+        typer.Option(metavar="PATH", help="The Python of the environment that VBench is installed in."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -53,7 +54,7 @@ def score(
     """
     from .. import score as room
 
-    python = str(vbench_python) if vbench_python else None
+    python = os.path.expanduser(vbench_python) if vbench_python else None  # as it is typed: ./python is not python
     names, dimensions = _words("--measures", measures), _words("--vbench", vbench)
     if dimensions is not None:
         room.check_vbench(dimensions, python)
