@@ -11,7 +11,7 @@ import torch
 from enhance_a_video import enhance, pipelines
 from enhance_a_video.toy import world
 from enhance_a_video.toy.architectures import ARCHITECTURES, TEMPORAL, WAN
-from enhance_a_video.toy.codecs import CLIPS, FRAMES
+from enhance_a_video.toy.codecs import CLIPS, FRAMES, PUPPET_CLIPS
 from enhance_a_video.toy.muon import Muon, MuonAdamW, orthogonalised
 from enhance_a_video.toy.recipe import Training, VaeTraining, build_text_encoder, build_tokenizer, embed, text_states
 from enhance_a_video.toy.train_vae import train_vae
@@ -109,7 +109,7 @@ def test_the_transformer_learns_one_batch_and_resumes(tmp_path, name):
     """The real trainer on a few latents: the loss falls, and a saved state goes on with the same losses."""
     from enhance_a_video.toy.train_transformer import Trainer
 
-    architecture = replace(ARCHITECTURES[name], lengths=(32,))
+    architecture = replace(ARCHITECTURES[name], lengths=ARCHITECTURES[name].lengths[:1])
     _clips(4, tmp_path, architecture.codec)
     recipe = replace(Training(), clips=4, batch=4, steps=20, warmup=1, captions=1, compile=False)
     trainer = Trainer(tmp_path, recipe, architecture)
@@ -161,7 +161,7 @@ def test_what_is_exported_generates_and_was_trained_on_what_its_pipeline_compute
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
     _clips(2, tmp_path, architecture.codec)
-    modules = architecture.modules(len(build_tokenizer()))
+    modules = architecture.modules(len(build_tokenizer(architecture.codec.world)))
     torch.save({"average": modules.state_dict()}, tmp_path / "transformer.pt")
     torch.save({"model": architecture.codec.build().state_dict()}, tmp_path / "decoder.pt")
     export(tmp_path, architecture, Training(), architecture.codec.recipe, tmp_path / "model")
@@ -171,15 +171,15 @@ def test_what_is_exported_generates_and_was_trained_on_what_its_pipeline_compute
     pipe.transformer.register_forward_hook(
         lambda m, args, kwargs, out: calls.append((kwargs, out[0])), with_kwargs=True
     )
-    prompt = "A striped red ball rises in the desert."
+    prompt, size = architecture.codec.world.prompt, architecture.codec.world.size
     with enhance(pipe, observe_only=True) as handle:
         frames = pipelines.generate(pipe, prompt, seed=1, steps=2)
-    assert frames.shape == (architecture.frames, 64, 64, 3)
+    assert frames.shape == (architecture.frames, size, size, 3)
     assert (handle.summary().num_frames == architecture.codec.latent[1]).all()
 
     kwargs, theirs = calls[0]
     mixed = kwargs["hidden_states"][-1:, : architecture.codec.latent[0]]  # without what Motif-Video appends
-    states, words = text_states(pipe.tokenizer, pipe.text_encoder, [prompt], 32)
+    states, words = text_states(pipe.tokenizer, pipe.text_encoder, [prompt], architecture.lengths[0])
     said = torch.tensor([True])
     with torch.no_grad():
         ours = architecture.predict(pipe.transformer, mixed, kwargs["timestep"][-1:], states, words, said)
@@ -211,15 +211,16 @@ def test_the_velocity_leads_back_to_the_clean_latents():
         assert torch.allclose(found, clean, atol=1e-4)
 
 
-@pytest.mark.parametrize("codec", [CLIPS, FRAMES])
+@pytest.mark.parametrize("codec", [CLIPS, FRAMES, PUPPET_CLIPS])
 def test_a_codec_says_the_shape_of_its_latents(codec):
-    video = torch.zeros(1, 3, world.FRAMES, 64, 64)[:, :, :: codec.every]
+    size = codec.world.size
+    video = torch.zeros(1, 3, codec.world.frames, size, size)[:, :, :: codec.every]
     vae = codec.build()
     with torch.no_grad():
         latents = codec.encode(vae, video)
         assert latents.shape == (1, *codec.latent) and codec.decode(vae, latents).shape == video.shape
-    assert codec.cover(torch.zeros(2, world.FRAMES, 64, 64)).shape[1] == codec.latent[1]
-    assert codec.latent[2] == 4 * codec.patch
+    assert codec.cover(torch.zeros(2, codec.world.frames, 64, 64)).shape[1] == codec.latent[1]
+    assert codec.latent[2] == size // 16 * codec.patch
 
 
 def test_a_normalised_frame_vae_gives_latents_of_variance_one_and_the_same_pictures(tmp_path):
@@ -243,23 +244,23 @@ def test_a_normalised_frame_vae_gives_latents_of_variance_one_and_the_same_pictu
 
 def _clips(count, folder, codec=CLIPS):
     """Latents of noise with the truth of the first training clips, as encode_clips saves them."""
-    from enhance_a_video.toy.train_transformer import truth_map
-
     clean = torch.randn(count, *codec.latent, generator=torch.Generator().manual_seed(0)).half()
-    scenes = [world.training_scene(i) for i in range(count)]
-    truth = torch.stack([torch.from_numpy(truth_map(s, world.render(s)[1].masks, codec)) for s in scenes])
+    world = codec.world
+    scenes = [world.scene(i) for i in range(count)]
+    truth = torch.stack([torch.from_numpy(world.truth_map(s, world.render(s)[1], codec.cover)) for s in scenes])
     channels = codec.latent[0]
     state = {"latents": clean, "mean": torch.zeros(channels), "std": torch.ones(channels), "truth": truth}
     torch.save(state, folder / "latents.pt")
 
 
 def test_the_truth_map_says_what_is_where():
-    from enhance_a_video.toy.train_transformer import truth_map
+    from enhance_a_video.toy.worlds import shape_map
 
     still = world.Thing("green", "box", "striped", "right", radius=10, start=(40.0, 24.0), reach=0.0)
     scene = world.Scene((still,), "sea")
-    masks = world.render(scene)[1].masks
-    found = truth_map(scene, masks).reshape(9, 4, 4, 89) / 255
+    truth = world.render(scene)[1]
+    masks = truth.masks
+    found = shape_map(scene, truth, CLIPS.cover).reshape(9, 4, 4, 89) / 255
     assert abs(found[..., :80].sum() * 16 - masks[0, 0].sum() * 9) < 0.01 * found[..., :80].sum() * 16  # 4 x 4 pixels
     parts = found[..., 16:32]  # of boxes
     assert parts.sum() == found[..., :80].sum() and found[:, :, 0].max() == 0  # nothing else, nothing at the left

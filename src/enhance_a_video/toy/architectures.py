@@ -1,8 +1,9 @@
-"""The embedded models: one row for each architecture, all trained on the same world.
+"""The embedded models: one row for each architecture, all but `puppet` trained on the world of shapes.
 
     wan       cross-attention to the text, full 3D self-attention (Wan's class): the packaged model
     joint     text and video in one stream of attention (HunyuanVideo's class, in Motif-Video's format)
     temporal  attention over space and attention over time, in turns (Latte's class)
+    puppet    Wan's class again, of the puppet world, 128 x 128
 
 `wan` and `joint` share VAE, text encoder, noise and data: what differs between them is the attention.
 """
@@ -17,14 +18,12 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from . import world
-from .codecs import CLIPS, FRAMES, Codec
+from .codecs import CLIPS, FRAMES, PUPPET_CLIPS, Codec
 from .recipe import (
     SHIFT,
-    TEXT_READER,
     TEXT_WIDTH,
-    TRUTH_WIDTH,
     build_joint_transformer,
+    build_puppet_transformer,
     build_temporal_transformer,
     build_text_encoder,
     build_transformer,
@@ -47,30 +46,40 @@ class Architecture:
     pipeline: Callable[..., Any]  # of transformer, vae, text_encoder, tokenizer
     guidance: float  # the best of several on held-out prompts (the models' cards)
     lengths: tuple[int, ...] = (32,)  # padded text lengths met in training
-    frames: int = world.FRAMES
-    fps: float = world.FPS
     extra: dict[str, Any] = field(default_factory=dict)  # of the pipeline's call
     several: bool = True  # whether its pipeline treats several prompts as it treats one
 
+    @property
+    def frames(self) -> int:
+        """Of a generated clip."""
+        return -(-self.codec.world.frames // self.codec.every)
+
+    @property
+    def fps(self) -> float:
+        return self.codec.world.fps / self.codec.every
+
     def defaults(self) -> dict[str, Any]:
         """What `generate` fills in, the folder's defaults.json."""
-        prompt = "A red ball bounces up and down while a striped blue star moves to the left over a green meadow."
-        size = {"frames": self.frames, "height": world.SIZE, "width": world.SIZE, "fps": self.fps}
-        told = {"prompt": prompt, **size, "steps": 20, "guidance": self.guidance, "extra": self.extra}
+        side = self.codec.world.size
+        size = {"frames": self.frames, "height": side, "width": side, "fps": self.fps}
+        told = {"prompt": self.codec.world.prompt, **size, "steps": 20, "guidance": self.guidance, "extra": self.extra}
         return told if self.several else told | {"several": False}
 
     def modules(self, vocabulary: int) -> torch.nn.ModuleDict:
         """What is trained together: transformer, text encoder, and two readers, which are left behind in the end."""
-        transformer = self.build()
+        transformer, world = self.build(), self.codec.world
         width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
         reader = torch.nn.Sequential(
-            torch.nn.LayerNorm(width), torch.nn.Linear(width, 256), torch.nn.GELU(), torch.nn.Linear(256, TRUTH_WIDTH)
+            torch.nn.LayerNorm(width),
+            torch.nn.Linear(width, 256),
+            torch.nn.GELU(),
+            torch.nn.Linear(256, world.truth_width),
         )
         parts = {
             "transformer": transformer,
             "text_encoder": build_text_encoder(vocabulary),
             "reader": reader,
-            "text_reader": torch.nn.Linear(TEXT_WIDTH, sum(TEXT_READER)),
+            "text_reader": torch.nn.Linear(TEXT_WIDTH, sum(world.attributes)),
         }
         return torch.nn.ModuleDict(parts)
 
@@ -175,7 +184,13 @@ TEMPORAL = Architecture(
     name="temporal", codec=FRAMES, build=build_temporal_transformer, predict=_predict_temporal, noisy=_diffusion,
     read="temporal_transformer_blocks.1", tokens=_over_time,
     pipeline=_temporal_pipeline,
-    guidance=2.5, frames=FRAMES.latent[1], fps=world.FPS / FRAMES.every, extra={"clean_caption": False},
+    guidance=2.5, extra={"clean_caption": False},
     several=False,
 )  # fmt: skip
-ARCHITECTURES = {row.name: row for row in (WAN, JOINT, TEMPORAL)}
+PUPPET = Architecture(
+    name="puppet", codec=PUPPET_CLIPS, build=build_puppet_transformer, predict=_predict_wan, noisy=_flow,
+    read="blocks.4", tokens=lambda output, batch: output, pipeline=_wan_pipeline,
+    guidance=4.0, lengths=(64,) * 16 + (128, 128, 512),
+    extra={"max_sequence_length": 64},  # the longest sentence of this world has fewer words
+)  # fmt: skip
+ARCHITECTURES = {row.name: row for row in (WAN, JOINT, TEMPORAL, PUPPET)}

@@ -7,6 +7,7 @@ training on two CPU cores possible. `torch.optim.Muon` takes matrices only; conv
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -38,9 +39,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: five Newton-Schulz steps with Muon's coefficients, in bf16."""
+    """The nearest (semi-)orthogonal matrix, roughly: five Newton-Schulz steps with Muon's coefficients."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.is_cuda or has_quick_bf16() else matrix
     x = x / (x.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     if tall:
@@ -49,6 +50,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.T if tall else x).to(matrix.dtype)
+
+
+@cache
+def has_quick_bf16() -> bool:
+    """Whether this CPU multiplies bf16 itself. Where it does not, bf16 is many times slower than float32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class MuonAdamW:

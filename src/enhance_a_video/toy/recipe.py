@@ -19,14 +19,13 @@ from diffusers import (
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from . import world
+from .worlds import SHAPES, World
 
 LATENT_CHANNELS = 24
 FRAME_LATENT_CHANNELS = 4
+PUPPET_LATENT_CHANNELS = 48
 SHIFT = 3.0  # of the flow-matching schedule, in training and in sampling
 TEXT_WIDTH = 128
-TEXT_READER = [len(world.MOTIONS), len(world.COLOURS), len(world.TEXTURES)]  # what is read off a noun's text state
-TRUTH_WIDTH = 16 * len(world.KINDS) + len(world.COLOURS) + 1  # of train_transformer.truth_map
 
 
 @dataclass(frozen=True)
@@ -83,11 +82,22 @@ def build_vae(mean: list[float] | None = None, std: list[float] | None = None) -
     )  # fmt: skip
 
 
+def build_puppet_vae(mean: list[float] | None = None, std: list[float] | None = None) -> AutoencoderKLWan:
+    """A small Wan VAE: 4x in time, 16x in space (its own 4x4 patches, then two halvings), as Wan 2.2's."""
+    channels = PUPPET_LATENT_CHANNELS
+    return AutoencoderKLWan(
+        base_dim=32, dim_mult=[1, 2, 2], num_res_blocks=1, temperal_downsample=[True, True], z_dim=channels,
+        patch_size=4, in_channels=48, out_channels=48, is_residual=True,
+        scale_factor_temporal=4, scale_factor_spatial=16,
+        latents_mean=mean or [0.0] * channels, latents_std=std or [1.0] * channels,
+    )  # fmt: skip
+
+
 def build_frame_vae() -> AutoencoderKL:
     """A small Stable Diffusion VAE, which sees one frame at a time: 4x in space."""
     return AutoencoderKL(
         block_out_channels=(16, 48, 96), down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, norm_num_groups=8, sample_size=world.SIZE,
+        up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, norm_num_groups=8, sample_size=SHAPES.size,
         latent_channels=FRAME_LATENT_CHANNELS, mid_block_add_attention=False, scaling_factor=1.0, force_upcast=False,
     )  # fmt: skip
 
@@ -97,6 +107,15 @@ def build_transformer() -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=4, attention_head_dim=64, num_layers=6, ffn_dim=768,
         in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, text_dim=TEXT_WIDTH, freq_dim=128,
+        cross_attn_norm=True, rope_max_seq_len=64,
+    )  # fmt: skip
+
+
+def build_puppet_transformer() -> WanTransformer3DModel:
+    """A small Wan transformer: 8 layers, 4 heads of 64; 576 tokens for 9 latent frames of 8x8."""
+    return WanTransformer3DModel(
+        patch_size=(1, 1, 1), num_attention_heads=4, attention_head_dim=64, num_layers=8, ffn_dim=768,
+        in_channels=PUPPET_LATENT_CHANNELS, out_channels=PUPPET_LATENT_CHANNELS, text_dim=TEXT_WIDTH, freq_dim=128,
         cross_attn_norm=True, rope_max_seq_len=64,
     )  # fmt: skip
 
@@ -117,10 +136,10 @@ def build_temporal_transformer() -> LatteTransformer3DModel:
     return LatteTransformer3DModel(
         num_attention_heads=4, attention_head_dim=48, in_channels=FRAME_LATENT_CHANNELS,
         out_channels=2 * FRAME_LATENT_CHANNELS,  # LattePipeline drops the second half, a variance once
-        num_layers=4, cross_attention_dim=192, attention_bias=True, sample_size=world.SIZE // 4, patch_size=4,
+        num_layers=4, cross_attention_dim=192, attention_bias=True, sample_size=SHAPES.size // 4, patch_size=4,
         activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
         norm_elementwise_affine=False, norm_eps=1e-6, caption_channels=TEXT_WIDTH,
-        video_length=(world.FRAMES + 1) // 2,
+        video_length=(SHAPES.frames + 1) // 2,
     )  # fmt: skip
 
 
@@ -142,10 +161,9 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
     return encoder
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(world: World = SHAPES) -> PreTrainedTokenizerFast:
     """One token a word of the world's sentences; other words are <unk>."""
-    words = {*world.words(), ".", ","}
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *sorted(words)])}
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *world.words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

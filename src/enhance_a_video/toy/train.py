@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .architectures import ARCHITECTURES, Architecture
 from .codecs import FRAMES
-from .recipe import Training, VaeTraining, build_tokenizer, build_vae
+from .recipe import Training, VaeTraining, build_tokenizer
 from .train_transformer import encode_clips, train_transformer
 from .train_vae import polish_decoder, save_atomically, train_vae
 
@@ -28,7 +28,7 @@ LOGS = ("vae-log.jsonl", "decoder-log.jsonl", "transformer-log.jsonl")
 
 def export(folder: Path, architecture: Architecture, recipe: Training, vae_recipe: VaeTraining, out: Path) -> None:
     """Write the trained parts as a folder of their pipeline, fp16, with its defaults, recipe and loss curves."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(architecture.codec.world)
     trained = architecture.modules(len(tokenizer))
     trained.load_state_dict(torch.load(folder / "transformer.pt", weights_only=True)["average"])
     pipeline = architecture.pipeline(
@@ -57,7 +57,7 @@ def _normalised_vae(folder: Path, architecture: Architecture) -> torch.nn.Module
     state = torch.load(folder / "decoder.pt", weights_only=True)["model"]
     mean, std = statistics["mean"], statistics["std"]
     if architecture.codec is not FRAMES:
-        vae = build_vae(mean.tolist(), std.tolist())
+        vae = architecture.codec.build(mean.tolist(), std.tolist())
         vae.load_state_dict(state)
         return vae
     vae = FRAMES.build()

@@ -14,14 +14,12 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import world
 from .architectures import WAN, Architecture
 from .codecs import CLIPS, Codec
-from .muon import MuonAdamW
-from .recipe import TEXT_READER, TRUTH_WIDTH, Training, build_tokenizer, text_states
+from .muon import MuonAdamW, has_quick_bf16
+from .recipe import Training, build_tokenizer, text_states
 from .train_vae import Say, save_atomically, to_video, trapezoid
 
-MOTIONS, COLOURS = list(world.MOTIONS), list(world.COLOURS)
 NOT_HIDDEN = (
     "transformer.patch_embedding",
     "transformer.x_embedder",
@@ -42,18 +40,19 @@ def encode_clips(folder: Path, recipe: Training, say: Say, codec: Codec = CLIPS,
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
     vae.eval().requires_grad_(False)
     latents = _memmap(part, np.float16, (recipe.clips, *codec.latent))
-    truth = _memmap(truth_part, np.uint8, (recipe.clips, 16 * codec.latent[1], TRUTH_WIDTH))  # 4 x 4 tokens a frame
+    world, tokens = codec.world, codec.latent[1] * (codec.latent[2] // codec.patch) ** 2
+    truth = _memmap(truth_part, np.uint8, (recipe.clips, tokens, world.truth_width))
     for first in range(0, recipe.clips, chunk):
         if latents[min(first + chunk, recipe.clips) - 1].any():
             continue  # encoded before an interruption
         ids = range(first, min(first + chunk, recipe.clips))
-        scenes = [world.training_scene(i) for i in ids]
+        scenes = [world.scene(i) for i in ids]
         drawn = [world.render(scene) for scene in scenes]
         clips = to_video(np.stack([frames[:: codec.every] for frames, _ in drawn]))
         truth[first : ids[-1] + 1] = [
-            truth_map(scene, t.masks, codec) for scene, (_, t) in zip(scenes, drawn, strict=True)
+            world.truth_map(scene, t, codec.cover) for scene, (_, t) in zip(scenes, drawn, strict=True)
         ]
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_quick_bf16()):
             latents[first : ids[-1] + 1] = codec.encode(vae, clips).float().numpy()
         say("encoding clips", ids[-1] + 1, recipe.clips)
     tensor = torch.from_numpy(np.array(latents))
@@ -69,26 +68,13 @@ def _memmap(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     return np.lib.format.open_memmap(path, mode="r+" if path.exists() else "w+", dtype=dtype, shape=shape)
 
 
-def truth_map(scene: world.Scene, masks: np.ndarray, codec: Codec = CLIPS) -> np.ndarray:
-    """What a scene shows where, on the transformer's grid: (T·4·4, TRUTH_WIDTH) uint8, shares of the area times 255.
-
-    `masks` (things, 33, 64, 64). A token is 16 x 16 pixels of a latent frame: how much of each of its 4 x 4 parts is
-    covered by each kind (5·16), how much of the whole by each colour (8) and by stripes (1).
-    """
-    covered = codec.cover(torch.from_numpy(masks).float())  # (things, T, 64, 64)
-    parts = F.avg_pool2d(covered, 4).unflatten(3, (4, 4)).unflatten(2, (4, 4))  # (things, T, row, part, column, part)
-    parts = parts.transpose(3, 4).reshape(len(masks), -1, 16)  # (things, tokens, parts)
-    result = torch.zeros(parts.shape[1], TRUTH_WIDTH)
-    for thing, share in zip(scene.things, parts, strict=True):
-        kind, colour = world.KINDS.index(thing.kind), list(world.COLOURS).index(thing.colour)
-        result[:, 16 * kind : 16 * kind + 16] += share
-        result[:, 80 + colour] += share.mean(1)
-        result[:, 88] += share.mean(1) * (thing.texture == "striped")
-    return (255 * result).round().byte().numpy()
-
-
 def _keep_output(module: torch.nn.Module, _: Any, output: Any) -> None:
     module.kept = output
+
+
+def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The mean over the rows whose target is named; zero without any."""
+    return F.cross_entropy(logits, target, reduction="sum") / (target >= 0).sum().clamp(min=1)
 
 
 class Trainer:
@@ -103,7 +89,8 @@ class Trainer:
         self.truth, scale = data["truth"], (data["truth"].float() / 255).std((0, 1))  # (N, tokens, W) uint8, (W,)
         self.truth_scale = 255 * scale.clamp(min=0.01)
         self.recipe = recipe
-        self.tokenizer = build_tokenizer()
+        self.world = architecture.codec.world
+        self.tokenizer = build_tokenizer(self.world)
         self.modules = architecture.modules(len(self.tokenizer))
         if (folder / "start.pt").exists():  # written by train.start_from
             self.modules.load_state_dict(torch.load(folder / "start.pt", weights_only=True), strict=False)
@@ -113,9 +100,9 @@ class Trainer:
         self.read = transformer.get_submodule(architecture.read)
         self.read.register_forward_hook(_keep_output)
         self.compiled = torch.compile(transformer, dynamic=False) if recipe.compile else transformer
-        self.scenes = [world.training_scene(i) for i in range(len(self.latents))]
+        self.scenes = [self.world.scene(i) for i in range(len(self.latents))]
         self.captions = [
-            [world.caption(scene, np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
+            [self.world.caption(scene, np.random.default_rng((2, i, k))) for k in range(recipe.captions)]
             for i, scene in enumerate(self.scenes)
         ]
 
@@ -134,7 +121,7 @@ class Trainer:
         length = int(rng.choice(model.lengths))
         # compile the usual length only
         transformer = self.compiled if length == model.lengths[0] else self.modules["transformer"]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_quick_bf16()):
             text, words = text_states(self.tokenizer, self.modules["text_encoder"], prompts, length)
             said = torch.tensor([bool(prompt) for prompt in prompts])
             velocity = model.predict(transformer, mixed, timestep, text, words, said)
@@ -143,16 +130,15 @@ class Trainer:
         self.binding_loss = self._binding(text, prompts, [self.scenes[i] for i in ids])
         return (velocity.float() - target).square().mean()
 
-    def _binding(self, text: torch.Tensor, prompts: list[str], scenes: list[world.Scene]) -> torch.Tensor:
-        """How badly a thing's motion, colour and texture are read off the text state (B, n, TEXT_WIDTH) of its noun."""
-        length = text.shape[1]
+    def _binding(self, text: torch.Tensor, prompts: list[str], scenes: list[Any]) -> torch.Tensor:
+        """How badly what is said of a thing is read off the text state (B, n, TEXT_WIDTH) of its noun."""
+        world, length = self.world, text.shape[1]
         tokens = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt").input_ids
-        nouns = torch.isin(tokens, torch.tensor(self.tokenizer.convert_tokens_to_ids(list(world.KINDS))))  # (B, n)
-        things = [thing for prompt, scene in zip(prompts, scenes, strict=True) if prompt for thing in scene.things]
-        said = [(MOTIONS.index(t.motion), COLOURS.index(t.colour), world.TEXTURES.index(t.texture)) for t in things]
-        parts = self.modules["text_reader"](text[nouns].float()).split(TEXT_READER, 1)
+        nouns = torch.isin(tokens, torch.tensor(self.tokenizer.convert_tokens_to_ids(list(world.nouns))))  # (B, n)
+        said = [row for prompt, scene in zip(prompts, scenes, strict=True) if prompt for row in world.said(scene)]
+        parts = self.modules["text_reader"](text[nouns].float()).split(world.attributes, 1)
         return sum(
-            (F.cross_entropy(part, target) for part, target in zip(parts, torch.tensor(said).T, strict=True)),
+            (_cross_entropy(part, target) for part, target in zip(parts, torch.tensor(said).T, strict=True)),
             start=torch.zeros(()),
         )
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from . import world
 from .codecs import CLIPS, Codec
-from .muon import MuonAdamW
+from .muon import MuonAdamW, has_quick_bf16
 from .recipe import VaeTraining
 
 Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
 CHECKPOINT_EVERY = 100  # steps
+CHECKPOINT_SECONDS = 180.0  # or so many seconds after the last one
 
 
 def trapezoid(step: int, steps: int, warmup: int, decay: int) -> float:
@@ -40,20 +40,18 @@ def to_video(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def _windows(rng: np.random.Generator, batch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fresh clips, a random window of each: (B, 3, frames, H, W), and where their things are: (B, 1, frames, H, W)."""
-    starts = rng.integers(0, world.FRAMES - frames + 1, batch)
-    clips = [world.render(world.sample_scene(rng), slice(s, s + frames)) for s in starts]
-    masks = torch.from_numpy(np.stack([truth.masks.any(0) for _, truth in clips])).float()[:, None]
-    near = F.max_pool3d(masks, (1, 5, 5), stride=1, padding=(0, 2, 2))  # their edges too
-    return to_video(np.stack([clip for clip, _ in clips])), near
+def _windows(codec: Codec, rng: np.random.Generator, batch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows of fresh clips: (B, 3, frames, H, W), and where their things are: (B, 1, frames, H, W)."""
+    clips, things = codec.world.windows(rng, batch, frames)
+    near = F.max_pool3d(torch.from_numpy(things)[:, None].float(), (1, 5, 5), stride=1, padding=(0, 2, 2))  # edges too
+    return to_video(clips), near
 
 
 def vae_loss(
     codec: Codec, vae: Any, video: torch.Tensor, weight: torch.Tensor, recipe: VaeTraining, train_encoder: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, pixels weighted by `weight` (B, 1, F, H, W), and the plain mean squared error of the reconstruction."""
-    with torch.autocast(video.device.type, dtype=torch.bfloat16):
+    with torch.autocast(video.device.type, dtype=torch.bfloat16, enabled=has_quick_bf16()):
         with torch.set_grad_enabled(train_encoder):
             latents = codec.encode(vae, video)
         again = codec.decode(vae, latents + recipe.noise * torch.randn_like(latents))
@@ -86,7 +84,7 @@ def train_vae(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = CLIPS)
     vae = codec.build()
 
     def clips(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        return _windows(rng, recipe.batch, 1 if step < recipe.image_steps else recipe.frames)
+        return _windows(codec, rng, recipe.batch, 1 if step < recipe.image_steps else recipe.frames)
 
     steps = recipe.image_steps + recipe.steps
     stage = Stage("vae", vae, "decoder.conv_out", steps, clips, recipe.things_from, 1.0, recipe.decay, True)
@@ -99,7 +97,7 @@ def polish_decoder(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = C
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
 
     def clips(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        return _windows(rng, recipe.decoder_batch, world.FRAMES)
+        return _windows(codec, rng, recipe.decoder_batch, codec.world.frames)
 
     steps, share, decay = recipe.decoder_steps, recipe.decoder_share, recipe.decoder_decay
     stage = Stage("decoder", vae.decoder, "conv_out", steps, clips, 0, share, decay, False, key=(1,))
@@ -119,7 +117,7 @@ def _train(folder: Path, codec: Codec, vae: Any, stage: Stage, recipe: VaeTraini
         vae.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         first, spent = state["step"], state.get("seconds", 0.0)
-    start, losses, errors = time.time() - spent, [], []
+    start, losses, errors, saved = time.time() - spent, [], [], time.time()
     for step in range(first, steps):
         # Each step has its own randomness: a resumed run is the same run.
         torch.manual_seed((recipe.seed + sum(stage.key)) * 1_000_003 + step)
@@ -137,8 +135,9 @@ def _train(folder: Path, codec: Codec, vae: Any, stage: Stage, recipe: VaeTraini
                 file.write(json.dumps(row) + "\n")
             say(f"{name} loss {row['loss']:.4f}, PSNR {psnr:.1f} dB", step + 1, steps)
             losses, errors = [], []
-        if (step + 1) % CHECKPOINT_EVERY == 0:
+        if (step + 1) % CHECKPOINT_EVERY == 0 or time.time() > saved + CHECKPOINT_SECONDS:
             state = {"model": vae.state_dict(), "optimiser": optimiser.state_dict()}
             save_atomically(state | {"step": step + 1, "seconds": time.time() - start}, resume)
+            saved = time.time()
     save_atomically({"model": vae.state_dict(), "recipe": asdict(recipe)}, done)
     return done
