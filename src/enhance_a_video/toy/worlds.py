@@ -139,8 +139,8 @@ def puppet_map(scene: puppets.Scene, truth: paint.Truth, cover: Callable[[Tensor
         what += [(part, coat, None, texture if part == paint.BODY else None) for part in _COATED]
         what += [(paint.LEFT_HAND, left, None, None), (paint.RIGHT_HAND, right, None, None)]
         if scene.puppet.held:
-            colour, kind = scene.puppet.held
-            what += [(paint.HELD + n, colour, kind, None) for n in range(3 if scene.puppet.action == "juggle" else 1)]
+            held = (*scene.puppet.held, None)
+            what += [(paint.HELD + n, *held) for n in range(3 if scene.puppet.action == "juggle" else 1)]
     what += [(paint.THINGS + n, t.colour, t.kind, t.texture) for n, t in enumerate(scene.things)]
     masks = torch.from_numpy(np.stack([truth.labels == label for label, *_ in what])).float()
     parts = _parts(cover(masks), puppets.SIZE // 16, 2)

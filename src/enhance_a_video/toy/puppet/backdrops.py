@@ -70,14 +70,14 @@ def _meadow(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarra
     hills = (
         (58, 7, 90, 0.3, _rgb(158, 176, 162)),
         (72, 6, 70, 2.2, _rgb(138, 158, 134)),
-        (88, 5, 110, 4.1, _rgb(120, 142, 108)),
+        (88, 5, 110, 4.1, _rgb(122, 142, 114)),
     )
     for base, height, length, shift, colour in hills:
         crest = base + height * np.sin(2 * np.pi * x / length + shift)
         picture = _over(picture, colour * (1.06 - 0.004 * np.clip(y - crest, 0, 30))[..., None], crest - y)
     crest = 103 + 1.5 * np.sin(2 * np.pi * x / 60)
     blades = 2.2 * np.abs(np.sin(2 * np.pi * x / 4.3 + 2 * np.sin(x / 7)))
-    picture = _over(picture, _rgb(104, 128, 88) * (0.96 + 0.004 * (y - 100))[..., None], crest - blades - y)
+    picture = _over(picture, _rgb(110, 128, 100) * (0.96 + 0.004 * (y - 100))[..., None], crest - blades - y)
     for cx, cy in zip(np.linspace(-22, 150, 23), 107 + 19 * rng.random(23), strict=True):
         picture = _over(picture, _rgb(228, 226, 214), np.hypot(x - cx, y - cy) - 1.1, 0.5)
         picture = _over(picture, _rgb(196, 178, 138), np.hypot(x - cx, y - cy) - 0.45, 0.4)

@@ -294,8 +294,8 @@ class _Painter:
             floor = np.zeros_like(small)
             cast_on = self._subpixels(self._of_puppet(_circle() * (0.24, 0.035) + (0.03, 0.0), t), t)
             cv2.fillPoly(floor, [(cast_on * shrink * 16).round().astype(np.int32)], 255, cv2.LINE_AA, 4)
-            floor = cv2.GaussianBlur(floor, (0, 0), 1.3 * self.size / SIZE)
-            dark += 1.5 * cv2.resize(floor, (self.size * FINE,) * 2, interpolation=cv2.INTER_LINEAR)
+            soft = cv2.GaussianBlur(floor, (0, 0), 1.3 * self.size / SIZE)
+            dark += 1.5 * cv2.resize(soft, (self.size * FINE,) * 2, interpolation=cv2.INTER_LINEAR)
         canvas.image *= (1 - (0.22 / 255) * dark)[..., None]
 
     def _thing(self, canvas: _Canvas, thing: Thing, centre: np.ndarray, t: int, label: int) -> None:
