@@ -135,8 +135,8 @@ def puppet_map(scene: puppets.Scene, truth: paint.Truth, cover: Callable[[Tensor
     what: list[tuple[int, str, str | None, str | None]] = []  # label, colour, kind, texture
     if scene.puppet:
         left, right = scene.puppet.gloves
-        coat, texture = scene.puppet.colour, scene.puppet.texture
-        what += [(part, coat, None, texture if part == paint.BODY else None) for part in _COATED]
+        coat, cloth = scene.puppet.colour, scene.puppet.texture
+        what += [(part, coat, None, cloth if part == paint.BODY else None) for part in _COATED]
         what += [(paint.LEFT_HAND, left, None, None), (paint.RIGHT_HAND, right, None, None)]
         if scene.puppet.held:
             held = (*scene.puppet.held, None)
