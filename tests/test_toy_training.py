@@ -244,10 +244,10 @@ def test_a_normalised_frame_vae_gives_latents_of_variance_one_and_the_same_pictu
 
 
 def short(codec):
-    """A codec that keeps two latent frames of a clip of the puppet world: its clips have four times the tokens."""
+    """A codec that keeps one latent frame of a clip of the puppet world: its clips have four times the tokens."""
     if codec is not PUPPET_CLIPS:
         return codec
-    return replace(codec, latent=(codec.latent[0], 2, *codec.latent[2:]), cover=lambda masks: masks[:, :2])
+    return replace(codec, latent=(codec.latent[0], 1, *codec.latent[2:]), cover=lambda masks: masks[:, :1])
 
 
 def _clips(count, folder, codec=CLIPS):

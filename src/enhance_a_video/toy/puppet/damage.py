@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .paint import BODY, LEFT_HAND, RIGHT_HAND, Truth
+from .paint import BACKDROP, BODY, FEET, LEFT_HAND, RIGHT_HAND, Truth
+from .world import COLOURS
 
 Plant = Callable[[np.ndarray, Truth, np.random.Generator], np.ndarray]  # frames (F, H, W, 3) uint8 -> the same, damaged
 
@@ -39,14 +40,28 @@ def vanish(frames: np.ndarray, truth: Truth, rng: np.random.Generator) -> np.nda
 
 
 def recolour(frames: np.ndarray, truth: Truth, rng: np.random.Generator) -> np.ndarray:
-    """A glove has another hue in the middle third of the clip."""
+    """A glove has a hue that nothing else in the clip has, in its middle third."""
     result, hand = frames.copy(), int(rng.choice((LEFT_HAND, RIGHT_HAND)))
+    shown = [n for n in np.unique(truth.labels[0]) if n not in (BACKDROP, FEET)]
+    taken = np.array([_hue(np.median(frames[0][truth.labels[0] == n], axis=0)) for n in shown])
+    free = max(map(_hue, COLOURS.values()), key=lambda hue: float(np.abs(_turned(taken - hue)).min()))
+    shift = free - int(taken[shown.index(hand)])
     for t in range(len(frames) // 3, 2 * len(frames) // 3):
         hsv = cv2.cvtColor(frames[t], cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0].astype(int) + 22) % 180  # 44 degrees
+        hsv[..., 0] = (hsv[..., 0].astype(int) + shift) % 180
         glove = truth.labels[t] == hand
         result[t][glove] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[glove]
     return result
+
+
+def _hue(colour: np.ndarray | tuple[int, int, int]) -> int:
+    """OpenCV's hue of an RGB colour: 0 to 179 for the whole circle."""
+    return int(cv2.cvtColor(np.array([[colour]], np.uint8), cv2.COLOR_RGB2HSV)[0, 0, 0])
+
+
+def _turned(hues: np.ndarray) -> np.ndarray:
+    """Differences of hues, the short way round."""
+    return (hues + 90) % 180 - 90
 
 
 def melt(frames: np.ndarray, truth: Truth, rng: np.random.Generator) -> np.ndarray:
