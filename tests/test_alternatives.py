@@ -237,10 +237,10 @@ def test_a_compiled_model_is_refused():
 @pytest.mark.parametrize("data, message", [
     ({"alternative": "logit_temprature"}, "Did you mean 'logit_temperature'"),
     ({"alternative": "map_scaling", "tau": 1.1}, "unknown settings .'tau'. of map_scaling"),
-    ({"alternative": "logit_temperature", "tau": 0}, "above 0"),
-    ({"alternative": "logit_temperature", "tau": "hot"}, "above 0"),
+    ({"alternative": "logit_temperature", "tau": 0}, "tau=0"),
+    ({"alternative": "logit_temperature", "tau": "hot"}, "tau='hot'"),
     ({"alternative": "map_scaling", "strength": 0.5, "temperature": 4}, "strength and temperature"),
-    ({"alternative": "cfi_temperature", "strength": -1}, "out of range"),
+    ({"alternative": "cfi_temperature", "strength": -1}, "a number from 0 to"),
     ({"alternative": "logit_temperature", "start": 0.9, "end": 0.1}, "window is empty"),
     ({"alternative": "logit_temperature", "layers": "("}, "regular expression"),
 ])  # fmt: skip

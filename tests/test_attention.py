@@ -299,6 +299,7 @@ def test_a_gain_for_each_video_not_for_each_site_or_batch():
         return (2 * mass).clamp(min=1)
 
     with enhance_attention(model, **SORA, query_key=NORMS, policy=policy, sites=None, **ALWAYS):
+        masses.clear()  # of the policy's trial
         together = run_sora(model, torch.stack([still, unrelated]))
         alone = torch.cat([run_sora(model, video[None]) for video in (still, unrelated)])
     mass = masses[0]  # what the gain of the first layer is made of
@@ -445,7 +446,7 @@ def test_the_temporal_layer_of_diffusers_in_a_unet_of_ones_own():
     ({"attention": "("}, SettingsError, "attention="), ({"attention": "nothing"}, NoLayersError, "named like nothing"),
     ({"attention": []}, NoLayersError, "named like"),
     ({"attention": [nn.Linear(1, 1)]}, NoLayersError, "Linear is no module inside this WanLike"),
-    ({"start": 0.1}, SettingsError, r"noise=Flow\(shift\)"), ({"strength": -1.0}, SettingsError, "out of range"),
+    ({"start": 0.1}, SettingsError, r"noise=Flow\(shift\)"), ({"strength": -1.0}, SettingsError, "a number from 0 to"),
     ({"scale_at": "nowhere"}, NoLayersError, "no module blocks.0.nowhere"),
     ({"scale_at": ".nowhere"}, NoLayersError, "no module blocks.0.self_attn.nowhere"),
 ])  # fmt: skip
