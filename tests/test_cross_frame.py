@@ -231,8 +231,8 @@ def test_settings_say_what_is_scaled():
     for wrong, says in (
         ({"odds": 1.5, "strength": 0.3}, "at most one"),
         ({"odds": 1.5, "scale": "output"}, "leave out"),
-        ({"odds": -1}, "at least 0"),
-        ({"odds": float("nan")}, "not a finite number"),
+        ({"odds": -1}, "a number from 0 to"),
+        ({"odds": float("nan")}, "a number from 0 to"),
         ({"scale": "all"}, "is unknown"),
         ({"policy": {"name": "trust", "of": {"name": "constant", "gain": 2}}, "scale": "cross-frame"}, "trust"),
     ):
