@@ -10,8 +10,8 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## the main job: one prompt, three seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
 
-test: $(READY)  ## all tests
-	$(BIN)/pytest
+test: $(READY)  ## all tests, a file at a time on each of two cores
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 fuzz: $(READY)  ## command lines and Python calls, bad, odd and good: none may end in a traceback or in silence
 	$(BIN)/python -m tests.fuzz
