@@ -106,8 +106,8 @@ def tune(
     except KeyboardInterrupt:
         raise Stopped("Stopped. What is stored stays; the same command goes on from there.") from None
     if json:
-        told = {"command": "tune", "out": str(out), "model": model, "warnings": notes, **room.result_to_dict(result)}
-        print_json(told)
+        data = {"command": "tune", "out": str(out), "model": model, "warnings": notes, **room.result_to_dict(result)}
+        print_json(data)
         return
     _tell(Screen(), result, method)
 

@@ -142,9 +142,9 @@ def _results(folder: Path, against: str | None, json: bool, notes: list[str]) ->
         note = f"All votes in the file are counted, as the videos are not as they were: {error}"
     counted = results(folder, current)
     if json:
-        told: dict[str, Any] = {"command": "vote", "folder": str(folder), **counted.to_dict()}
-        told |= {"note": note, "warnings": notes}
-        print_json(told)
+        data: dict[str, Any] = {"command": "vote", "folder": str(folder), **counted.to_dict()}
+        data |= {"note": note, "warnings": notes}
+        print_json(data)
         return
     _tell(counted, note)
 
