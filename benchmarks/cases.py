@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from enhance_a_video import video
+from enhance_a_video import pictures, video
 from enhance_a_video.study import Study, analyse, read_study
 from enhance_a_video.study.analysis import Case
 from enhance_a_video.study.definition import Videos
@@ -39,7 +39,7 @@ def strip(study: Study, folder: Path, kind: str, case: Case) -> np.ndarray:
         f"{Path(case.trial.model).name}, {kind}, {case.score:+.2f} sd: {case.trial.item.prompt}",
         f"{case.trial.item.label}: {why}",
     ]
-    return video.film_strip(clips, labels, count=FRAMES)
+    return pictures.film_strip(clips, labels, count=FRAMES)
 
 
 def main() -> None:

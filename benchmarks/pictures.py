@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from enhance_a_video import Settings, pictures, pipelines, video
-from enhance_a_video.comparison import generate_with
+from enhance_a_video import Settings, pictures, pipelines
+from enhance_a_video.making import generate_with
 from enhance_a_video.metrics import measure
 from enhance_a_video.study.definition import held_out_prompt
 
@@ -57,7 +57,7 @@ def strips(clips: dict[int, list[np.ndarray]]) -> np.ndarray:
     parts = []
     for number in list(clips)[:STILL]:
         large = [pictures.resized(clip, 128, 128) for clip in clips[number]]
-        parts.append(video.film_strip(large, [f"{LABELS[0]}: {held_out_prompt(number)}", LABELS[1]], count=7))
+        parts.append(pictures.film_strip(large, [f"{LABELS[0]}: {held_out_prompt(number)}", LABELS[1]], count=7))
     return pictures.above(parts)
 
 

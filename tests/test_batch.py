@@ -157,9 +157,9 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(command, tiny_folder, tmp_pa
         (["p.txt", "-o", "p.txt"], 1, "file"),
         (["p.txt", "-o", "out", "--workers", "0"], 2, "workers"),
         (["p.txt"], 2, "--out"),
-        (["p.txt", "-o", "out", "--ray"], 1, "pip install 'enhance-a-video[ray]'"),
-        (["--ray", "p.txt", "-o", "out"], 1, "pip install"),
-        (["p.txt", "--ray", "node:6379", "-o", "out"], 1, "pip install"),
+        (["p.txt", "-o", "out", "--ray"], 2, "pip install 'enhance-a-video[ray]'"),
+        (["--ray", "p.txt", "-o", "out"], 2, "pip install"),
+        (["p.txt", "--ray", "node:6379", "-o", "out"], 2, "pip install"),
     ],
 )
 def test_errors_of_the_command(command, tmp_path, monkeypatch, words, code, says):
@@ -365,16 +365,16 @@ def test_a_clip_on_which_workers_keep_dying_is_given_up(worker, tmp_path):
 
 
 def test_after_an_error_that_is_not_ours_the_worker_is_replaced(worker, tmp_path, monkeypatch):
-    from enhance_a_video import comparison
+    from enhance_a_video import making
 
-    generate_with = comparison.generate_with
+    generate_with = making.generate_with
 
     def fails(*args, **options):
         if options.get("steps") == 2:
             raise AttributeError("deep inside")
         return generate_with(*args, **options)
 
-    monkeypatch.setattr(comparison, "generate_with", fails)
+    monkeypatch.setattr(making, "generate_with", fails)
     crashes = items_of(1, steps=2)
     refused = items_of(1, width=40)
     crew = Here(worker)

@@ -338,7 +338,7 @@ def test_an_unexpected_error_is_a_sentence_and_its_traceback_a_file(run, tiny_fo
     def broken(*_, **__):
         raise KeyError("latents")
 
-    monkeypatch.setattr("enhance_a_video.job.generate_with", broken)
+    monkeypatch.setattr("enhance_a_video.cli.job.generate_with", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
     error = json.loads(out)["error"]
@@ -351,7 +351,7 @@ def test_ctrl_c_is_json_too(run, tiny_folder, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("enhance_a_video.job.generate_with", stopped)
+    monkeypatch.setattr("enhance_a_video.cli.job.generate_with", stopped)
     code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
     assert code == 130 and json.loads(out)["error"]["class"] == "KeyboardInterrupt" and "Stopped" in err
 

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from enhance_a_video import Settings, enhance_attention
-from enhance_a_video.cli.app import app
+from enhance_a_video.cli.commands import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

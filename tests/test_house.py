@@ -1,61 +1,172 @@
-"""The house itself: imports run downward, the front door is small, the documents name what exists."""
+"""The house itself: walls between wings, imports run downward, the front door is small, documents name what exists."""
 
-import ast
+import json
 import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 
 import enhance_a_video
+from enhance_a_video import cli, extras
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "enhance_a_video"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import house  # noqa: E402
 
-# Each room may import from the rooms of the floors below it, and from none beside or above it.
-FLOORS = [
-    {"errors"},
-    {"limits"},
-    {"intensity", "policy", "query_key", "stats", "metrics", "files", "terminal", "prompts", "shape"},
-    {"parallel", "database", "media"},
-    {"settings", "schedule", "record", "seam", "video", "toy", "team", "pages"},
-    {"alternatives", "cross_frame", "pictures"},
-    {"families", "plan", "layer"},
-    {"probe"},
-    {"denoiser"},
-    {"enhancement", "loading"},
-    {"attention", "pipelines"},
-    {"comparison", "preflight"},
-    {"report"},
-    {"study"},
-    {"job", "batch", "score", "vote", "tune"},
-    {"cli"},
-]
-FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+FILES = sorted(SOURCE.rglob("*.py"))
+LIBRARY = [path for path in FILES if house.WING.get(house.room_of(path), "library") == "library"]
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
-
-
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms of this package that a file imports, at its top or inside a function."""
-    found = set()
-    depth = len(path.relative_to(SOURCE).parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-            found |= {name for name in names if name in FLOOR}
-    return found
-
-
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_run_downward(path):
-    room = room_of(path)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_import_goes_through_a_wall(path):
+    room, order = house.room_of(path), list(house.WINGS)
     if room == "__init__":
-        return
-    assert room in FLOOR, f"{room} has no floor: put it into FLOORS and docs/architecture.md"
-    upward = {other for other in imported_rooms(path) if other != room and FLOOR[other] >= FLOOR[room]}
-    assert not upward, f"{room} imports {upward} from its own floor or above"
+        room = "attention"
+    assert room in house.WING, f"{room} belongs to no wing: put it into WINGS (benchmarks/house.py)"
+    wing = house.WING[room]
+    for other in house.imported_rooms(path) & house.WING.keys():
+        assert order.index(house.WING[other]) <= order.index(wing), f"{room} ({wing}) imports {other}"
+
+
+def test_imports_run_downward():
+    house.floors(house.arrows())  # ValueError names the rooms that import each other
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if house.WING.get(house.room_of(path), "library") == "library"]
+)
+def test_the_library_imports_torch_and_numpy_only(path):
+    assert set(house.outside_imports(path)) <= {"torch", "numpy", *sys.stdlib_module_names}
+
+
+ALONE = """
+import json, sys
+
+sys.modules |= dict.fromkeys(BLOCKED)  # importing one of them fails
+import torch, numpy
+before = set(sys.modules)
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from enhance_a_video import enhance_attention
+from enhance_a_video.seam import Tokens
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.to_qkv, self.to_out = nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x):                                                   # (B, T*S, C)
+        q, k, v = (one.unflatten(-1, (4, 8)).transpose(1, 2) for one in self.to_qkv(x).chunk(3, -1))
+        return self.to_out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = Attention()
+
+    def forward(self, x):
+        return x + self.attention(x)
+
+torch.manual_seed(0)
+model, x = Model(), torch.randn(2, 5 * 16, 32)
+plain, own = model(x), dict(vars(model.attention))
+handle = enhance_attention(model, attention="attention$", frames=5, tokens=Tokens("video only"), start=0.0, end=1.0)
+changed, summary = model(x), str(handle.summary())
+handle.remove()
+loaded = set(sys.modules) - before
+print(json.dumps({
+    "changed": not torch.equal(plain, changed), "undone": torch.equal(plain, model(x)),
+    "class": type(model.attention).__name__, "kept": dict(vars(model.attention)).keys() == own.keys(),
+    "summary": "attention" in summary, "loaded": sorted(loaded),
+}))
+"""
+
+
+def others_than_torch_and_numpy() -> list[str]:
+    """Every importable top-level name here that neither torch nor numpy nor what those require brings."""
+    wanted, kept = ["torch", "numpy"], set()
+    while wanted:
+        name = wanted.pop().lower().replace("_", "-")
+        if name not in kept:
+            kept.add(name)
+            try:
+                needed = requires(name) or []
+            except ModuleNotFoundError:
+                continue
+            wanted += [re.split(r"[^\w.-]", line)[0] for line in needed if "extra ==" not in line]
+    found = packages_distributions()
+    return [module for module, owners in found.items() if not kept & {one.lower().replace("_", "-") for one in owners}]
+
+
+def test_the_library_stands_alone():
+    blocked = set(others_than_torch_and_numpy()) - {"enhance_a_video", "torch", "numpy"}
+    assert {"diffusers", "transformers", "av", "cv2", "PIL", "rich", "typer", "yaml", "matplotlib"} <= blocked
+    program = f"BLOCKED = {sorted(blocked)!r}\n{ALONE}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["changed"] and found["undone"] and found["kept"] and found["summary"] and found["class"] == "Attention"
+    ours = {room for room, wing in house.WING.items() if wing != "library"}
+    assert not {f"enhance_a_video.{room}" for room in ours} & set(found["loaded"])
+
+
+# ------------------------------------------------------------------------------------------------------- extras
+
+
+def test_every_command_says_which_extras_it_needs():
+    from enhance_a_video.cli.commands import app
+
+    assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(cli.NEEDS)
+
+
+def test_the_extras_are_those_of_the_project():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    name_of = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+    bare = [[re.split(r"[<>=]", one)[0] for one in lines] for lines in [project["dependencies"]]]
+    assert bare == [["torch", "numpy"]]
+    for extra, (own, included) in extras.EXTRAS.items():
+        listed = {re.split(r"[<>=]", one)[0] for one in project["optional-dependencies"][extra]}
+        expected = {name_of.get(module, module) for module in own}
+        assert listed == expected | ({f"enhance-a-video[{','.join(included)}]"} if included else set()), extra
+    assert set(extras.EXTRAS) == {*re.findall(r"\w+", project["optional-dependencies"]["all"][0].split("[")[1])}
+
+
+@pytest.mark.parametrize(
+    "words, missing, extra",
+    [
+        (["--version"], "typer", "cli"), (["generate", "-p", "x", "-o", "x.mp4"], "diffusers", "video"),
+        (["demo"], "matplotlib", "lab"), (["study", "x.yaml"], "yaml", "lab"), (["generate"], "typer", "cli"),
+        (["score", "x.mp4"], "cv2", "lab"),
+    ],
+)  # fmt: skip
+def test_a_command_without_its_extra_says_which_in_one_line(words, missing, extra, monkeypatch, capsys):
+    monkeypatch.setattr(extras, "_there", lambda module: module != missing)
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words, "--json"])
+    out, err = capsys.readouterr()
+    assert left.value.code == 2
+    assert err.count("\n") == 1 and f"needs {missing}: pip install 'enhance-a-video[{extra}]'" in err
+    assert json.loads(out)["error"]["class"] == "MissingExtraError"
+
+
+def test_the_command_runs_without_typer_as_far_as_it_can():
+    program = (
+        "import sys\n"
+        "sys.modules |= dict.fromkeys(('typer', 'rich', 'diffusers', 'transformers', 'cv2', 'av', 'PIL'))\n"
+        "from enhance_a_video.cli import main\n"
+        "main(['demo'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "Error: enhance-a-video demo needs typer: pip install 'enhance-a-video[cli,lab]' "
+        "(in a clone: pip install '.[all]').\n"
+    )
 
 
 @pytest.mark.parametrize("room", ["intensity", "policy", "metrics", "stats", "errors"])
@@ -100,5 +211,5 @@ def test_links_to_files_lead_somewhere(document):
 
 def test_the_architecture_page_names_every_room():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    for room in FLOOR:
+    for room in house.WING:
         assert re.search(rf"\b{room}\b", text), f"docs/architecture.md does not mention {room}"

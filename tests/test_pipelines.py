@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from enhance_a_video import Settings, loading, pipelines, toy
-from enhance_a_video.comparison import Judge, Row, brief, compare, compare_seeds, general_judge, truth_judge
+from enhance_a_video.comparison import Judge, Row, compare, compare_seeds, general_judge, truth_judge
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
+from enhance_a_video.making import brief
 from enhance_a_video.pipelines import defaults, describe, generate, load
 from enhance_a_video.toy import world
 

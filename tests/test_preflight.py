@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import enhance_a_video.tune as tuning
-from enhance_a_video import comparison, pipelines, preflight, toy, video
+from enhance_a_video import making, pipelines, preflight, toy, video
 from enhance_a_video.alternatives import LogitTemperature
 from enhance_a_video.errors import PromptError, SettingsError
 from enhance_a_video.plan import Item, Prompt, expand, overridden, read_prompts, repeats
@@ -254,9 +254,9 @@ def test_nothing_that_acted_is_reported_afterwards(tiny_folder):
     settings = Settings(start=0.97, end=0.98)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a notice takes the place of the library's own warning
-        _, summary = comparison.generate_with(pipe, "a red ball", settings, steps=1, notice=found.append)
+        _, summary = making.generate_with(pipe, "a red ball", settings, steps=1, notice=found.append)
     assert not summary.active.any() and "acted nowhere: no call was in the window" in found[-1]
-    comparison.generate_with(pipe, "a red ball", None, observe=True, steps=1, notice=(again := []).append)
+    making.generate_with(pipe, "a red ball", None, observe=True, steps=1, notice=(again := []).append)
     assert not again
 
 
@@ -290,7 +290,7 @@ def test_generate_with_the_embedded_model_reports_before_the_work(run, monkeypat
         print("WORK", file=sys.stderr)
         return pipelines.generate(*arguments, **named)
 
-    monkeypatch.setattr(comparison, "generate", begins)
+    monkeypatch.setattr(making, "generate", begins)
     code, out, err = run("generate", "-p", OUTSIDE, "-o", "x.mp4", "--steps", 1, "--frames", 6, "--json")
     assert code == 0, err
     data = json.loads(out)

@@ -185,7 +185,7 @@ def stand_in(tmp_path_factory, monkeypatch):
 
 def test_without_vbench_the_way_to_it_is_said(run, files):
     code, out, err = run("score", "clean.mp4", "--vbench", "subject_consistency")
-    assert code == 1 and "vbench-env/bin/pip install" in err and not out
+    assert code == 2 and "vbench-env/bin/pip install" in err and not out
     with pytest.raises(MissingExtraError):
         score.check_vbench(["subject_consistency"])
     with pytest.raises(SettingsError):

@@ -331,6 +331,6 @@ def test_a_pipeline_that_wants_one_prompt_at_a_time_gets_it(tiny_folder, tmp_pat
     (folder / "defaults.json").write_text(json.dumps(known | {"several": False}))
     generate, seen = pipelines.generate, []
     noting = lambda pipe, prompt, **options: seen.append(prompt) or generate(pipe, prompt, **options)  # noqa: E731
-    monkeypatch.setattr("enhance_a_video.comparison.generate", noting)
+    monkeypatch.setattr("enhance_a_video.making.generate", noting)
     run(parse_study(data_of(folder, load={"batch": 4})), tmp_path / "results")
     assert sorted(map(len, seen)) == [1] * 12

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from enhance_a_video import cli, terminal, video
-from enhance_a_video.cli.app import app
+from enhance_a_video import cli, pictures, terminal, video
+from enhance_a_video.cli.commands import app
+from enhance_a_video.cli.screen import Screen
 
 ODD = "[red] [/] :cat: τ <b>$\\frac{"
 
@@ -63,7 +64,7 @@ def test_what_a_user_wrote_is_no_markup(monkeypatch, tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("label", ["two\nlines", "", "a\tb\0c", "😀 مرحبا", "\ud83d", "x" * 3000])
 def test_any_label_can_be_drawn(label):
-    assert video.label_bar(label, 200, 16).shape == (30, 200, 3)
+    assert pictures.label_bar(label, 200, 16).shape == (30, 200, 3)
 
 
 def test_a_reader_that_goes_away_is_no_error(monkeypatch):
@@ -71,7 +72,7 @@ def test_a_reader_that_goes_away_is_no_error(monkeypatch):
     os.close(reader)
     monkeypatch.setattr(sys, "stdout", open(writer, "w", encoding="utf-8"))  # noqa: SIM115
     with terminal.streams():
-        terminal.Screen().print("x\n" * 10_000)
+        Screen().print("x\n" * 10_000)
         terminal.print_json({"x": "x" * 100_000})
         print("the work goes on")
     sys.stdout.close()

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from enhance_a_video import video
+from enhance_a_video import pictures, video
 from enhance_a_video.errors import OutputExistsError, SettingsError, VideoFileError
 from enhance_a_video.toy import world
 
@@ -131,7 +131,7 @@ def test_unreadable_videos(tmp_path):
 
 def test_side_by_side_enlarges_each_frame_smoothly_and_holds_the_last():
     clip = ramp(5)
-    both = video.side_by_side([clip, clip[:3]], ["without", "with τ = 4"], min_side=256)
+    both = pictures.side_by_side([clip, clip[:3]], ["without", "with τ = 4"], min_side=256)
     factor = 6  # the smallest whole factor that brings 48 to at least 256
     assert len(both) == 5
     picture = both[:, -48 * factor :, : 64 * factor].astype(float)
@@ -145,14 +145,14 @@ def test_side_by_side_enlarges_each_frame_smoothly_and_holds_the_last():
 
 
 def test_labels_are_drawn_and_fit():
-    bar = video.label_bar("a very long label that cannot possibly fit in such a narrow bar", 100, 16)
+    bar = pictures.label_bar("a very long label that cannot possibly fit in such a narrow bar", 100, 16)
     assert bar.shape == (30, 100, 3)
     assert bar.max() > 200 and (bar[:, -4:] == bar[0, -1]).all()
-    assert (video.label_bar("without", 200, 16) != video.label_bar("with", 200, 16)).any()
+    assert (pictures.label_bar("without", 200, 16) != pictures.label_bar("with", 200, 16)).any()
 
 
 def test_film_strip(tmp_path):
-    strip = video.film_strip([ramp(9), ramp(9)], ["without", "with"], count=4)
+    strip = pictures.film_strip([ramp(9), ramp(9)], ["without", "with"], count=4)
     assert strip.ndim == 3 and strip.dtype == np.uint8
     path = video.write_png(tmp_path / "strip.png", strip)
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -168,7 +168,7 @@ def test_film_strip(tmp_path):
 )
 def test_panels_that_do_not_match(panels, labels, says):
     with pytest.raises(SettingsError, match=says):
-        video.side_by_side(panels, labels)
+        pictures.side_by_side(panels, labels)
 
 
 @pytest.mark.parametrize("crf", [-1, 52, 1.5, "x", float("nan")])
@@ -190,8 +190,8 @@ def test_pictures_of_nothing_are_refused(tmp_path):
         with pytest.raises(SettingsError, match="An image is uint8"):
             video.write_png(tmp_path / "x.png", image)
     with pytest.raises(SettingsError, match="count="):
-        video.film_strip([clip], ["a"], count=0)
+        pictures.film_strip([clip], ["a"], count=0)
 
 
 def test_a_label_of_several_lines_stands_on_one():
-    assert (video.label_bar("a\nb\x00", 200, 16) == video.label_bar("a b\x00", 200, 16)).all()
+    assert (pictures.label_bar("a\nb\x00", 200, 16) == pictures.label_bar("a b\x00", 200, 16)).all()

@@ -6,21 +6,18 @@ comparison.differences()["with"]["temporal_flicker"]        # mean difference an
 
 from __future__ import annotations
 
-import contextlib
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .alternatives import Change
-from .enhancement import Enhancement
-from .errors import NoEffectWarning, PromptError, SettingsError
+from .errors import PromptError, SettingsError
+from .limits import or_none
+from .making import brief, generate_with
 from .metrics import MEASURES, measure
-from .pipelines import Notice, generate
 from .record import Summary
 from .settings import Settings
 from .stats import Paired, paired
@@ -89,7 +86,7 @@ class Comparison:
                 "settings": None if take.settings is None else take.settings.to_dict(),
                 "seconds": round(take.seconds, 3),
                 "enhancement": None if take.settings is None else brief(take.summary),
-                "measures": {name: [_number(v) for v in seeds] for name, seeds in self.values[take.label].items()},
+                "measures": {name: [or_none(v) for v in seeds] for name, seeds in self.values[take.label].items()},
             }
             for take in self.takes
         ]
@@ -104,29 +101,6 @@ class Comparison:
             "differences": pairs,
             "note": self.judge.note,
         }
-
-
-def brief(summary: Summary | None) -> dict[str, Any] | None:
-    """What an enhancement did, in a few numbers; None where none was present."""
-    if summary is None:
-        return None
-    gains = summary.gain[summary.active]
-    gains = gains[np.isfinite(gains)]
-    return {
-        "layers": len(summary.layers),
-        "calls": summary.calls_made,
-        "active_calls": int(summary.active.sum()),
-        "mean_gain": float(gains.mean()) if gains.size else None,
-        "highest_gain": float(gains.max()) if gains.size else None,
-        "progress_source": summary.progress_source,
-        "acted_nowhere": summary.no_effect or None,
-        "layers_not_run": len(summary.unreached),
-        "seconds_in_method": _number(summary.seconds),
-    }
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def compare(
@@ -219,41 +193,3 @@ def truth_judge(prompt: str, height: int | None, width: int | None) -> Judge:
     truth = tuple(Row(m.name, m.label, m.better, m.unit, truth=True) for m in checker.TRUTH_MEASURES)
     plain = general_judge()
     return Judge(truth + plain.rows, lambda frames: checker.check(frames, scene) | measure(frames))
-
-
-def generate_with(
-    pipe: Any,
-    prompt: str | Sequence[str],
-    settings: Change | None,
-    *,
-    observe: bool = False,
-    notice: Notice | None = None,
-    **options: Any,
-) -> tuple[np.ndarray, Summary | None]:
-    """`pipelines.generate` under settings (None: the plain model) or an alternative, and what they did.
-
-    Arguments as in `compare`; several prompts, with a seed each, give several videos. notice: as in `generate`, and
-    called with what would be a NoEffectWarning."""
-    if settings is None and not observe:
-        return generate(pipe, prompt, notice=notice, **options), None
-    own = Settings(observe_only=True, start=0.0, end=1.0) if settings is None else settings
-    own = replace(own, attention_maps=observe or own.attention_maps)
-    with _noticed(notice), Enhancement(pipe, own) as handle:
-        frames, summary = generate(pipe, prompt, notice=notice, **options), handle.summary()
-    return frames, summary
-
-
-@contextlib.contextmanager
-def _noticed(notice: Notice | None) -> Iterator[None]:
-    """Sentences of NoEffectWarnings go to `notice`, where there is one; other warnings stay warnings."""
-    if notice is None:
-        yield
-        return
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", NoEffectWarning)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, NoEffectWarning):
-            notice(str(warning.message))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -139,6 +139,11 @@ def finite(what: str, value: Any) -> None:
         raise SettingsError(f"{what or 'it'} is nested too deeply.") from None
 
 
+def or_none(value: float) -> float | None:
+    """The number for JSON, which has no NaN and no infinity: None for those."""
+    return value if math.isfinite(value) else None
+
+
 def _finite(what: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"{what or 'a number'} is {value}, but numbers must be finite.")

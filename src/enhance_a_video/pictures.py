@@ -1,4 +1,4 @@
-"""Pictures that show how steady clips are: slices through time, maps of flicker, and moving pictures for a page.
+"""Pictures of clips: beside each other under labels, slices through time, maps of flicker, moving pictures for a page.
 
 Steadiness does not show in single frames. For showing the same scene without and with the method:
 
@@ -20,11 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from . import video
+from . import limits
 from .errors import SettingsError
 from .files import atomic
+from .media import to_uint8
 from .metrics.clip import Clip
+from .video import enlarged, even
 
+_INK, GROUND = (245, 246, 248), (22, 24, 29)  # label text, and what it and the clips stand on
 _GAP, _TYPE = 8, 15  # pixels between the parts of a picture; size of its type
 _WEBP_QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20, 10)  # tried in this order until the file is small enough
 
@@ -60,7 +63,7 @@ def temporal_slice(frames: np.ndarray, line: Line) -> np.ndarray:
     Raises:
         SettingsError: the clip has no such line.
     """
-    frames = video.to_uint8(frames)
+    frames = to_uint8(frames)
     size = frames.shape[1 if line.axis == "row" else 2]
     if line.axis not in ("row", "column") or not 0 <= line.number < size:
         raise SettingsError(f"This clip has no {line}: it is {frames.shape[2]} pixels wide and {frames.shape[1]} high.")
@@ -173,7 +176,7 @@ def clip_grid(
     for clips in rows:
         if len(clips) != len(labels):
             raise SettingsError(f"Each clip needs one label; found {len(clips)} clips and {len(labels)} labels.")
-        parts = [video.to_uint8(clip) for clip in clips]
+        parts = [to_uint8(clip) for clip in clips]
         scenes.append(beside([resized(part, side, round(side * part.shape[2] / part.shape[1])) for part in parts], 2))
     lines = [beside(scenes[n : n + columns]) for n in range(0, len(scenes), columns)]
     head = beside([_labels_of(scenes[0].shape[-2], labels)] * min(columns, len(scenes)))
@@ -183,7 +186,7 @@ def clip_grid(
 
 def headed(image: np.ndarray, label: str) -> np.ndarray:
     """A picture under a dark bar with its label."""
-    return np.concatenate([video.label_bar(label, image.shape[1], _TYPE), image])
+    return np.concatenate([label_bar(label, image.shape[1], _TYPE), image])
 
 
 def stacked(images: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
@@ -215,16 +218,14 @@ def _ground(beside: np.ndarray, axis: int, size: int) -> np.ndarray:
     """The dark ground, in the shape of the picture beside it but for `size` along one axis."""
     shape = list(beside.shape)
     shape[axis] = size
-    return np.broadcast_to(np.array(video.GROUND, np.uint8), shape)
+    return np.broadcast_to(np.array(GROUND, np.uint8), shape)
 
 
 def _labels_of(width: int, labels: Sequence[str]) -> np.ndarray:
     """A bar of labels in columns of one width, uint8 (h, width, 3)."""
     edges = np.linspace(0, width, len(labels) + 1).round().astype(int)
     widths = np.diff(edges)
-    return np.concatenate(
-        [video.label_bar(text, int(w), _TYPE) for text, w in zip(labels, widths, strict=True)], axis=1
-    )
+    return np.concatenate([label_bar(text, int(w), _TYPE) for text, w in zip(labels, widths, strict=True)], axis=1)
 
 
 # ----------------------------------------------------------------------------------------------------- files
@@ -238,7 +239,7 @@ def webp_bytes(frames: np.ndarray, fps: float, *, limit: int = 2_000_000) -> byt
     """
     from PIL import Image
 
-    images = [Image.fromarray(frame) for frame in video.to_uint8(frames)]
+    images = [Image.fromarray(frame) for frame in to_uint8(frames)]
     ends = np.rint(np.arange(len(images) + 1) * 1000 / fps).astype(
         int
     )  # in milliseconds, without adding up their rounding
@@ -263,3 +264,86 @@ def write_webp(
     with atomic(Path(path), force=force) as draft:
         draft.write_bytes(webp_bytes(frames, fps, limit=limit))
     return Path(path)
+
+
+# ------------------------------------------------------------------------------------------- clips beside each other
+
+
+def side_by_side(
+    panels: Sequence[np.ndarray], labels: Sequence[str], *, min_side: int = 256, gap: int = 8
+) -> np.ndarray:
+    """Clips next to each other, each under its label, on one dark ground.
+
+    Args:
+        panels: clips (T, H, W, 3) of one height; shorter ones hold their last frame.
+        labels: one per clip.
+        min_side: clips with a shorter side below this are enlarged by a whole factor.
+        gap: pixels between clips.
+
+    Returns:
+        uint8 (T, H', W', 3), even sizes.
+    """
+    clips = _comparable(panels, labels, min_side)
+    length = max(map(len, clips))
+    clips = [np.concatenate([clip, np.repeat(clip[-1:], length - len(clip), 0)]) for clip in clips]
+    size = max(15, round(clips[0].shape[1] / 18))  # type size in pixels
+    columns = []
+    for clip, label in zip(clips, labels, strict=True):
+        bar = label_bar(label, clip.shape[2], size)  # (h, W, 3)
+        columns += [np.concatenate([np.broadcast_to(bar, (length, *bar.shape)), clip], axis=1), None]
+    tall = columns[0].shape[1]  # type: ignore[union-attr]
+    ground = np.full((length, tall, gap, 3), GROUND, np.uint8)
+    return even(np.concatenate([ground if column is None else column for column in columns[:-1]], axis=2))
+
+
+def film_strip(
+    panels: Sequence[np.ndarray], labels: Sequence[str], *, count: int = 8, min_side: int = 128, gap: int = 4
+) -> np.ndarray:
+    """A picture of a video: per clip one labelled row of `count` evenly spaced frames. uint8 (H', W', 3)."""
+    limits.whole("count", count, 1)
+    rows = []
+    for clip, label in zip(_comparable(panels, labels, min_side), labels, strict=True):
+        chosen = clip[np.linspace(0, len(clip) - 1, min(count, len(clip))).round().astype(int)]
+        spaced = np.pad(chosen, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=0)
+        spaced[:, -gap:], spaced[:, :, -gap:] = GROUND, GROUND
+        row = np.concatenate(list(spaced), axis=1)[:, :-gap]
+        rows += [label_bar(label, row.shape[1], max(14, clip.shape[1] // 9)), row]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([_widen(row, width) for row in rows])
+
+
+def label_bar(text: str, width: int, size: int) -> np.ndarray:
+    """One line of text on a dark bar, uint8 (about 1.9 size, width, 3); made smaller, then cut, to fit."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    face = Path(
+        matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"
+    )  # Greek and Cyrillic too, unlike Pillow's own
+    image = Image.new("RGB", (width, 2 * round(0.95 * size)), GROUND)
+    draw, room = ImageDraw.Draw(image), width - size
+    text = " ".join("".join(one if one.isprintable() else " " for one in text[:1000]).split())  # Pillow takes one line
+    for points in range(size, max(9, size // 2) - 1, -1):
+        font = ImageFont.truetype(str(face), points)
+        if draw.textlength(text, font=font) <= room:
+            break
+    while len(text) > 1 and draw.textlength(text, font=font) > room:
+        text = text.rstrip("…")[:-1] + "…"
+    draw.text((size / 2, image.height / 2), text, fill=_INK, font=font, anchor="lm")
+    return np.asarray(image)
+
+
+def _comparable(panels: Sequence[np.ndarray], labels: Sequence[str], min_side: int) -> list[np.ndarray]:
+    clips = [to_uint8(panel) for panel in panels]
+    if len(clips) != len(labels) or not clips:
+        raise SettingsError(f"Each clip needs one label; found {len(clips)} clips and {len(labels)} labels.")
+    sizes = {clip.shape[1:3] for clip in clips}
+    if len(sizes) > 1:
+        raise SettingsError(f"Clips side by side must have one size; found {sorted(sizes)} (height, width).")
+    return [enlarged(clip, min_side) for clip in clips]
+
+
+def _widen(row: np.ndarray, width: int) -> np.ndarray:
+    ground = np.full((len(row), width, 3), GROUND, np.uint8)
+    ground[:, : row.shape[1]] = row
+    return ground

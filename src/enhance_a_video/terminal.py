@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from rich.console import Console
-
 # What our own texts and tables hold, for a terminal or pipe that cannot: cp1252, ASCII.
 _PLAIN = str.maketrans(
     {
@@ -22,17 +20,6 @@ _PLAIN = str.maketrans(
         "≤": "<=", "≥": ">=", "≈": "~", "°": " deg", "·": "*", "α": "alpha", "τ": "tau", "σ": "sigma", "δ": "delta",
     }
 )  # fmt: skip
-
-
-class Screen(Console):
-    """rich's console, without the two readings of a user's text that nobody expects: ":cat:" stays as it is, and a pipe
-    that is closed (| head) does not end the work."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(emoji=False, **options)
-
-    def on_broken_pipe(self) -> None:
-        _let_go(self.file)
 
 
 def print_json(data: Any) -> None:
@@ -77,12 +64,12 @@ def _finish(stream: Any) -> None:
 
 
 def _lost(stream: Any, error: OSError) -> None:
-    _let_go(stream)
+    let_go(stream)
     if error.errno not in (errno.EPIPE, errno.EINVAL):  # Windows reports a closed pipe as EINVAL
         raise SystemExit(f"Error: what was printed could not be written: {error.strerror}.") from None
 
 
-def _let_go(stream: Any) -> None:
+def let_go(stream: Any) -> None:
     """What is still to be written goes nowhere, so that Python does not complain about it when it ends."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

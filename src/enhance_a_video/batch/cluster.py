@@ -8,7 +8,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import EnhanceAVideoError, MissingExtraError
+from ..errors import EnhanceAVideoError
+from ..extras import require
 from .worker import Message, Task, Worker
 
 
@@ -24,10 +25,9 @@ class RayCrew:
     """
 
     def __init__(self, model: str, load: dict[str, Any], address: str = "", size: int | None = None):
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError("--ray needs Ray: pip install 'enhance-a-video[ray]'") from error
+        require("--ray", "ray")
+        import ray
+
         self.ray = ray
         self.ours = not ray.is_initialized()
         if self.ours:

@@ -78,7 +78,7 @@ class Worker:
 
     def _make(self, task: Task, progress: Callable[[int, int], None] | None) -> tuple[bytes, dict[str, Any]]:
         from .. import files, pipelines, preflight, video
-        from ..comparison import brief, generate_with
+        from ..making import brief, generate_with
 
         started = time.perf_counter()
         options = {name: value for name, value in task.call.items() if name != "seed"}

@@ -1,9 +1,40 @@
 """The command line: argument parsing, progress and printing only; a file for each group of commands.
 
-torch and diffusers are imported inside the commands, so that --help answers at once.
+`main` is the entry point. It needs nothing but the standard library until it knows that what the command needs is
+installed. torch and diffusers are imported inside the commands, so that --help answers at once.
 """
 
-from . import batch, clips, score, study, tune, vote  # noqa: F401  (they add their commands)
-from .app import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import sys
+
+from ..errors import MissingExtraError
+from ..extras import require
+from ..terminal import print_json
+
+# command -> the extras that it needs besides [cli]
+NEEDS: dict[str, tuple[str, ...]] = {
+    "generate": ("video",), "batch": ("video",),
+    "demo": ("lab",), "compare": ("lab",), "study": ("lab",), "tune": ("lab",), "score": ("lab",), "vote": ("lab",),
+    "models": (),
+}  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one command, the words of `argv` or of this process, and exits with its code: see `app.main`.
+
+    A command whose extras are not installed says in one line which to install, and exits with 2.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), "")
+    needs = () if {"-h", "--help"} & set(words) else NEEDS.get(command, ())
+    try:
+        require(f"enhance-a-video {command}".strip(), "cli", *needs)
+    except MissingExtraError as error:
+        if "--json" in words:
+            print_json({"command": command or None, "error": {"class": "MissingExtraError", "message": str(error)}})
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    from .commands import main as run
+
+    run(words)

@@ -12,8 +12,9 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from ..errors import EnhanceAVideoError, OutputExistsError, PromptError, SettingsError
-from ..terminal import Screen, print_json, streams
+from ..errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, PromptError, SettingsError
+from ..terminal import print_json, streams
+from .screen import Screen
 
 
 class Stopped(Exception):
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 err = Screen(stderr=True)
-_FIX_THE_COMMAND = (SettingsError, PromptError, OutputExistsError)
+_FIX_THE_COMMAND = (SettingsError, PromptError, OutputExistsError, MissingExtraError)
 _ClickError: Any = typer.BadParameter.__mro__[2]  # the base of what Typer refuses, in its own copy of click or in click
 
 

@@ -17,9 +17,10 @@ from rich.progress import Progress as Bar
 from typer.core import TyperCommand
 
 from ..limits import MAX_CLIPS, MAX_WORKERS, seeds_from
-from ..terminal import Screen, print_json
+from ..terminal import print_json
 from .app import Stopped, app, err, print_notes
 from .options import Clip, Json, Knobs, Load, Model, Seed, given, grouped, panel_of, path_of
+from .screen import Screen
 
 if TYPE_CHECKING:
     from ..batch import Progress, Tally

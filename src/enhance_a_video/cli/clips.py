@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 
 from ..limits import MAX_SEED
-from ..terminal import Screen, print_json
+from ..terminal import print_json
 from .app import app
 from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, grouped, job_of, panel_of, path_of
+from .screen import Screen
 
 # Held-out prompt 625, the first of the confirmation in docs/results.md: drawn by that rule, not chosen.
 DRAWN = "In the night sky, a striped orange heart swings from side to side."

@@ -222,7 +222,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def job_of(ctx: typer.Context, model: str, json: bool, force: bool, load: Load | None = None) -> Any:
-    from ..job import Job
+    from .job import Job
 
     words = [word for word in ctx.find_root().obj or [ctx.info_name] if word not in ("--json", "--force", "-f")]
     command = shlex.join(["enhance-a-video", *map(str, words)])

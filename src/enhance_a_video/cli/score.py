@@ -15,9 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..errors import ExternalToolError, SettingsError
-from ..terminal import Screen, print_json
+from ..terminal import print_json
 from .app import app, err
 from .options import Json, path_of
+from .screen import Screen
 
 if TYPE_CHECKING:
     from ..score import Score

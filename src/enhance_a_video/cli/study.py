@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import SettingsError, VideoFileError
-from ..terminal import Screen, print_json
+from ..terminal import print_json
 from .app import Stopped, app, err, print_notes
 from .options import Json, Workers, given, path_of, without_effect
+from .screen import Screen
 
 if TYPE_CHECKING:
     from ..study import Outcome, Plan, Results, Study

@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..limits import MAX_SEED
-from ..terminal import Screen, print_json
+from ..terminal import print_json
 from .app import Stopped, app, err, print_notes
 from .options import Clip, Json, Load, Model, Workers, given, grouped, path_of, without_effect
+from .screen import Screen
 
 if TYPE_CHECKING:
     from ..tune import Confirmation, Result

@@ -14,9 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..errors import EnhanceAVideoError, VideoFileError
-from ..terminal import Screen, print_json
+from ..terminal import print_json
 from .app import app, err, print_notes
 from .options import Json, given, path_of, without_effect
+from .screen import Screen
 
 if TYPE_CHECKING:
     from ..vote import Found, Results, Row, Server

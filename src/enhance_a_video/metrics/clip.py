@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..errors import SettingsError
+from ..media import float_frames
 
 # Dense flow is estimated at a working size: DIS needs some pixels to hold on to, and 1080p gains nothing
 # from all of its own.
@@ -26,7 +26,7 @@ class Clip:
     """
 
     def __init__(self, frames: np.ndarray) -> None:
-        self.frames = _checked(np.asarray(frames))  # (T, H, W, 3)
+        self.frames = float_frames(frames)  # (T, H, W, 3)
 
     @classmethod
     def of(cls, video: np.ndarray | Clip) -> Clip:
@@ -73,27 +73,3 @@ class Clip:
         size = (max(round(width * scale), 32), max(round(height * scale), 32))
         how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
         return np.stack([cv2.resize(np.rint(255 * y).astype(np.uint8), size, interpolation=how) for y in self.luma])
-
-
-def _checked(frames: np.ndarray) -> np.ndarray:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise SettingsError(f"A clip is an array of shape (frames, height, width, 3), RGB; this one is {frames.shape}.")
-    if frames.dtype == np.uint8:
-        return frames.astype(np.float32) / 255
-    if not np.issubdtype(frames.dtype, np.floating):
-        raise SettingsError(
-            f"Frames are uint8 (0..255) or floating point (0..1); these are {frames.dtype}. Convert them."
-        )
-    if not np.isfinite(frames).all():
-        bad = int(np.size(frames) - np.isfinite(frames).sum())
-        raise SettingsError(
-            f"{bad} values of the clip are NaN or infinite, so nothing can be measured. A model run in "
-            "float16 often gives these: use bfloat16 or float32."
-        )
-    low, high = float(frames.min()), float(frames.max())
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise SettingsError(
-            f"Floating-point frames lie in 0..1; these lie in {low:.3g}..{high:.3g}. "
-            "Rescale them (for -1..1: (x + 1) / 2)."
-        )
-    return np.clip(frames, 0, 1).astype(np.float32)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..comparison import Row
+from ..limits import or_none
 from ..stats import detectable, sample_size
 from .analysis import ALPHA, POOLED, Table, known_weights, scores_of, spreads_of, table_of, unit_means
 from .definition import Study
@@ -62,7 +63,7 @@ class Plan:
         """JSON-able."""
         needs = []
         for need in self.needs:
-            told = {**asdict(need), "row": None, "measure": need.row.name, "finds": _number(need.finds)}
+            told = {**asdict(need), "row": None, "measure": need.row.name, "finds": or_none(need.finds)}
             del told["row"]
             needs.append(told)
         same = ("clips", "done", "left", "other_weights", "unit", "units", "per_unit", "seconds", "hours", "workers")
@@ -154,7 +155,3 @@ def _need(
         sample_size(effect, spread, power=power, alpha=several) if known else None,
         detectable(planned, spread, power=power, alpha=several),
     )
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .. import files, limits, pipelines, video
-from ..comparison import brief, generate_with
 from ..errors import EnhanceAVideoError, VideoFileError
+from ..making import brief, generate_with
 from ..metrics import measure
 from ..plan import Item, as_text, settings_text
 from ..preflight import notices_about

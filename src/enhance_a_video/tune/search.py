@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import database
-from ..errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, SettingsError
+from ..errors import EnhanceAVideoError, OutputExistsError, SettingsError
+from ..extras import require
 from ..stats import interval
 from .clips import Rewards
 from .space import Space
@@ -39,13 +40,9 @@ class Found:
 
 def optuna_here() -> Any:
     """The module, quiet. Raises MissingExtraError where it or the package of its CMA-ES is not installed."""
-    try:
-        import cmaes  # noqa: F401
-        import optuna
-    except ImportError as error:
-        raise MissingExtraError(
-            f"A search needs {error.name}: pip install 'enhance-a-video[tune]'. --method learn needs nothing more."
-        ) from error
+    require("A search", "tune")  # --method learn needs nothing more
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -16,15 +16,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import limits, pictures, pipelines, preflight, report, video
-from .comparison import Comparison, Take, brief, compare_seeds, general_judge, generate_with, truth_judge
-from .errors import SettingsError
-from .files import refuse_existing, write_into, write_text
-from .plan import Item, check_panels
-from .prompts import checked_prompt
-from .settings import Settings
-from .shape import frames_per_latent, made_frames
-from .terminal import Screen, print_json
+from .. import limits, pictures, pipelines, preflight, report, video
+from ..comparison import Comparison, Take, compare_seeds, general_judge, truth_judge
+from ..errors import SettingsError
+from ..files import refuse_existing, write_into, write_text
+from ..making import brief, generate_with
+from ..plan import Item, check_panels
+from ..prompts import checked_prompt
+from ..settings import Settings
+from ..shape import frames_per_latent, made_frames
+from ..terminal import print_json
+from .screen import Screen
 
 Panels = Sequence[tuple[str, Settings | None]]
 
@@ -186,7 +188,7 @@ class Job:
                 videos[take.label] = video.write_video(
                     place / name, video.enlarged(take.frames), fps, force=self.force, comment=jsonlib.dumps(facts)
                 )
-            both = video.side_by_side([take.frames for take in takes], [take.label for take in takes])
+            both = pictures.side_by_side([take.frames for take in takes], [take.label for take in takes])
             return Kept(seed, videos, video.write_video(place / _SHARED[0], both, fps, force=self.force))
 
         return write_into(folder if first else _seed_folder(folder, seed), write)
@@ -247,7 +249,7 @@ class Job:
         """What all seeds share: the film strip of the first one, the picture of its steadiness, and the report."""
         *_, strip, steadiness, page = files
         labels, clips = [take.label for take in comparison.takes], [take.frames for take in comparison.takes]
-        video.write_png(strip, video.film_strip(clips, labels), force=self.force)
+        video.write_png(strip, pictures.film_strip(clips, labels), force=self.force)
         video.write_png(steadiness, pictures.steadiness_picture(clips, labels), force=self.force)
         links = {kept.seed: kept.relative_to(pairs[0].side_by_side.parent) for kept in pairs} if len(pairs) > 1 else {}
         text = report.render(
