@@ -1,6 +1,8 @@
 """The training of the embedded model: small runs of the real code."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import diffusers
@@ -107,13 +109,14 @@ def test_the_tokenizer_knows_every_word_of_the_world():
 @pytest.mark.parametrize("name", HERE)
 def test_the_transformer_learns_one_batch_and_resumes(tmp_path, name):
     """The real trainer on a few latents: the loss falls, and a saved state goes on with the same losses."""
-    from enhance_a_video.toy.train_transformer import Trainer
+    from enhance_a_video.toy.train_transformer import Trainer, load_clips
 
     architecture = ARCHITECTURES[name]
     architecture = replace(architecture, lengths=architecture.lengths[:1], codec=short(architecture.codec))
     _clips(4, tmp_path, architecture.codec)
     recipe = replace(Training(), clips=4, batch=4, steps=20, warmup=1, captions=1, compile=False)
-    trainer = Trainer(tmp_path, recipe, architecture)
+    clips = load_clips(tmp_path, recipe, architecture)
+    trainer = Trainer(clips, recipe, architecture)
 
     def losses():  # of one batch
         with torch.no_grad():
@@ -124,7 +127,7 @@ def test_the_transformer_learns_one_batch_and_resumes(tmp_path, name):
         trainer.step(step)
     assert all(0 < after < first for after, first in zip(losses(), before, strict=True))
     state = trainer.state()
-    again = Trainer(tmp_path, recipe, architecture)
+    again = Trainer(clips, recipe, architecture)
     again.load(torch.load(_saved(state, tmp_path), weights_only=True))
     assert [trainer.step(16), trainer.step(17)] == [again.step(16), again.step(17)]
 
@@ -132,15 +135,14 @@ def test_the_transformer_learns_one_batch_and_resumes(tmp_path, name):
 def test_a_run_can_start_from_the_packaged_model(tmp_path):
     from enhance_a_video.toy import model_folder
     from enhance_a_video.toy.train import start_from
-    from enhance_a_video.toy.train_transformer import Trainer
+    from enhance_a_video.toy.train_transformer import Trainer, encode_clips, load_clips
 
     start_from(model_folder(), tmp_path, WAN)
-    _clips(2, tmp_path)
-    recipe = replace(Training(), clips=2, batch=2, captions=1, compile=False)
-    trained = Trainer(tmp_path, recipe).loss(0)
-    (tmp_path / "start.pt").unlink()
-    fresh = Trainer(tmp_path, recipe).loss(0)
-    assert trained < fresh  # on noise for clips, but it knows how to predict the noise
+    recipe = replace(Training(), clips=4, batch=4, captions=1, compile=False)
+    encode_clips(tmp_path, recipe, quiet)
+    clips = load_clips(tmp_path, recipe)
+    with torch.no_grad():
+        assert Trainer(clips, recipe, start=tmp_path / "start.pt").loss(0) < 0.5 < Trainer(clips, recipe).loss(0)
     assert (tmp_path / "vae.pt").exists() and (tmp_path / "decoder.pt").exists()
 
 
@@ -292,3 +294,17 @@ def test_the_text_encoder_ignores_padding():
     beside = embed(tokenizer, encoder, ["A red ball rises in the desert.", "A " + "red " * 20 + "ball"], 32)[:1]
     assert torch.allclose(short, beside, atol=1e-5)
     assert not short[0, 9:].any()
+
+
+def test_training_by_the_clock_draws_trains_and_exports(tmp_path):
+    """All of train_gpu.py on the CPU, for a few seconds: it ends with a model that generates."""
+    command = [sys.executable, "-m", "enhance_a_video.toy.train_gpu", "--model", "wan", "--device", "cpu"]
+    command += ["--vae-seconds", "2", "--seconds", "2", "--clips", "12", "--workers", "1", "--batch", "2"]
+    subprocess.run([*command, "--no-compile", "--out", str(tmp_path)], check=True, capture_output=True, timeout=300)
+    logs = {
+        name: [json.loads(line) for line in (tmp_path / f"{name}-log.jsonl").read_text().splitlines()]
+        for name in ("encoding", "fidelity", "transformer")
+    }
+    assert logs["encoding"][0]["clips"] == 12 and np.isfinite(logs["fidelity"][0]["psnr"]) and logs["transformer"]
+    pipe = pipelines.load(tmp_path / "model", device="cpu", dtype="float32")
+    assert pipelines.generate(pipe, WAN.codec.world.prompt, seed=1, steps=1).shape == (33, 64, 64, 3)

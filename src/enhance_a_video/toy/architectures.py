@@ -107,7 +107,7 @@ _ALPHAS = ddim().alphas_cumprod
 def _diffusion(clean: Tensor, noise: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Variance-preserving diffusion: a quarter circle from clean to noise, the velocity along it."""
     timestep = (1000 * u).long().clamp(max=999)  # (B,)
-    a = _ALPHAS[timestep].view(-1, 1, 1, 1, 1)
+    a = _ALPHAS.to(timestep.device)[timestep].view(-1, 1, 1, 1, 1)
     return a.sqrt() * clean + (1 - a).sqrt() * noise, timestep, a.sqrt() * noise - (1 - a).sqrt() * clean
 
 

@@ -26,30 +26,40 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure=None):  # type: ignore[no-untyped-def,override]
         """One update; parameters without a gradient are left alone."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}  # weights of one shape are made orthogonal in one product
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                momentum = state["momentum"].mul_(group["momentum"]).add_(p.grad)
-                update = orthogonalised(p.grad.add(momentum, alpha=group["momentum"]).flatten(1)).view_as(p)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * max(1.0, p.shape[0] / p[0].numel()) ** 0.5)
+                if p.grad is not None:
+                    alike.setdefault(p.flatten(1).shape, []).append(p)
+            for shape, parameters in alike.items():
+                self._update(shape, parameters, group)
+
+    def _update(self, shape: torch.Size, parameters: list[Tensor], group: dict) -> None:
+        updates = []
+        for p in parameters:
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            momentum = state["momentum"].mul_(group["momentum"]).add_(p.grad)
+            assert p.grad is not None
+            updates.append(p.grad.add(momentum, alpha=group["momentum"]).flatten(1))
+        rate = -group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
+        for p, update in zip(parameters, orthogonalised(torch.stack(updates)), strict=True):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(update.view_as(p), alpha=rate)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: five Newton-Schulz steps with Muon's coefficients."""
+    """The nearest (semi-)orthogonal matrices, roughly: five Newton-Schulz steps, Muon's coefficients. (..., a, b)"""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.bfloat16() if matrix.is_cuda or has_quick_bf16() else matrix
-    x = x / (x.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
     if tall:
-        x = x.T
+        x = x.mT
     for _ in range(5):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 @cache

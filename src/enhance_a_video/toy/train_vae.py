@@ -51,7 +51,7 @@ def vae_loss(
     codec: Codec, vae: Any, video: torch.Tensor, weight: torch.Tensor, recipe: VaeTraining, train_encoder: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, pixels weighted by `weight` (B, 1, F, H, W), and the plain mean squared error of the reconstruction."""
-    with torch.autocast(video.device.type, dtype=torch.bfloat16, enabled=has_quick_bf16()):
+    with torch.autocast(video.device.type, dtype=torch.bfloat16, enabled=video.is_cuda or has_quick_bf16()):
         with torch.set_grad_enabled(train_encoder):
             latents = codec.encode(vae, video)
         again = codec.decode(vae, latents + recipe.noise * torch.randn_like(latents))

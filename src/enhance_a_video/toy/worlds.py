@@ -27,8 +27,10 @@ class World:
     fps: float
     prompt: str  # an example
     scene: Callable[[int], Any]  # of training clip i
+    held_out: Callable[[int], Any]  # scene i of those that training never draws
     caption: Callable[[Any, np.random.Generator], str]
     render: Callable[[Any], tuple[np.ndarray, Any]]  # frames (F, H, W, 3) uint8, truth
+    things: Callable[[Any], np.ndarray]  # truth -> which pixels show no backdrop (F, H, W) bool
     windows: Callable[[np.random.Generator, int, int], tuple[np.ndarray, np.ndarray]]
     # batch, frames -> that many frames of fresh clips (B, F, H, W, 3) uint8, and where things are: (B, F, H, W) bool
     truth_map: Callable[[Any, Any, Callable[[Tensor], Tensor]], np.ndarray]  # scene, truth, cover -> (tokens, W) uint8
@@ -85,7 +87,8 @@ def _words(phrases: Sequence[str], *more: str) -> tuple[str, ...]:
 SHAPES = World(
     size=shapes.SIZE, frames=shapes.FRAMES, fps=shapes.FPS,
     prompt="A red ball bounces up and down while a striped blue star moves to the left over a green meadow.",
-    scene=shapes.training_scene, caption=shapes.caption, render=shapes.render, windows=_shape_windows,
+    scene=shapes.training_scene, held_out=shapes.held_out_scene, things=lambda truth: truth.masks.any(0),
+    caption=shapes.caption, render=shapes.render, windows=_shape_windows,
     truth_map=shape_map, truth_width=16 * len(shapes.KINDS) + len(shapes.COLOURS) + 1,
     words=tuple(sorted({*shapes.words(), ".", ","})),
     nouns=shapes.KINDS, attributes=(len(shapes.MOTIONS), len(shapes.COLOURS), len(shapes.TEXTURES)),
@@ -188,7 +191,8 @@ PUPPETS = World(
     size=puppets.SIZE, frames=puppets.FRAMES, fps=puppets.FPS,
     prompt="A large striped green puppet with a red left glove and a yellow right glove waves with the right hand "
     "while a small blue ball rises on a stage.",
-    scene=puppets.training_scene, caption=puppets.caption, render=paint.render, windows=_puppet_windows,
+    scene=puppets.training_scene, held_out=puppets.held_out_scene, things=lambda truth: truth.labels > 0,
+    caption=puppets.caption, render=paint.render, windows=_puppet_windows,
     truth_map=puppet_map, truth_width=4 * (len(_PARTS) + len(puppets.KINDS)) + len(puppets.COLOURS) + 2,
     words=_words(
         _phrases_of_puppets(), *puppets.COLOURS, *puppets.KINDS, *puppets.TEXTURES, *puppets.SIZES, *puppets.SIDES,
