@@ -17,7 +17,7 @@ fuzz: $(READY)  ## command lines and Python calls, bad, odd and good: none may e
 	$(BIN)/python -m tests.fuzz
 
 lint: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples integrations && $(BIN)/mypy
 
 models-page: $(READY)  ## docs/models.md from the rows
 	$(BIN)/python -m enhance_a_video.families > docs/models.md

@@ -1,0 +1,244 @@
+"""The node's patch on real ComfyUI code: every native family through comfy.sample.sample (real.py says how)."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from . import real
+
+real.start()
+
+from .. import patch as patch_module  # noqa: E402
+from ..choice import TEMPERATURE, Choice  # noqa: E402
+from ..layouts import layout_of  # noqa: E402
+from ..patch import OVERRIDE, Patch  # noqa: E402
+from .families import FAMILIES  # noqa: E402
+
+ODDS_2 = Choice()
+PAPER = Choice(TEMPERATURE, 20.0)  # far above the authors' 4, so that five frames pass the clip
+NAMED = {family.name: family for family in FAMILIES}
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+
+
+@functools.cache
+def model(name: str) -> Any:
+    return real.model(NAMED[name])
+
+
+def enhanced(family: real.Family, choice: Choice = ODDS_2, of: Any = None) -> tuple[Any, Patch]:
+    base = model(family.name) if of is None else of
+    patch = Patch(layout_of(base.model.diffusion_model), choice, print)
+    return patch.attach(base), patch
+
+
+class Seen:
+    """The attention calls on which a patch acted, with what it received and made of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.calls: list[tuple[Any, slice, int, Any]] = []
+        act = patch_module.enhanced
+
+        def watched(call: Any, rows: slice, num_frames: int, *rest: Any) -> Any:
+            done = act(call, rows, num_frames, *rest)
+            self.calls.append((call, rows, num_frames, done))
+            return done
+
+        monkeypatch.setattr(patch_module, "enhanced", watched)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    return Seen(monkeypatch)
+
+
+def video_of(noise: Any) -> Tensor:
+    return noise.unbind()[0] if getattr(noise, "is_nested", False) else noise
+
+
+def brute_force_mass(query: Tensor, key: Tensor, scale: float | None) -> Tensor:
+    """(B, H, T, S, D) -> (B,): one softmax at a time, in float64."""
+    B, H, T, S, D = query.shape
+    own = torch.zeros(B, dtype=torch.float64)
+    for b in range(B):
+        for h in range(H):
+            for s in range(S):
+                logits = query[b, h, :, s].double() @ key[b, h, :, s].double().T * (scale or D**-0.5)
+                own[b] += logits.softmax(-1).diagonal().sum()
+    return 1 - own / (H * T * S)
+
+
+# ---------------------------------------------------------------------------------------------- where the video is
+@every_family
+def test_a_planted_frame_is_found_where_the_layout_says(family, seen):
+    """Latents that differ in one frame alone differ in that frame's queries of the first layer, and in no others."""
+    (T, S), frame = family.grid, 3
+    model_, _ = enhanced(family)
+    a, b = real.noise(family), real.noise(family)
+    per_token = (family.latent[1] - family.first) // T  # latent frames in one token
+    begin = family.first + frame * per_token
+    video_of(b)[:, :, begin : begin + per_token] += 1.0
+    queries = []
+    for noise in (a, b):
+        seen.calls.clear()
+        real.sample(model_, family, noise, steps=1, cfg=1.0)
+        call, rows, num_frames, _ = seen.calls[0]
+        queries.append(call.tensors()[0])
+    changed = (queries[0] != queries[1]).any(-1).any(1)[0].nonzero().flatten().tolist()
+    assert num_frames == T and rows.stop - rows.start == T * S
+    assert changed == list(range(rows.start + frame * S, rows.start + (frame + 1) * S))
+
+
+@every_family
+def test_every_layer_acts_once_in_every_call(family):
+    model_, patch = enhanced(family)
+    real.sample(model_, family, real.noise(family), steps=3)
+    assert [len(step.layers) for step in patch.record.steps] == [family.layers] * len(patch.record.steps)
+    assert "acted in" in patch.record.sentence(), patch.record.sentence()
+
+
+@every_family
+@pytest.mark.parametrize("choice", [ODDS_2, PAPER], ids=["odds", "temperature"])
+@pytest.mark.parametrize("planted", ["static", "unrelated"])
+def test_the_mass_is_that_of_brute_force(family, choice, planted, seen):
+    model_, _ = enhanced(family, choice)
+    noise = real.noise(family)
+    if planted == "static":
+        video = video_of(noise)
+        video[:] = video[:, :, :1]
+    real.sample(model_, family, noise, steps=1)
+    T, S = family.grid
+    assert len(seen.calls) >= family.layers
+    for call, rows, num_frames, done in seen.calls:
+        query, key, _ = (x[:, :, rows].unflatten(2, (T, S)) for x in call.tensors())
+        assert torch.allclose(done.mass.double(), brute_force_mass(query, key, call.scale), atol=1e-4)
+        assert num_frames == T and 0 < float(done.mass.min()) < 1
+
+
+# ------------------------------------------------------------------------------------------------------ what it does
+@every_family
+def test_odds_are_moved_from_the_own_frame_to_the_others(family, seen):
+    """Against dense attention maps in float64: own + gain * (all - own) in the video's rows, all in the others."""
+    model_, _ = enhanced(family)
+    real.sample(model_, family, real.noise(family), steps=1, cfg=1.0)
+    T, S = family.grid
+    for call, rows, _, done in seen.calls:
+        query, key, value = (x.double() for x in call.tensors())
+        logits = query @ key.transpose(-1, -2) * (call.scale or query.shape[-1] ** -0.5)
+        mask = call.mask_by_heads()
+        logits = logits if mask is None else logits + mask
+        plain = logits.softmax(-1) @ value
+        frame = torch.full((query.shape[2],), -1)
+        frame[rows] = torch.arange(T).repeat_interleave(S)
+        others = (frame[:, None] >= 0) & (frame[None] >= 0) & (frame[:, None] != frame[None])
+        own = logits.masked_fill(others, -torch.inf).softmax(-1) @ value
+        q, k = (x[:, :, rows].unflatten(2, (T, S)) for x in (query, key))
+        site = torch.einsum("bhtsd,bhusd->bhstu", q, k) * (call.scale or q.shape[-1] ** -0.5)
+        mass = 1 - site.softmax(-1).diagonal(dim1=-2, dim2=-1).transpose(-1, -2).flatten(2)  # (B, H, T*S)
+        gain = torch.ones(plain.shape[:3], dtype=torch.float64)
+        gain[:, :, rows] = 2 / (1 + mass)
+        wanted = own + gain[..., None] * (plain - own)
+        assert torch.allclose(call.output_by_heads(done.output).double(), wanted, atol=2e-4)
+
+
+@every_family
+def test_a_temperature_multiplies_the_videos_rows_alone(family, seen):
+    model_, _ = enhanced(family, PAPER)
+    real.sample(model_, family, real.noise(family), steps=1)
+    for call, rows, num_frames, done in seen.calls:
+        plain, made = call.output_by_heads(call()), call.output_by_heads(done.output)
+        wanted = ((20.0 + num_frames) * done.mass / (num_frames - 1)).clamp(min=1)
+        assert torch.allclose(done.gain, wanted, atol=1e-6) and float(done.gain.max()) > 1
+        scaled = plain[:, :, rows] * done.gain.view(-1, 1, 1, 1)
+        assert torch.allclose(made[:, :, rows], scaled, atol=1e-6)
+        outside = torch.ones(plain.shape[2], dtype=torch.bool)
+        outside[rows] = False
+        assert torch.equal(made[:, :, outside], plain[:, :, outside])
+
+
+@every_family
+def test_it_changes_the_video_and_leaves_the_model_as_it_was(family):
+    base = model(family.name)
+    options = repr(base.model_options), repr(base.wrappers), repr(base.object_patches)
+    weights = {name: id(p) for name, p in base.model.named_parameters()}
+    plain = real.sample(base, family, real.noise(family))
+    model_, _ = enhanced(family)
+    assert not torch.equal(real.sample(model_, family, real.noise(family)), plain)
+    watching, _ = enhanced(family, Choice(observe_only=True))
+    assert torch.equal(real.sample(watching, family, real.noise(family)), plain)
+    assert torch.equal(real.sample(base, family, real.noise(family)), plain)
+    assert (repr(base.model_options), repr(base.wrappers), repr(base.object_patches)) == options
+    assert {name: id(p) for name, p in base.model.named_parameters()} == weights
+
+
+@every_family
+@pytest.mark.parametrize("choice", [ODDS_2, PAPER], ids=["odds", "temperature"])
+def test_conditional_and_unconditional_together_or_one_by_one(family, choice, seen, monkeypatch):
+    model_, patch = enhanced(family, choice)
+    together = real.sample(model_, family, real.noise(family))
+    samples = {step.samples for step in patch.record.steps}
+    with monkeypatch.context() as limited:
+        limited.setattr(model_.model, "memory_required", lambda *args, **kwargs: 1e30)
+        apart = real.sample(model_, family, real.noise(family))
+    assert {step.samples for step in patch.record.steps} == {1}
+    assert (together - apart).norm() <= 1e-5 * together.norm(), (samples, float((together - apart).norm()))
+
+
+@every_family
+def test_two_settings_in_one_workflow(family):
+    """Two clones of one model, sampled in turn, do what each does alone."""
+    first, _ = enhanced(family, ODDS_2)
+    second, _ = enhanced(family, PAPER)
+    a, b = (real.sample(m, family, real.noise(family)) for m in (first, second))
+    assert not torch.equal(a, b)
+    assert torch.equal(real.sample(first, family, real.noise(family)), a)
+    assert torch.equal(real.sample(second, family, real.noise(family)), b)
+
+
+@every_family
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_an_override_of_another_node_is_called_too(family, order):
+    """Set on the model before ours or on the clone after it: it computes every attention, ours included."""
+    base, calls = model(family.name), []
+    alone = real.sample(enhanced(family)[0], family, real.noise(family))
+
+    def others_override(function: Any, *args: Any, **kwargs: Any) -> Tensor:
+        calls.append(function)
+        return function(*args, **kwargs)
+
+    both = base.clone() if order == "before" else enhanced(family)[0]
+    both.model_options["transformer_options"][OVERRIDE] = others_override
+    both = enhanced(family, of=both)[0] if order == "before" else both
+    assert torch.equal(real.sample(both, family, real.noise(family)), alone)
+    assert calls and both.model_options["transformer_options"][OVERRIDE] is others_override
+
+
+@every_family
+def test_it_acts_in_its_window_alone(family, seen):
+    model_, patch = enhanced(family, Choice(start=0.2, end=0.6))
+    real.sample(model_, family, real.noise(family), steps=10, cfg=1.0)
+    active = [step.active for step in patch.record.steps]
+    progress = patch.record.summary().progress
+    assert 0 < sum(active) < 10 and len(seen.calls) == family.layers * sum(active)
+    assert active == [0.2 <= round(float(p), 4) < 0.6 for p in progress]
+
+
+# ------------------------------------------------------------------------------------------------- context windows
+@pytest.mark.parametrize("name", ["Wan T2V", "Wan VACE", "Wan Animate", "LTX-Video", "LTX-2", "HunyuanVideo"])
+def test_the_frames_of_a_context_window_are_counted(name):
+    """The frame count is that of each window: 4 frames, and 4 behind one that ComfyUI puts in front of them."""
+    import comfy.context_windows as windows
+
+    family = NAMED[name]
+    model_, patch = enhanced(family)
+    model_.model_options["context_handler"] = windows.IndexListContextHandler(
+        context_schedule=windows.get_matching_context_schedule("standard_static"),
+        fuse_method=windows.get_matching_fuse_method("pyramid"), context_length=4, context_overlap=1,
+        context_stride=1, closed_loop=False, dim=2,
+    )  # fmt: skip
+    real.sample(model_, family, real.noise(family), steps=1, cfg=1.0)
+    counted = [step.num_frames for step in patch.record.steps]
+    assert counted == [4 - family.first, 5], counted
+    assert all(len(step.layers) == family.layers for step in patch.record.steps)
