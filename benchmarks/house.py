@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "enhance_a_video"
 WINGS: dict[str, tuple[str, ...]] = {
     "library": (
         "errors", "extras", "limits", "intensity", "policy", "query_key", "parallel", "settings", "schedule", "record",
-        "seam", "alternatives", "cross_frame", "families", "layer", "probe", "denoiser", "enhancement", "attention",
+        "seam", "operators", "alternatives", "families", "layer", "probe", "denoiser", "enhancement", "attention",
     ),
     "generation": (
         "terminal", "files", "prompts", "shape", "media", "video", "toy", "team", "plan", "loading", "pipelines",

@@ -13,14 +13,11 @@ import statistics
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from overhead import DTYPES, Shape, extra_bytes, machine, seconds
 from torch import Tensor
 
-from enhance_a_video.cross_frame import with_scaled_cross_frame
-from enhance_a_video.intensity import token_mass
+from enhance_a_video.operators import AttentionCall, CrossFrame
 from enhance_a_video.policy import DEFAULT_ODDS, Moment, Odds
-from enhance_a_video.seam import KernelCall
 
 SHAPES = (
     Shape("embedded model", 4, 64, 9, 16),
@@ -30,22 +27,17 @@ SHAPES = (
 )
 
 
-def kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    return F.scaled_dot_product_attention(query, key, value, mask)
-
-
-def with_odds(call: KernelCall, num_frames: int) -> Tensor:
-    mass = token_mass(call.query, call.key, num_frames)  # (B, H, T, S)
-    gain = Odds(DEFAULT_ODDS)(mass.flatten(), Moment(num_frames, 0.0, torch.tensor(0.5))).view_as(mass)
-    return with_scaled_cross_frame(call, gain.flatten(2), num_frames)
+def with_odds(call: AttentionCall) -> Tensor:
+    moment = Moment(call.num_frames, 0.0, torch.tensor(0.5))
+    return CrossFrame().attend(call, lambda mass: Odds(DEFAULT_ODDS)(mass, moment))
 
 
 def row(shape: Shape, dtype: str, args: argparse.Namespace) -> str:
     """One line of the table."""
     size = (1, shape.frames * shape.sites, shape.heads, shape.head_dim)
     q, k, v = (torch.randn(size, device=args.device).to(DTYPES[dtype]).transpose(1, 2) for _ in "qkv")
-    call = KernelCall(q, k, v, None, slice(0, size[1]), kernel)
-    contenders = {"alone": call.whole, "odds": lambda: with_odds(call, shape.frames)}
+    call = AttentionCall(q, k, v, shape.frames)
+    contenders = {"alone": call.run, "odds": lambda: with_odds(call)}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(args.repeats + 1):
         for name, run in contenders.items():

@@ -20,6 +20,7 @@ from enhance_a_video.alternatives import (
 from enhance_a_video.enhancement import Enhancement
 from enhance_a_video.errors import AlreadyEnhancedError, NoLayersError, SettingsError, UnsupportedModelError
 from enhance_a_video.families import family_of
+from enhance_a_video.operators import Logits
 from enhance_a_video.query_key import Outputs
 from enhance_a_video.seam import Tokens
 from enhance_a_video.settings import Settings
@@ -187,18 +188,19 @@ def test_a_single_frame_is_left_alone():
         assert torch.equal(run(model, inputs), plain)
 
 
-def test_reference_frames_are_not_video():
+def test_reference_frames_are_not_video(monkeypatch):
     """They lie in front of the video in the same stream: neither their queries nor their keys are touched."""
     tiny = TINY["wan_vace_references"]
     model, inputs = tiny.model(), tiny.inputs()
     seen = []
 
-    class Spied(LogitTemperature):
-        def attend(self, call, amount, num_frames):
+    class Spied(Logits):
+        def finish(self, call, begun, gains):
             seen.append((call.rows, call.query.shape[2]))
-            return super().attend(call, amount, num_frames)
+            return super().finish(call, begun, gains)
 
-    with Enhancement(model, Spied(tau=2.0)):
+    monkeypatch.setattr(LogitTemperature, "operator", Spied())
+    with Enhancement(model, LogitTemperature(tau=2.0)):
         run(model, inputs)
     rows, length = seen[0]
     assert length == (2 + T) * S and rows.tolist() == list(range(2 * S, (2 + T) * S))

@@ -16,10 +16,11 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
 
 from enhance_a_video import enhance, enhance_attention
-from enhance_a_video.cross_frame import own_frame, with_scaled_cross_frame
 from enhance_a_video.errors import SettingsError, UnsupportedModelError, WholeOutputWarning
+from enhance_a_video.operators import AttentionCall
+from enhance_a_video.operators.cross_frame import own_frame, with_scaled_cross_frame
 from enhance_a_video.policy import DEFAULT_ODDS, DEFAULT_STRENGTH, Moment, Odds
-from enhance_a_video.seam import KernelCall, Tokens
+from enhance_a_video.seam import Tokens
 from enhance_a_video.settings import Settings
 
 S = H * W
@@ -35,7 +36,8 @@ def call_of(B=2, heads=4, frames=3, sites=5, text=0, first=0, D=8, mask=None, kv
     torch.manual_seed(0)
     query = torch.randn(B, heads, L, D)
     key, value = torch.randn(2, B, kv_heads or heads, L, D)
-    return KernelCall(query, key, value, mask, slice(first, first + frames * sites) if rows is None else rows, kernel)
+    video = slice(first, first + frames * sites) if rows is None else rows
+    return AttentionCall(query, key, value, frames, video, mask=mask, kernel=kernel)
 
 
 def own_written_out(call, frames):
@@ -74,14 +76,14 @@ def test_a_frame_alone_is_what_it_is_written_out(kind, where):
     text, first = {"alone": (0, 0), "before text": (4, 0), "after text": (4, 4), "among others": (4, 0)}[where]
     rows = torch.tensor([i for i in range(19) if i not in (0, 6, 7, 18)]) if where == "among others" else None
     call = call_of(text=text, first=first, mask=mask_of(kind, 2, 15 + text), rows=rows)
-    torch.testing.assert_close(own_frame(call, 3).double(), own_written_out(call, 3), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(own_frame(call).double(), own_written_out(call, 3), atol=2e-5, rtol=1e-4)
 
 
 def test_keys_with_fewer_heads():
     call = call_of(kv_heads=2)
-    torch.testing.assert_close(own_frame(call, 3).double(), own_written_out(call, 3), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(own_frame(call).double(), own_written_out(call, 3), atol=2e-5, rtol=1e-4)
     temporal = call_of(B=10, kv_heads=2, sites=1)
-    torch.testing.assert_close(own_frame(temporal, 3).double(), own_written_out(temporal, 3), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(own_frame(temporal).double(), own_written_out(temporal, 3), atol=2e-5, rtol=1e-4)
 
 
 @given(factor=st.floats(0.2, 5), frames=st.integers(2, 6), sites=st.integers(1, 4), text=st.sampled_from([0, 3]))
@@ -96,7 +98,7 @@ def test_with_each_tokens_own_mass_odds_are_a_softmax_with_raised_logits(factor,
     gain = Odds(factor)(mass.flatten(), Moment(frames, 0.0, torch.tensor(0.5))).view_as(mass)
     raised = logits[:, :, call.video] + torch.where(foreign, torch.tensor(factor).log(), 0.0)
     expected = raised.softmax(-1) @ call.value
-    found = with_scaled_cross_frame(call, gain, frames)[:, :, call.video]
+    found = with_scaled_cross_frame(call.run(), call, gain)[:, :, call.video]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -105,18 +107,19 @@ def test_weights_still_sum_to_one_and_text_is_left_alone():
     call.value.fill_(1.0)
     for gain in (0.0, 0.5, 1.0, 3.0):
         torch.testing.assert_close(
-            with_scaled_cross_frame(call, torch.full((2, 4, 15), gain), 3), torch.ones(2, 4, 19, 8)
+            with_scaled_cross_frame(call.run(), call, torch.full((2, 4, 15), gain)), torch.ones(2, 4, 19, 8)
         )
     call = call_of(text=4, first=4)
     gain = torch.ones(2, 4, 15)
     gain[1, 2, 5:] = 2.0
-    scaled, whole = with_scaled_cross_frame(call, gain, 3), call.whole()
+    whole = call.run()
+    scaled = with_scaled_cross_frame(whole, call, gain)
     changed = torch.zeros(2, 4, 19, 1, dtype=torch.bool)
     changed[1, 2, 9:] = True
     assert torch.equal(scaled[~changed.expand_as(scaled)], whole[~changed.expand_as(scaled)])  # to the bit
     assert (scaled - whole)[1, 2, 9:].abs().amax(-1).min() > 1e-3
-    alone = with_scaled_cross_frame(call, torch.zeros(2, 4, 15), 3)[:, :, 4:]
-    torch.testing.assert_close(alone, own_frame(call, 3), atol=1e-5, rtol=1e-4)
+    alone = with_scaled_cross_frame(whole, call, torch.zeros(2, 4, 15))[:, :, 4:]
+    torch.testing.assert_close(alone, own_frame(call), atol=1e-5, rtol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------- in the real classes
@@ -125,7 +128,7 @@ def test_weights_still_sum_to_one_and_text_is_left_alone():
 def scaled_written_out(q, k, v, mask, first, gain, samples):
     temporal = len(q) > samples
     video = slice(first, first + (T if temporal else T * S))
-    call = KernelCall(q.double(), k.double(), v.double(), mask, video, kernel)
+    call = AttentionCall(q.double(), k.double(), v.double(), T, video, mask=mask, kernel=kernel)
     whole = kernel(call.query, call.key, call.value, mask)
     whole[:, :, video] += (gain - 1) * (whole[:, :, video] - own_written_out(call, T))
     return whole
@@ -258,9 +261,9 @@ def test_the_policy_is_evaluated_once_for_each_layer_and_call(observe_only):
 
 def test_a_call_that_cannot_be_taken_apart_is_known_before_anything_is_measured(monkeypatch):
     """Under context parallelism the masses of each token would be those of this rank's heads only."""
-    from enhance_a_video import layer
+    from enhance_a_video.operators import cross_frame
 
-    monkeypatch.setattr(layer, "token_mass", lambda *args, **kwargs: pytest.fail("measured token by token"))
+    monkeypatch.setattr(cross_frame, "token_mass", lambda *args, **kwargs: pytest.fail("measured token by token"))
 
     class Causal(nn.Module):
         def forward(self, x):

@@ -169,7 +169,7 @@ def test_the_command_runs_without_typer_as_far_as_it_can():
     )
 
 
-@pytest.mark.parametrize("room", ["intensity", "policy", "metrics", "stats", "errors"])
+@pytest.mark.parametrize("room", ["intensity", "policy", "operators", "metrics", "stats", "errors"])
 def test_the_maths_never_knows_the_model(room):
     files = [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").exists() else (SOURCE / room).rglob("*.py")
     for file in files:

@@ -14,6 +14,7 @@ from tiny_models import TINY, noise, run
 from enhance_a_video import enhance, video
 from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
 from enhance_a_video.intensity import site_mass
+from enhance_a_video.operators import AttentionCall
 from enhance_a_video.parallel import Shards, by_heads, by_tokens, gathered
 from enhance_a_video.policy import Constant, Odds, Trust
 from enhance_a_video.seam import Residual
@@ -138,7 +139,7 @@ def test_parts_are_exchanged_and_come_back(ranks):
 
 
 def test_heads_that_do_not_divide_are_scaled_as_a_whole(monkeypatch):
-    from enhance_a_video import layer
+    from enhance_a_video.operators import output
 
     monkeypatch.setattr(dist, "get_rank", lambda group: 0)
     monkeypatch.setattr(dist, "get_world_size", lambda group: 3)
@@ -148,18 +149,24 @@ def test_heads_that_do_not_divide_are_scaled_as_a_whole(monkeypatch):
         whole.update(heads=query.shape[1])
         return tuple(x.unflatten(2, (num_frames, -1)) for x in (query, key))
 
-    monkeypatch.setattr(layer, "gathered", gathered)
+    monkeypatch.setattr(output, "gathered", gathered)
     model = TINY["wan"].model()
     with enhance(model, odds=2.0) as handle:
         first = handle._denoisers[0].layers[0]
         query = noise(1, 2, 4 * 6, 8)
         handle._denoisers[0].open((), TINY["wan"].inputs())
-        seen = first.look(query, query, None, Shards(0, 3, None))
-        assert seen.masses.ndim == 2 and whole == {"heads": 2} and "2 heads do not divide among 3" in first.whole
+        call = AttentionCall(query, query, query, 4, shards=Shards(0, 3, None))
+        seen, output = first.observe(call)
+        assert (
+            seen.masses.ndim == 2
+            and output is None
+            and whole == {"heads": 2}
+            and "2 heads do not divide among 3" in first.whole
+        )
     with enhance(model, policy=Odds(2.0)) as handle:
         handle._denoisers[0].open((), TINY["wan"].inputs())
         with pytest.raises(UnsupportedModelError, match="2 heads do not divide among 3 devices"):
-            handle._denoisers[0].layers[0].look(query, query, None, Shards(0, 3, None))
+            handle._denoisers[0].layers[0].observe(call)
 
 
 def test_a_trust_region_is_that_of_the_whole_video(ranks):

@@ -13,8 +13,10 @@ from tiny_models import TINY, T, run
 
 from enhance_a_video import enhance, families, layer
 from enhance_a_video.errors import EnhanceAVideoError
+from enhance_a_video.operators import cross_frame, output
 
 TWINS = "ABAC"  # frames 0 and 2 are equal
+MEASURES = ((output, "site_mass"), (cross_frame, "token_mass"), (layer, "temporal_attention_map"))
 
 
 def observed(model, tiny, letters):
@@ -47,6 +49,11 @@ def double(mass, moment):
     return torch.full_like(mass, 2.0)
 
 
+def noting(measure, seen):
+    """The measure, which keeps the queries that it gets."""
+    return lambda query, *args, **kwargs: (seen.append(query), measure(query, *args, **kwargs))[1]
+
+
 def tensors(value):
     if isinstance(value, torch.Tensor):
         return [value]
@@ -64,8 +71,7 @@ def test_as_many_tokens_are_scaled_as_are_seen_and_no_others(name, monkeypatch):
     run(model, inputs)
     plain = outputs[0]
     outputs.clear()
-    measure = layer.site_mass
-    monkeypatch.setattr(layer, "site_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
+    monkeypatch.setattr(output, "site_mass", noting(output.site_mass, seen))
     with enhance(model, policy=double, layers=[0], start=0.0, end=1.0):
         run(model, inputs)
     scaled = 0
@@ -94,8 +100,8 @@ def sites_of(model, tiny, monkeypatch):
     """Sites in a frame, as seen by the measure."""
     seen = []
     with monkeypatch.context() as patch:
-        measure = layer.token_mass
-        patch.setattr(layer, "token_mass", lambda q, *args, **kw: (seen.append(q), measure(q, *args, **kw))[1])
+        for home, name in MEASURES[:2]:
+            patch.setattr(home, name, noting(getattr(home, name), seen))
         observed(model, tiny, TWINS)
     return seen[0].shape[3] if seen[0].ndim == 5 else seen[0].shape[2] // T
 
@@ -141,8 +147,8 @@ def test_a_mistake_is_noticed(name, mistake, monkeypatch):
     if mistake == "a frame beside" and rows is None:
         pytest.skip("every token of the stream is video")
     if mistake == "sites first":
-        for measure in ("token_mass", "temporal_attention_map"):
-            monkeypatch.setattr(layer, measure, sites_first(getattr(layer, measure)))
+        for home, measure in MEASURES:
+            monkeypatch.setattr(home, measure, sites_first(getattr(home, measure)))
     else:
         sites = sites_of(model, tiny, monkeypatch)
         monkeypatch.setitem(families.registry._FAMILIES, family.transformer, mistaken_row(mistake, family, sites))

@@ -14,11 +14,15 @@ from diffusers.models.transformers import transformer_wan
 from tiny_models import TINY, H, T, W, run
 
 from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
-from enhance_a_video.seam import Seam, Tokens, scaled
+from enhance_a_video.operators import scaled
+from enhance_a_video.seam import Seam, Tokens
 
 
 class Spy:
-    """A watch that keeps what it is shown and answers a fixed gain."""
+    """A watch that keeps the calls that it observes and answers a fixed gain."""
+
+    acts_at_kernel = asks_share = False
+    num_frames, samples = T, None
 
     def __init__(self, place="video only", gain=None, rows=None, scaled_later=False, **tokens):
         self.name, self.tokens, self.scaled_later = "spied layer", Tokens(place, **tokens), scaled_later
@@ -27,11 +31,11 @@ class Spy:
     def rows(self):
         return self.video
 
-    def look(self, query, key, scale, shards):
-        self.seen.append((query, key, scale))
-        return len(self.seen)
+    def observe(self, call):
+        self.seen.append((*call.video_query_key(), call.scale))
+        return len(self.seen), None
 
-    def gain(self, seen):
+    def gain(self, seen, residual=None):
         self.looks = seen
         return self.answer
 

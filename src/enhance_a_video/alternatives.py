@@ -33,14 +33,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from . import limits
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
+from .operators import AttentionMap, Logits, Operator
 from .policy import DEFAULT_STRENGTH, Constant
-from .seam import KernelCall
 from .settings import Layers, Settings
 
 
@@ -56,22 +53,22 @@ class Alternative:
     attention_maps: bool = False  # record the layers' maps as they are before the change
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", self.watching.layers)
+        object.__setattr__(self, "layers", self.settings.layers)
 
     @property
-    def watching(self) -> Settings:
-        """The settings under which its layers are looked at. Their policy gives the number that `attend` works with,
-        tau or s, and that number is what a summary calls the gain."""
+    def settings(self) -> Settings:
+        """Where, when and how much: their policy gives tau or s, which is what a summary calls the gain."""
         raise NotImplementedError
 
-    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
-        """What the kernel's call gives instead, (B, H, L, D); amount: tau or s for each sample, (B,) or (1,)."""
+    @property
+    def operator(self) -> Operator:
+        """What that number does."""
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: {"alternative": its name, ...}."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {"alternative": self.name, **found, "layers": self.watching.to_dict()["layers"]}
+        return {"alternative": self.name, **found, "layers": self.settings.to_dict()["layers"]}
 
 
 @dataclass(frozen=True)
@@ -87,14 +84,15 @@ class LogitTemperature(Alternative):
         super().__post_init__()
 
     @property
-    def watching(self) -> Settings:
+    def settings(self) -> Settings:
         return Settings(
-            policy=Constant(float(self.tau)), start=self.start, end=self.end, layers=self.layers, observe_only=True,
+            policy=Constant(float(self.tau)), start=self.start, end=self.end, layers=self.layers,
             attention_maps=self.attention_maps,
         )  # fmt: skip
 
-    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
-        return with_divided_logits(call, amount)
+    @property
+    def operator(self) -> Operator:
+        return Logits()
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,10 @@ class _BySize(Alternative):
         super().__post_init__()
 
     @property
-    def watching(self) -> Settings:
+    def settings(self) -> Settings:
         return Settings(
             strength=self.strength, temperature=self.temperature, start=self.start, end=self.end, layers=self.layers,
-            sites=self.sites, per_sample=self.per_sample, observe_only=True, attention_maps=self.attention_maps,
+            sites=self.sites, per_sample=self.per_sample, attention_maps=self.attention_maps,
         )  # fmt: skip
 
 
@@ -125,8 +123,9 @@ class CfiTemperature(_BySize):
 
     name: ClassVar[str] = "cfi_temperature"
 
-    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
-        return with_divided_logits(call, amount)
+    @property
+    def operator(self) -> Operator:
+        return Logits(self.sites)
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,9 @@ class MapScaling(_BySize):
 
     name: ClassVar[str] = "map_scaling"
 
-    def attend(self, call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
-        return with_scaled_map(call, amount, num_frames)
+    @property
+    def operator(self) -> Operator:
+        return AttentionMap(self.sites)
 
 
 ALTERNATIVES: dict[str, type[Alternative]] = {c.name: c for c in (LogitTemperature, CfiTemperature, MapScaling)}
@@ -161,44 +161,3 @@ def alternative_from_dict(data: Mapping[str, Any]) -> Alternative:
     if "layers" in values:
         values["layers"] = Settings.from_dict({"layers": values["layers"]}).layers
     return kind(**values)
-
-
-# ------------------------------------------------------------------------------------------------ the attention
-
-
-def with_divided_logits(call: KernelCall, amount: Tensor) -> Tensor:
-    """Attention in which the logits of video queries with video keys are divided: (B, H, L, D).
-
-    amount: (B,) or (1,), by how much. Dividing those keys is dividing those logits; text keys stay.
-    """
-    video, others = call.rows, call.others
-    divided = call.key.clone()
-    divided[:, :, video] = (call.key[:, :, video] / call.for_each(amount)).to(call.key.dtype)
-    output = call.at(video, key=divided)
-    return output if not len(others) else _together(call, {video: output, others: call.at(others)})
-
-
-def with_scaled_map(call: KernelCall, amount: Tensor, num_frames: int) -> Tensor:
-    """Attention whose map is multiplied, after softmax, where a video query meets a video key of another frame.
-
-    amount: (B,) or (1,), by how much; returns (B, H, L, D). The weight of an entry depends on its key and on the frame
-    of its query only, so for one frame's queries it is the same as weighting the values.
-    """
-    video, others = call.rows, call.others
-    weight = torch.ones_like(call.value[:, :1, :, :1], dtype=torch.float32)  # (B, 1, L, 1)
-    weight[:, :, video] = call.for_each(amount)
-    found = {others: call.at(others)} if len(others) else {}
-    for frame in video.view(num_frames, -1):  # (S,)
-        own = weight.clone()
-        own[:, :, frame] = 1.0
-        found[frame] = call.at(frame, value=(call.value * own).to(call.value.dtype))
-    return _together(call, found)
-
-
-def _together(call: KernelCall, found: dict[Tensor, Tensor]) -> Tensor:
-    """One output (B, H, L, D) from its parts: rows -> (B, H, len(rows), D)."""
-    first = next(iter(found.values()))
-    output = first.new_empty(*first.shape[:2], call.query.shape[2], first.shape[3])
-    for rows, part in found.items():
-        output[:, :, rows] = part
-    return output

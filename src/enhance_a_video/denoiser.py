@@ -44,6 +44,7 @@ class Denoiser:
         """described: the row is its user's own words in enhance_attention(), which are checked while it runs."""
         self.name, self.model, self.family, self.enhancement = name, model, family, enhancement
         self.settings, self.described = enhancement.settings, described
+        self.operator = enhancement.change.operator
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
         self.latest: Now | None = None
         self.in_thread = _InThread()

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .alternatives import Alternative
+from .alternatives import Alternative, Change
 from .denoiser import Denoiser
 from .errors import NoEffectWarning
 from .families import Family, denoisers, family_of, unwrapped
@@ -61,10 +61,10 @@ def enhancement_of(target: Any) -> "Enhancement | None":
 class Enhancement:
     """The handle of enhance(): a context manager with summary(), remove() and settings."""
 
-    def __init__(self, target: Any, settings: Settings | Alternative, family: Family | None = None):
+    def __init__(self, target: Any, settings: Change, family: Family | None = None):
         """settings: or an alternative to the method, to compare it with. family: a row for this model alone."""
-        self.alternative = settings if isinstance(settings, Alternative) else None
-        self.settings = settings.watching if isinstance(settings, Alternative) else settings
+        self.change = settings
+        self.settings = settings.settings if isinstance(settings, Alternative) else settings
         pipeline = None if isinstance(target, nn.Module) else target
         models = denoisers(target) if family is None else {family.name: unwrapped(target)}
         described = family is not None
@@ -82,7 +82,7 @@ class Enhancement:
         recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
         whole = [{layer.name: layer.whole for layer in d.layers if layer.whole} for d in self._denoisers]
         undone = any("undone" in d.reported for d in self._denoisers)
-        summary = Summary.of((self.alternative or self.settings).to_dict(), recorded, whole, undone)
+        summary = Summary.of(self.change.to_dict(), recorded, whole, undone)
         return replace(summary, not_finite=self._not_finite())
 
     def _not_finite(self) -> int:

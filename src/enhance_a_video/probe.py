@@ -34,7 +34,7 @@ class Probe:
         denoiser = self.denoiser
         if denoiser.settings.observe_only:
             return
-        layers = [layer for layer in denoiser.layers if not layer.by_token and layer.attend is None]
+        layers = [layer for layer in denoiser.layers if not layer.acts_at_kernel]
         for block in {id(block): block for block in map(self._block, layers)}.values():
             self.hooks.append(block.register_forward_pre_hook(_Trial(self), with_kwargs=True))
 

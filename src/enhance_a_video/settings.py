@@ -10,6 +10,7 @@ from . import limits
 from . import policy as policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
+from .operators import CrossFrame, Operator, Output
 
 Layers = Sequence[int] | slice | str | None
 
@@ -21,9 +22,9 @@ class Settings:
     strength      largest amplification g of a layer, s = max(1, (1 + g) * mass); the same at any frame count
     temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI), at least -1; at most one of the four
     odds          by how much the odds that attention leaves its frame are multiplied: 1.5 = half as much again, 1 =
-                  nothing. It scales what a frame takes from the others, not the whole output (cross_frame.py). The
-                  default. A layer in which that part cannot be told apart is scaled by the default strength, and a
-                  WholeOutputWarning says so
+                  nothing. It scales what a frame takes from the others, not the whole output
+                  (operators/cross_frame.py). The default. A layer in which that part cannot be told apart is scaled
+                  by the default strength, and a WholeOutputWarning says so
     policy        in place of these three, any callable (mass (B,), Moment) -> gain (B,): one of the package `policy`,
                   what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own, which
                   enhance() calls once with a few masses to check it; it may return one number for all, and a gain that
@@ -112,6 +113,12 @@ class Settings:
         if self.strength is not None:
             return policies.Strength(self.strength)
         return policies.Temperature(float(self.temperature or 0.0))
+
+    @property
+    def operator(self) -> Operator:
+        """What the gain does. Odds have a fallback; what is asked for by name has none."""
+        whole = Output(self.sites)
+        return whole if self.scale == whole.name else CrossFrame(whole if self.odds is not None else None)
 
     @property
     def always(self) -> bool:

@@ -11,11 +11,10 @@ docs/architecture.md compares this with the other ways, measured.
 
 from .entry import ModelPatch, calls_of, not_a_frame_of_its_own
 from .hold import Entrance, Seam, carrier_of
-from .layer import scaled
 from .residual import Residual
-from .watch import KernelCall, Rows, Tokens, Watch
+from .watch import Rows, Tokens, Watch
 
 __all__ = [
-    "Entrance", "KernelCall", "ModelPatch", "Residual", "Rows", "Seam", "Tokens", "Watch", "calls_of", "carrier_of",
-    "not_a_frame_of_its_own", "scaled",
+    "Entrance", "ModelPatch", "Residual", "Rows", "Seam", "Tokens", "Watch", "calls_of", "carrier_of",
+    "not_a_frame_of_its_own",
 ]  # fmt: skip

@@ -1,25 +1,24 @@
-"""The observed kernel: the same code object in a namespace in which the kernel's name leads to us first."""
+"""Runs a processor's own code with a copy of its globals in which the attention kernel is replaced by ours."""
 
 import dis
 import re
 import sys
 import types
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..errors import TokenLayoutError, UnsupportedModelError
+from ..errors import TokenLayoutError
+from ..operators import AttentionCall
 from ..query_key import Kernel, reading
-from .watch import KernelCall, Rows, Watch, fell_back, running
+from .watch import Watch, running
 
 
-def look(query: Tensor, key: Tensor, scale: float | None) -> Watch | None:
-    """Called by the observed kernel with query and key as (B, H, L, D), text and all that is joined included.
+def look(query: Tensor, key: Tensor, scale: float | None, **rest: Any) -> Tensor | None:
+    """Called where query and key are seen, (B, H, L, D), text and all that is joined included.
 
-    Returns the watch if this is the call that it wants to compute itself.
+    rest: more of the AttentionCall. Returns what takes the place of the kernel's output, or None.
     """
     call = running()
     watch = call.watch
@@ -29,10 +28,13 @@ def look(query: Tensor, key: Tensor, scale: float | None) -> Watch | None:
     call.kernel_calls += 1
     if not wanted:
         return None
-    rows = watch.rows()
-    query, key = _video(query, key, call.length, rows, watch)
-    call.seen.append(watch.look(query, key, scale, call.shards))
-    return None if getattr(watch, "attend", None) is None else watch
+    video, video_keys = _places(query, key, call.length, watch)
+    seen, output = watch.observe(AttentionCall(
+        query, key, num_frames=watch.num_frames, video=video, video_keys=video_keys, scale=scale,
+        samples=watch.samples, shards=call.shards, **{"value": None, **rest},
+    ))  # fmt: skip
+    call.seen.append(seen)
+    return output
 
 
 def _is_wanted(call: Any) -> bool:
@@ -40,39 +42,26 @@ def _is_wanted(call: Any) -> bool:
     return call.watch is not None and call.watch.tokens.call in (None, call.kernel_calls)
 
 
-def _video(query: Tensor, key: Tensor, length: int, rows: Rows, watch: Watch) -> tuple[Tensor, Tensor]:
-    """The video's part of query and key (B, H, L, D): the stream's `length` tokens, of which `rows` are the video."""
-    tokens, queries, keys = watch.tokens, query.shape[2], key.shape[2]
-    if tokens.keys != "none" and keys > queries:
-        key = key[:, :, keys - queries :] if tokens.keys == "last" else key[:, :, :queries]
-    if key.shape[1] < query.shape[1] and query.shape[1] % key.shape[1] == 0:  # grouped queries share a key head
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+def _places(query: Tensor, key: Tensor, length: int, watch: Watch) -> tuple[slice | Tensor, slice | Tensor]:
+    """Where the video is among the kernel's queries and keys, of which `length` are the layer's stream."""
+    tokens, rows, queries, keys = watch.tokens, watch.rows(), query.shape[2], key.shape[2]
+    cached = keys - queries if tokens.keys != "none" and keys > queries else 0
     whole = tokens.place in ("video only", "temporal")
     if tokens.argument is None:
         length = queries
-    if key.shape != query.shape or length > queries or (whole and length != queries):
+    same = query.shape[0] == key.shape[0] and query.shape[3] == key.shape[3] and query.shape[1] % key.shape[1] == 0
+    if not same or keys - cached != queries or length > queries or (whole and length != queries):
         raise TokenLayoutError(
             f"{watch.name}: expected self-attention over {length} video tokens ({tokens.place}), but the kernel "
             f"got query {tuple(query.shape)} and key {tuple(key.shape)} (B, H, L, D). Leave it out with layers=..."
         )
-    if whole and rows is None:
-        return query, key
     first = queries - length if tokens.place == "text first" else 0
+    behind = cached if tokens.keys == "last" else 0  # the keys in front of those of the queries
     if isinstance(rows, Tensor):
-        return query[:, :, rows + first], key[:, :, rows + first]  # (B, H, T*S, D)
+        return rows + first, rows + first + behind
     start, stop, _ = (rows or slice(None)).indices(length)
-    return query[:, :, first + start : first + stop], key[:, :, first + start : first + stop]  # (B, H, T*S, D)
-
-
-def _places(queries: int, length: int, rows: Rows, watch: Watch) -> slice | Tensor:
-    """Where the video is among the kernel's queries: as _video() takes it."""
-    if watch.tokens.argument is None:
-        length = queries
-    first = queries - length if watch.tokens.place == "text first" else 0
-    if isinstance(rows, Tensor):
-        return rows + first
-    start, stop, _ = (rows or slice(None)).indices(length)
-    return slice(first + start, first + stop)
+    start, stop = start + first, stop + first
+    return slice(start, stop), slice(start + behind, stop + behind)
 
 
 def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
@@ -81,12 +70,14 @@ def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
     read = reading(_resolved(home, path))
 
     def observed(*args, **kwargs):
+        original = _resolved(home, path)
         query, key, scale = read(args, kwargs)
-        _check(kernel, args, kwargs)
-        watch = look(kernel.arrange(query), kernel.arrange(key), scale)
-        if watch is None:
-            return _resolved(home, path)(*args, **kwargs)
-        return _attended(watch, kernel, _resolved(home, path), args, kwargs)
+        watch, rest = running().watch, {}
+        if watch is not None and watch.acts_at_kernel:  # then this is one of KNOWN_KERNELS
+            rest = _rest_of_call(kernel, original, args, kwargs)
+        output = look(kernel.arrange(query), kernel.arrange(key), scale, **rest)
+        # the layouts of KNOWN_KERNELS exchange two axes or none: the same function leads there and back
+        return original(*args, **kwargs) if output is None else kernel.arrange(output)
 
     return _leading_to(observed, getattr(home, path[0]), path[1:], f"{kernel.name}_{home.__name__}")
 
@@ -94,63 +85,24 @@ def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
 _ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")  # of KNOWN_KERNELS
 
 
-def _check(kernel: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Let the watch fall back where it would compute what the kernel does and this call cannot be taken apart.
-
-    Before anything is measured, as what has to be measured depends on it. Raises UnsupportedModelError where the watch
-    does not fall back.
-    """
-    call: Any = running()
-    watch = call.watch
-    if not _is_wanted(call) or getattr(watch, "attend", None) is None:
-        return
-    given = _by_name(args, kwargs)
-    query, key = kernel.arrange(given["query"]), kernel.arrange(given["key"])
+def _rest_of_call(kernel: Kernel, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What an operator in the place of one of KNOWN_KERNELS needs of its call, as an AttentionCall has it."""
+    given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
     mask, sharded = given.get("attn_mask"), given.get("parallel_config") is not None
-    refused = {
-        "its attention is causal": bool(given.get("is_causal")),
-        f"its mask is a {type(mask).__name__}": mask is not None and not isinstance(mask, Tensor),
-        f"its keys {tuple(key.shape)} are not those of its queries {tuple(query.shape)}": (
-            query.shape[0] != key.shape[0] or query.shape[2:] != key.shape[2:]
-        ),
-        "its tokens lie on several devices": sharded and not getattr(watch, "attends_sharded", False),
-        "the model is compiled": torch.compiler.is_compiling() and not watch.attends_compiled,
-    }
-    reason = next((reason for reason, holds in refused.items() if holds), "")
-    if reason and not fell_back(watch, reason):
-        raise UnsupportedModelError(
-            f"{watch.name}: the attention itself cannot be changed here, because {reason}. Leave the layer out with "
-            "layers=..., or scale its whole output: enhance() with a strength can."
-        )
-
-
-def _by_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
-
-
-def _attended(watch: Any, kernel: Kernel, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What the watch computes in the place of one of KNOWN_KERNELS, in a call that passed _check()."""
-    call = running()
-    given = _by_name(args, kwargs)
     rest = {name: value for name, value in given.items() if name not in ("query", "key", "value", "attn_mask")}
-    query, key, value = (kernel.arrange(given[name]) for name in ("query", "key", "value"))
-    mask, sharded = given.get("attn_mask"), given.get("parallel_config") is not None
 
     def own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        # the layouts of KNOWN_KERNELS exchange two axes or none: the same function leads there and back
         q, k, v = map(kernel.arrange, (query, key, value))
         return kernel.arrange(original(query=q, key=k, value=v, attn_mask=mask, **rest))
 
-    def together() -> Tensor:
+    def run_all_ranks() -> Tensor:
         return kernel.arrange(original(*args, **kwargs))
 
-    video = _places(query.shape[2], call.length, watch.rows(), watch)
-    every = KernelCall(query, key, value, mask, video, own)
+    found = {"value": kernel.arrange(given["value"]), "mask": mask, "causal": bool(given.get("is_causal"))}
     if sharded:
         rest["parallel_config"] = None
-        every = replace(every, shards=call.shards, together=together)
-    output = watch.attend(every, call.seen[-1])
-    return original(*args, **kwargs) if output is None else kernel.arrange(output)
+        return {**found, "kernel": own, "run_all_ranks": run_all_ranks}
+    return {**found, "kernel": own}
 
 
 def _resolved(home: Any, path: Sequence[str]) -> Any:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TokenLayoutError, UnsupportedModelError
+from ..operators import scaled
 from ..parallel import Shards
 from ..query_key import KNOWN_KERNELS, Kernel, Outputs
 from .forward import ForwardPatch, carried, function_of, places_of, replacing, stood_for
 from .kernel import kernels_called, look, observed_copy_of
 from .residual import Residual, video_of
-from .watch import ENTRY, WATCH, Rows, Watch, fell_back, running
+from .watch import ENTRY, WATCH, Rows, Watch, running
 
 
 def kernels_of(carrier: Any, watch: Watch, function: Any = None) -> tuple[Kernel, ...]:
@@ -23,14 +24,9 @@ def kernels_of(carrier: Any, watch: Watch, function: Any = None) -> tuple[Kernel
     be seen at a kernel that it does not call.
     """
     how, original = watch.query_key, type(carrier)
-    if getattr(watch, "attend", None) is not None and not _computes_in_one_call(watch):
-        kernels = ", ".join(kernel.name for kernel in KNOWN_KERNELS[:2])
-        reason = f"{original.__name__} does not compute its attention in one call of a known kernel ({kernels})"
-        if not fell_back(watch, reason):
-            raise UnsupportedModelError(
-                f"{watch.name}: {reason}, so it cannot be replaced by another attention. Scale the layer's whole "
-                "output instead: enhance() with a strength can."
-            )
+    if watch.acts_at_kernel and not _computes_in_one_call(watch):
+        known = ", ".join(kernel.name for kernel in KNOWN_KERNELS[:2])
+        watch.fall_back(f"{original.__name__} does not compute its attention in one call of a known kernel ({known})")
     if how is not None and not isinstance(how, Kernel):
         return ()
     called: tuple[Kernel, ...] = ()
@@ -241,10 +237,7 @@ def _scaled_by_gain(output: Any, watch: Any, seen: list[Any]) -> Any:
     if not seen:
         return output
     rows, part = watch.rows(), watch.tokens.argument or 0
-    if getattr(watch, "asks_share", False):
-        gain = watch.gain(seen, _residual(output, watch, rows, part))
-    else:
-        gain = watch.gain(seen)
+    gain = watch.gain(seen, _residual(output, watch, rows, part) if watch.asks_share else None)
     return output if gain is None else scaled(output, gain, rows, part)
 
 
@@ -302,23 +295,3 @@ def subclass_of(original: type, functions: dict[str, Any]) -> type:
 
 def _plain(original: type) -> Any:
     return object.__new__(original)
-
-
-def scaled(output: Any, gain: Tensor, rows: Rows = None, part: int = 0) -> Any:
-    """Scale the video: in the tensor (…, N, C), or in one part of a tuple. Computed in fp32, kept in its own dtype.
-
-    gain is (B,) or (1,); for temporal layers the output is (B*S, T, C). rows: the video's among the N tokens.
-    """
-    if isinstance(output, tuple):
-        return (*output[:part], scaled(output[part], gain, rows), *output[part + 1 :])
-    gain = gain.to(output.device)
-    if output.ndim > 2 and gain.shape[0] not in (1, output.shape[0]):
-        gain = gain.repeat_interleave(output.shape[0] // gain.shape[0])  # (B*S,)
-    factor = gain.view(-1, *[1] * (output.ndim - 1))  # (B or 1, 1, 1) fp32
-    if rows is not None:
-        every = torch.ones(*factor.shape[:-2], output.shape[-2], 1, device=output.device)  # (B or 1, N, 1)
-        every[..., rows, :] = factor
-        factor = every
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or output.dtype == factor.dtype:
-        return (output * factor).to(output.dtype)  # (B, N, C)
-    return torch.mul(output, factor, out=torch.empty_like(output))  # the same numbers, no fp32 copy in memory

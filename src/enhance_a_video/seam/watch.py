@@ -1,17 +1,22 @@
-"""What an enhanced layer and the one who watches it have to tell each other."""
+"""The interface between a patched attention layer and its observer, and where the layer's tokens lie."""
+
+from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import SettingsError
+from ..operators import AttentionCall
 from ..parallel import Shards
 from ..query_key import QueryKey
+
+if TYPE_CHECKING:
+    from .residual import Residual
 
 Rows = slice | Tensor | None
 """Which tokens of a layer's stream are the video: a slice, int64 indices (T*S,), or None for all of them."""
@@ -64,96 +69,37 @@ ENTRY = "_enhance_a_video_calls"  # and the only one of the model around them: t
 
 
 class Watch(Protocol):
-    """What an enhanced layer asks while it runs."""
+    """Who is informed of what a patched attention layer does."""
 
     name: str
     tokens: Tokens
     query_key: QueryKey  # where query and key are seen
     scaled_later: bool  # whether another module's output is scaled instead
+    asks_share: bool  # whether gain() gets a Residual, for which the block around the layer is watched too (Entrance)
+
+    @property
+    def acts_at_kernel(self) -> bool:
+        """Whether observe() may return what takes the place of the kernel's output."""
+
+    @property
+    def num_frames(self) -> int:
+        """T of the present forward call."""
+
+    @property
+    def samples(self) -> int | None:
+        """The number of videos in it, for temporal layers; else None."""
 
     def rows(self) -> Rows:
         """Which tokens of the stream are the video in the present forward call."""
 
-    def look(self, query: Tensor, key: Tensor, scale: float | None, shards: Shards | None) -> Any:
-        """Video-only query, key (B, H, T*S, D) and the kernel's own softmax scale -> anything; see gain().
+    def fall_back(self, reason: str) -> None:
+        """The kernel's place cannot be taken. Raises UnsupportedModelError where nothing else will do."""
 
-        For temporal layers (B*S, H, T, D). With shards, this rank's part of the T*S tokens.
-        """
+    def observe(self, call: AttentionCall) -> tuple[Any, Tensor | None]:
+        """A kernel is called: anything, for gain(), and what takes the place of its output, (B, H, L, D), or None."""
 
-    def gain(self, seen: list[Any]) -> Tensor | None:
-        """What look() returned, once for each kernel call -> gain (B,) or (1,), or None = leave the output alone."""
-
-    # A watch may have one thing more, to compute what the kernel would: attend(call, seen) with a KernelCall and what
-    # look() returned -> (B, H, L, D), or None = the kernel's own; attends_compiled says whether dynamo may trace that,
-    # attends_sharded whether it can where the tokens lie on several devices.
-    # fall_back(reason) -> whether it does without, where that is not possible. And asks_share: gain(seen, residual)
-    # also gets a Residual, for which the block around the layer has to be watched too (Entrance).
-
-
-@dataclass(frozen=True)
-class KernelCall:
-    """One call of an attention kernel, for a watch that computes it in another way.
-
-    query, key, value (B, H, L, D): text and all that is joined included; keys and values may have fewer heads. video:
-    which of the L tokens are the video. mask: as scaled_dot_product_attention takes it, or None.
-    """
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
-    video: slice | Tensor
-    kernel: Callable[..., Tensor]  # the layer's own, its other arguments filled in; on this device alone
-    shards: Shards | None = None  # where these are this rank's part of the tokens, all of them video
-    together: Callable[[], Tensor] | None = None  # then: the call as it was, of all ranks
-
-    @property
-    def rows(self) -> Tensor:
-        """The video's places, (T*S,) int64."""
-        every = torch.arange(self.query.shape[2], device=self.query.device)
-        return every[self.video]
-
-    @property
-    def others(self) -> Tensor:
-        """The places of the tokens that are not video, (L - T*S,) int64."""
-        if isinstance(self.video, slice):  # without waiting for the device
-            every = torch.arange(self.query.shape[2], device=self.query.device)
-            start, stop, _ = self.video.indices(len(every))
-            return torch.cat([every[:start], every[stop:]])
-        left = torch.ones(self.query.shape[2], dtype=torch.bool, device=self.query.device)
-        left[self.video] = False
-        return left.nonzero().flatten()
-
-    def whole(self) -> Tensor:
-        """What the layer's own kernel gives, (B, H, L, D)."""
-        if self.together is not None:
-            return self.together()
-        return self.kernel(self.query, self.key, self.value, self.mask)
-
-    def for_each(self, amount: Tensor) -> Tensor:
-        """(B,) or (1,), a number for each sample -> what broadcasts over (B, H, L, D); temporal layers have B*S."""
-        amount, batch = amount.to(self.query.device), self.query.shape[0]
-        if len(amount) not in (1, batch):
-            amount = amount.repeat_interleave(batch // len(amount))
-        return amount.view(-1, 1, 1, 1)
-
-    def at(self, rows: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> Tensor:
-        """What the layer's own kernel says for these query tokens, (B, H, len(rows), D), perhaps of other keys, values.
-
-        Softmax works row by row, so rows alone are what they are in the whole.
-        """
-        mask = self.mask
-        if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
-            mask = mask[..., rows, :]
-        every = len(rows) == self.query.shape[2]
-        query = self.query if every else self.query[:, :, rows]
-        return self.kernel(query, self.key if key is None else key, self.value if value is None else value, mask)
-
-
-def fell_back(watch: Any, reason: str) -> bool:
-    """Whether a watch that would take the kernel's place does without, for this reason."""
-    fall_back = getattr(watch, "fall_back", None)
-    return fall_back is not None and bool(fall_back(reason))
+    def gain(self, seen: list[Any], residual: Residual | None = None) -> Tensor | None:
+        """What observe() returned first, once for each kernel call -> gain (B,) or (1,), or None = leave it alone."""
 
 
 class _Call:

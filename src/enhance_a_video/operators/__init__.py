@@ -1,0 +1,19 @@
+"""What a gain does to the output of an attention layer: operators, on plain tensors (base.py says what one is).
+
+output.py is the paper's way; cross_frame.py scales what comes from other frames; comparisons.py has what the method is
+compared with.
+"""
+
+from .base import Gains, Operator, usable
+from .call import AttentionCall
+from .comparisons import AttentionMap, Logits
+from .cross_frame import CrossFrame
+from .output import Output, scaled
+
+OPERATORS: dict[str, type[Operator]] = {kind.name: kind for kind in (Output, CrossFrame, Logits, AttentionMap)}
+"""By their names in JSON."""
+
+__all__ = [
+    "OPERATORS", "AttentionCall", "AttentionMap", "CrossFrame", "Gains", "Logits", "Operator", "Output", "scaled",
+    "usable",
+]  # fmt: skip
