@@ -49,7 +49,7 @@ def prompt(index: int) -> str:
 def load(folder: Path, device: str) -> Any:
     from diffusers import WanPipeline
 
-    pipe = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32).to(device)
+    pipe = WanPipeline.from_pretrained(str(folder), torch_dtype=torch.float32).to(device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

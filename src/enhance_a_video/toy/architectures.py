@@ -190,7 +190,7 @@ TEMPORAL = Architecture(
 PUPPET = Architecture(
     name="puppet", codec=PUPPET_CLIPS, build=build_puppet_transformer, predict=_predict_wan, noisy=_flow,
     read="blocks.4", tokens=lambda output, batch: output, pipeline=_wan_pipeline,
-    guidance=4.0, lengths=(64,) * 16 + (128, 128, 512),
+    guidance=4.0, lengths=(64,) * 40 + (128, 512),
     extra={"max_sequence_length": 64},  # the longest sentence of this world has fewer words
 )  # fmt: skip
 ARCHITECTURES = {row.name: row for row in (WAN, JOINT, TEMPORAL, PUPPET)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,18 +35,20 @@ class Muon(torch.optim.Optimizer):
                 self._update(shape, parameters, group)
 
     def _update(self, shape: torch.Size, parameters: list[Tensor], group: dict) -> None:
-        updates = []
+        """One update of weights whose matrices (a, b) have the same shape."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
         for p in parameters:
-            state = self.state[p]
-            if not state:
-                state["momentum"] = torch.zeros_like(p)
-            momentum = state["momentum"].mul_(group["momentum"]).add_(p.grad)
-            assert p.grad is not None
-            updates.append(p.grad.add(momentum, alpha=group["momentum"]).flatten(1))
-        rate = -group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-        for p, update in zip(parameters, orthogonalised(torch.stack(updates)), strict=True):
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(update.view_as(p), alpha=rate)
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in parameters]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        ahead = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+        updates = orthogonalised(torch.stack([update.flatten(1) for update in ahead]))
+        updates = updates * (-group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5)
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, [update.view_as(p) for update, p in zip(updates, parameters, strict=True)])
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -69,22 +72,46 @@ def has_quick_bf16() -> bool:
 
 
 class MuonAdamW:
-    """Both optimisers as one: hidden weights by Muon; norms, biases, embeddings and the last layer by AdamW."""
+    """Both optimisers as one: hidden weights by Muon; norms, biases, embeddings and the last layer by AdamW.
 
-    def __init__(self, model: torch.nn.Module, muon_rate: float, adam_rate: float, keep: tuple[str, ...] = ()):
+    `captured`: the rates are tensors on the weights' device, so that a CUDA graph of `update` obeys `set_rates`.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        muon_rate: float,
+        adam_rate: float,
+        keep: tuple[str, ...] = (),
+        captured: bool = False,
+    ):
         hidden = {n: p for n, p in model.named_parameters() if p.ndim >= 2 and not any(k in n for k in keep)}
         rest = [p for n, p in model.named_parameters() if n not in hidden]
-        self.muon = Muon(hidden.values(), muon_rate)
-        self.adam = torch.optim.AdamW(rest, adam_rate, betas=(0.9, 0.99), weight_decay=0.0)
+        rates: list[Any] = [muon_rate, adam_rate]
+        if captured:
+            rates = [torch.tensor(rate, device=rest[0].device) for rate in rates]
+        self.muon = Muon(hidden.values(), rates[0])
+        self.adam = torch.optim.AdamW(rest, rates[1], betas=(0.9, 0.99), weight_decay=0.0, capturable=captured)
         self.rates = (muon_rate, adam_rate)
+
+    def set_rates(self, factor: float) -> None:
+        for optimiser, rate in zip((self.muon, self.adam), self.rates, strict=True):
+            for group in optimiser.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate * factor)
+                else:
+                    group["lr"] = rate * factor
+
+    def update(self) -> None:
+        """One update at the rates that are set; clears the gradients."""
+        for optimiser in (self.muon, self.adam):
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
 
     def step(self, factor: float) -> None:
         """One update at `factor` times the rates; clears the gradients."""
-        for optimiser, rate in zip((self.muon, self.adam), self.rates, strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * factor
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        self.set_rates(factor)
+        self.update()
 
     def state_dict(self) -> dict:
         return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}

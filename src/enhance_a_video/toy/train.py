@@ -77,7 +77,7 @@ def start_from(model: Path, folder: Path, architecture: Architecture) -> None:
 
     The optimiser starts afresh, and so do the clips: they are encoded again.
     """
-    pipeline = DiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(str(model), torch_dtype=torch.float32)
     if type(pipeline.vae) is type(architecture.codec.build()):
         for name in ("vae.pt", "decoder.pt"):
             save_atomically({"model": pipeline.vae.state_dict()}, folder / name)

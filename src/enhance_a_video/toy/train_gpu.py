@@ -16,11 +16,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class VaeStage:
     until: float
 
 
-VAE_STAGES = (VaeStage(1, 64, 0.2), VaeStage(9, 24, 0.6), VaeStage(33, 8, 1.0))
+VAE_STAGES = (VaeStage(1, 192, 0.2), VaeStage(9, 40, 0.6), VaeStage(33, 12, 1.0))
 
 
 # ------------------------------------------------------------------------------------------------- drawing
@@ -78,6 +79,8 @@ class Drawing:
 
     def _draw(self, first: int, step: int) -> None:
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        os.nice(10)  # the one that feeds the GPU goes first
         codec = self.architecture.codec
         held_out = range(self.count, self.count + HELD_OUT)
         for index in [*held_out[first::step], *range(first, self.count, step)]:
@@ -128,11 +131,10 @@ class OnDevice:
 
     def windows(self, rng: np.random.Generator, batch: int, frames: int) -> tuple[Tensor, Tensor]:
         """Windows of random clips: (B, 3, frames, H, W) in [-1, 1], and their things' pixels: (B, 1, frames, H, W)."""
-        ids = rng.integers(0, len(self.taken), batch)
-        starts = rng.integers(0, self.frames.shape[1] - frames + 1, batch)
-        pairs = list(zip(ids, starts, strict=True))
-        clips = torch.stack([self.frames[i, s : s + frames] for i, s in pairs])
-        things = torch.stack([self.things[i, s : s + frames] for i, s in pairs])[:, None].float()
+        ids = torch.from_numpy(rng.integers(0, len(self.taken), batch)).to(self.device)[:, None]  # (B, 1)
+        starts = torch.from_numpy(rng.integers(0, self.frames.shape[1] - frames + 1, batch)).to(self.device)
+        which = starts[:, None] + torch.arange(frames, device=self.device)  # (B, frames)
+        clips, things = self.frames[ids, which], self.things[ids, which][:, None].float()
         near = F.max_pool3d(things, (1, 5, 5), stride=1, padding=(0, 2, 2))  # edges too
         return as_video(clips), near
 
@@ -177,6 +179,40 @@ def clock(seconds: float, warmup: int, decay: float) -> Iterator[Tick]:
         step += 1
 
 
+class Captured:
+    """A training step on tensors of fixed shapes as one CUDA graph: the host needs no time for its many small kernels.
+
+    On another device, or where the step cannot be captured, the step itself.
+    """
+
+    def __init__(self, step: Callable[..., Tensor], *given: Tensor):
+        self.step, self.given, self.graph = step, [tensor.clone() for tensor in given], None
+        if not given[0].is_cuda:
+            return
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step(*self.given)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.result = step(*self.given)
+            self.graph = graph
+        except RuntimeError as error:
+            print(f"the step runs kernel by kernel: {str(error).splitlines()[0]}", flush=True)
+            torch.cuda.synchronize()
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        if self.graph is None:
+            return self.step(*given)
+        for kept, new in zip(self.given, given, strict=True):
+            kept.copy_(new)
+        self.graph.replay()
+        return self.result.clone()
+
+
 def train_vae(
     drawing: Drawing, codec: Codec, recipe: VaeTraining, seconds: float, device: str, log: Log, limit: int, state: Any
 ) -> Any:
@@ -189,19 +225,29 @@ def train_vae(
     clips = OnDevice(drawing, device, limit)
     while clips.refresh() < 64 and any(worker.is_alive() for worker in drawing.workers):
         time.sleep(0.1)
-    optimiser = MuonAdamW(vae, recipe.muon_rate, recipe.adam_rate, keep=("decoder.conv_out",))
-    rng, errors = np.random.default_rng(recipe.seed), []
+    keep = ("decoder.conv_out",)
+    optimiser = MuonAdamW(vae, recipe.muon_rate, recipe.adam_rate, keep, captured=device == "cuda")
+
+    def step(video: Tensor, weight: Tensor) -> Tensor:
+        loss, error = vae_loss(codec, vae, video, weight, recipe)
+        loss.backward()
+        optimiser.update()
+        return error
+
+    rng, errors, now = np.random.default_rng(recipe.seed), [], None
+    run: Captured | None = None
     for tick in clock(seconds, 50, 0.35):
         stage = next(stage for stage in VAE_STAGES if tick.spent < stage.until)
         if tick.step % 20 == 0:
             clips.refresh()
         video, things = clips.windows(rng, stage.batch, min(stage.frames, clips.frames.shape[1]))
-        extra = 0.0 if tick.step < recipe.things_from else recipe.things
-        loss, error = vae_loss(codec, vae, video, 1 + extra * things, recipe)
-        loss.backward()
-        optimiser.step(tick.rates)
-        errors.append(error)
-        if (tick.step + 1) % 50 == 0:
+        weight = 1 + (recipe.things if tick.step >= recipe.things_from else 0.0) * things
+        optimiser.set_rates(tick.rates)
+        if run is None or stage is not now:
+            run = None  # its memory is free for the next
+            now, run = stage, Captured(step, video, weight)
+        errors.append(run(video, weight))
+        if (tick.step + 1) % 100 == 0:
             psnr = 10 * math.log10(4 / float(torch.stack(errors).mean()))
             log("vae", step=tick.step + 1, frames=stage.frames, psnr=psnr, rates=tick.rates, clips=len(clips.taken))
             errors = []
@@ -224,7 +270,7 @@ def fidelity(drawing: Drawing, codec: Codec, vae: Any, device: str) -> float:
 def encode(drawing: Drawing, ready: np.ndarray, codec: Codec, vae: Any, device: str) -> tuple[Clips, Tensor, Tensor]:
     """The drawn clips encoded, with their captions, and each channel's mean and standard deviation."""
     parts = []
-    for chunk in np.array_split(ready, max(len(ready) // 32, 1)):
+    for chunk in np.array_split(ready, max(len(ready) // 128, 1)):
         video = as_video(torch.from_numpy(drawing.frames[chunk]).to(device))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu"):
             parts.append(codec.encode(vae, video).half())
@@ -254,7 +300,7 @@ def train_transformer(
     losses, warmup = [], recipe.warmup if start is None else 20
     for tick in clock(seconds, warmup, 0.3):
         losses.append(trainer.step(tick.step + 1, tick.rates))
-        if (tick.step + 1) % 100 == 0:
+        if (tick.step + 1) % 50 == 0:
             loss = float(torch.stack(losses).mean())
             log("transformer", step=tick.step + 1, loss=loss, reading=trainer.read_loss, binding=trainer.binding_loss)
             losses = []
@@ -300,6 +346,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 4
     run(options, architecture, recipe)
 
 
