@@ -2,8 +2,10 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compare_node import EnhanceAVideoCompare
 from .enhance_node import EnhanceAVideo
 from .replacements import register_replacements
+from .report_node import EnhanceAVideoReport
 
 
 class EnhanceAVideoExtension(ComfyExtension):
@@ -11,4 +13,4 @@ class EnhanceAVideoExtension(ComfyExtension):
         await register_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [EnhanceAVideo]
+        return [EnhanceAVideo, EnhanceAVideoReport, EnhanceAVideoCompare]

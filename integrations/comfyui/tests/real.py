@@ -88,12 +88,12 @@ def model(family: Family) -> Any:
     config.set_inference_dtype(torch.float32, None)
     made = config.get_model({}, device=torch.device("cpu"))
     made.diffusion_model.requires_grad_(False)
-    _fill(made.diffusion_model, torch.Generator().manual_seed(1))
+    fill(made.diffusion_model, torch.Generator().manual_seed(1))
     made.eval()
     return comfy.model_patcher.ModelPatcher(made, torch.device("cpu"), torch.device("cpu"))
 
 
-def _fill(network: torch.nn.Module, generator: torch.Generator) -> None:
+def fill(network: torch.nn.Module, generator: torch.Generator) -> None:
     """Random weights: ComfyUI leaves them as they were in memory."""
     for name, weight in sorted(network.named_parameters()):
         if weight.ndim > 1:

@@ -1,6 +1,7 @@
 """The node's patch on real ComfyUI code: every native family through comfy.sample.sample (real.py says how)."""
 
 import functools
+import types
 from typing import Any
 
 import pytest
@@ -225,6 +226,24 @@ def test_it_acts_in_its_window_alone(family, seen):
     assert active == [0.2 <= round(float(p), 4) < 0.6 for p in progress]
 
 
+@pytest.mark.parametrize("name", ["Wan T2V", "HunyuanVideo", "LTX-2", "CogVideoX"])
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_under_comfyuis_compile_wrapper(name, order):
+    """The attention in our hands is left out of the graph, whatever the order of the nodes."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    family = NAMED[name]
+    wanted = real.sample(enhanced(family)[0], family, real.noise(family))
+    base = real.model(family)
+    made = base if order == "before" else enhanced(family, of=base)[0]
+    set_torch_compile_wrapper(made, backend="eager")
+    patch = None
+    if order == "before":
+        made, patch = enhanced(family, of=made)
+    assert (real.sample(made, family, real.noise(family)) - wanted).norm() <= 1e-5 * wanted.norm()
+    assert patch is None or all(len(step.layers) == family.layers for step in patch.record.steps)
+
+
 # ------------------------------------------------------------------------------------------------- context windows
 @pytest.mark.parametrize("name", ["Wan T2V", "Wan VACE", "Wan Animate", "LTX-Video", "LTX-2", "HunyuanVideo"])
 def test_the_frames_of_a_context_window_are_counted(name):
@@ -242,3 +261,31 @@ def test_the_frames_of_a_context_window_are_counted(name):
     counted = [step.num_frames for step in patch.record.steps]
     assert counted == [4 - family.first, 5], counted
     assert all(len(step.layers) == family.layers for step in patch.record.steps)
+
+
+# ------------------------------------------------------------------------------------------------- the node itself
+def test_a_model_that_is_no_video_model_is_warned_about(caplog, monkeypatch):
+    from ..enhance_node import EnhanceAVideo
+
+    class Flux(torch.nn.Module):
+        pass
+
+    class NaDiT(torch.nn.Module):
+        pass
+
+    monkeypatch.setattr(EnhanceAVideo, "hidden", types.SimpleNamespace(unique_id=None), raising=False)
+    for kind, why in ((Flux, "it is not among Wan"), (NaDiT, "windowed and takes no override")):
+        base = types.SimpleNamespace(get_model_object=lambda name, kind=kind: kind())
+        out = EnhanceAVideo.execute(base, {"gain": "odds", "odds": 2.0}, 0.0, 1.0)
+        assert out.result == (base,) and why in caplog.text
+
+
+def test_two_nodes_in_a_row_are_named(caplog, monkeypatch):
+    from ..enhance_node import EnhanceAVideo
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(EnhanceAVideo, "hidden", types.SimpleNamespace(unique_id=None), raising=False)
+    once = EnhanceAVideo.execute(model("Wan T2V"), {"gain": "odds", "odds": 2.0}, 0.0, 1.0).result[0]
+    assert "both gains" not in caplog.text
+    EnhanceAVideo.execute(once, {"gain": "odds", "odds": 2.0}, 0.0, 1.0)
+    assert "both gains" in caplog.text
