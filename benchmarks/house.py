@@ -18,8 +18,9 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "enhance_a_video"
 # Each wing may import from those before it, and from none after it.
 WINGS: dict[str, tuple[str, ...]] = {
     "library": (
-        "errors", "extras", "limits", "intensity", "policy", "query_key", "parallel", "settings", "schedule", "record",
-        "seam", "operators", "alternatives", "families", "layer", "probe", "denoiser", "enhancement", "attention",
+        "errors", "wording", "extras", "limits", "intensity", "policy", "query_key", "parallel", "settings", "schedule",
+        "record", "seam", "operators", "alternatives", "families", "layer", "probe", "denoiser", "enhancement",
+        "attention",
     ),
     "generation": (
         "terminal", "files", "prompts", "shape", "media", "video", "toy", "team", "plan", "loading", "pipelines",

@@ -11,6 +11,7 @@ from enhance_a_video.comparison import Comparison, Judge, Row, Take, general_jud
 from enhance_a_video.pages import drawing, words
 from enhance_a_video.stats import Paired, paired
 from enhance_a_video.toy.checker import TRUTH_MEASURES
+from enhance_a_video.wording import count
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from enhance_a_video.toy.checker import TRUTH_MEASURES
     ],
 )
 def test_a_noun_follows_its_number(number, noun, plural, text):
-    assert words.count(number, noun, plural) == text
+    assert count(number, noun, plural) == text
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_the_grid_holds_all_clips_in_motion():
     assert grid.shape[0] == T and grid.dtype == np.uint8
     assert grid.shape[2] == 2 * (2 * 72 + 2) + 8
     assert not (grid[0] == grid[1]).all()
-    with pytest.raises(SettingsError, match="1 clips and 2 labels"):
+    with pytest.raises(SettingsError, match="1 clip and 2 labels"):
         pictures.clip_grid([[plain]], ["without", "with"])
 
 

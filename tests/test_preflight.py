@@ -228,6 +228,7 @@ def test_progress_at_steps_is_what_the_calls_find(model, outlines):
     [
         (Settings(odds=1), "odds=1"),
         (Settings(strength=0), "strength=0"),
+        (Settings(temperature=-1), "temperature=-1"),
         (Settings(policy=Constant(1.0)), "constant gain of 1"),
         (Settings(observe_only=True), "observe_only"),
         (LogitTemperature(tau=1), "tau=1"),

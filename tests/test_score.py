@@ -76,7 +76,7 @@ def test_json_is_the_files_and_what_the_measures_are(run, files):
     code, out, err = run("score", "clean.mp4", "flicker.mp4", "--json")
     assert code == 0, err
     data = json.loads(out)
-    assert set(data) == {"files", "measures"}
+    assert set(data) == {"command", "files", "measures"}
     facts = {"path": "clean.mp4", "frames": 33, "duration": 2.75, "fps": 12.0, "width": 64, "height": 64}
     assert [set(row) for row in data["files"]] == [{*facts, "measures"}] * 2
     assert {name: data["files"][0][name] for name in facts} == facts
@@ -141,6 +141,7 @@ def test_short_files_have_what_they_can_show(run, tmp_path):
         (["score", "clean.mp4", "--vbench", "color"], 2, "subject_consistency"),
         (["score", "clean.mp4", "--vbench-python", "python"], 2, "--vbench"),
         (["score", "clean.mp4", "--vbench", "temporal_flickering", "--vbench-python", "./nowhere"], 2, "./nowhere"),
+        (["score", "clean.mp4", "--vbench", "temporal_flickering", "--vbench-python", "true"], 2, "not a Python"),
         (["score", "clean.mp4", "--vbench", "temporal_flickering", "--vbench-python", "/bin/false"], 2, "/bin/false"),
     ],
 )
@@ -212,6 +213,9 @@ def test_vbench_is_called_and_its_numbers_come_back_to_their_files(run, files, s
 def test_when_vbench_stops_our_own_measures_stay(run, files, stand_in):
     code, out, err = run("score", "clean.mp4", "--measures", "motion", "--vbench", "temporal_style")
     assert code == 1 and "Motion" in out and "no weights for ViCLIP" in err
+    data = json.loads(run("score", "clean.mp4", "--measures", "motion", "--vbench", "temporal_style", "--json")[1])
+    assert data["command"] == "score" and data["files"][0]["measures"]["motion"] > 0
+    assert data["error"]["class"] == "ExternalToolError" and "no weights for ViCLIP" in data["error"]["message"]
     with pytest.raises(ExternalToolError, match="exit code 1"):
         score.add_vbench(score.score_files([files / "clean.mp4"], ["motion"]), ["temporal_style"])
 
@@ -287,7 +291,7 @@ def test_files_are_a_list(paths):
 def test_a_program_that_leaves_no_results(tmp_path):
     clip = write(tmp_path / "a.mp4", moving())
     program = tmp_path / "python"
-    program.write_text("#!/bin/sh\nexit 0\n")
+    program.write_text("#!/bin/sh\necho vbench True\n")
     program.chmod(0o755)
     with pytest.raises(ExternalToolError, match="without results"):
         score.add_vbench(score.score_files([clip]), ["subject_consistency"], python=str(program))

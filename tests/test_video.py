@@ -161,7 +161,7 @@ def test_film_strip(tmp_path):
 @pytest.mark.parametrize(
     ("panels", "labels", "says"),
     [
-        ([ramp()], ["a", "b"], "1 clips and 2 labels"),
+        ([ramp()], ["a", "b"], "1 clip and 2 labels"),
         ([], [], "0 clips"),
         ([ramp(), ramp(9, 32, 32)], ["a", "b"], "one size"),
     ],

@@ -119,7 +119,7 @@ def test_what_batch_wrote(tmp_path):
         ("a bar", 0, ("without", "with")),  # the plain model is the reference, whichever came first
         ("a bar", 1, ("without", "with")),
     ]
-    assert "1 clips of the batch are not there" in found.notes[0] and "1 prompts and seeds lack" in found.notes[1]
+    assert "deleted: 1 clip of the batch" in found.notes[0] and "reference: 1 prompt and seed." in found.notes[1]
 
 
 def test_the_folder_that_batch_itself_keeps(tmp_path):
@@ -137,7 +137,7 @@ def test_the_folder_that_batch_itself_keeps(tmp_path):
     assert [(p.prompt, p.seed, p.labels) for p in found.pairs] == [
         ("a bar", seed, ("without", "with")) for seed in (1, 0)
     ]
-    assert "1 clips of the batch are not there" in found.notes[0]
+    assert "deleted: 1 clip of the batch" in found.notes[0]
 
 
 def test_what_a_study_kept(tiny_folder, tmp_path):
@@ -154,10 +154,10 @@ def test_what_a_study_kept(tiny_folder, tmp_path):
     assert {(pair.prompt, pair.seed) for pair in found.pairs} == {(text, seed) for text in words for seed in (0, 1)}
     assert {pair.labels for pair in find_pairs(tmp_path, "mild").pairs} == {("mild", "plain"), ("mild", "default")}
     next((tmp_path / "clips").glob("*.mp4")).unlink()
-    assert "1 clips of the study have no video" in find_pairs(tmp_path).notes[0]
+    assert "no video of 1 clip of the study" in find_pairs(tmp_path).notes[0]
     for path in (tmp_path / "clips").glob("*.mp4"):
         path.unlink()
-    with pytest.raises(SettingsError, match="24 clips of the study have no video: the study did not keep them"):
+    with pytest.raises(SettingsError, match="no video of 24 clips of the study: the study did not keep them"):
         find_pairs(tmp_path)
 
 
@@ -174,6 +174,22 @@ def test_every_seed_that_compare_kept(tmp_path):
     assert [pair.seed for pair in find_pairs(tmp_path / "one").pairs] == [3, 4, 11]
     compared(tmp_path / "two", 0, prompt="another")
     assert [pair.seed for pair in find_pairs(tmp_path).pairs] == [3, 4, 11, 0]
+
+
+@pytest.mark.parametrize("against", [None, "without", "with"])
+@pytest.mark.parametrize("lost", ["baseline.mp4", "enhanced.mp4"])
+def test_a_seed_without_one_of_its_videos_is_reported(tmp_path, against, lost):
+    """The label of a video is in the file: one that cannot be read, or is not there, has none."""
+    compared(tmp_path, 3)
+    broken, gone = (compared(tmp_path / f"seed-{seed}", seed) / lost for seed in (4, 5))
+    broken.write_bytes(broken.read_bytes()[:100])
+    gone.unlink()
+    found = find_pairs(tmp_path, against)
+    assert [pair.seed for pair in found.pairs] == [3]
+    assert len(found.unreadable) == 2 and str(broken) in found.trouble and f"no video at {gone}" in found.trouble
+    (tmp_path / lost).unlink()
+    with pytest.raises(VideoFileError, match="no video at"):
+        find_pairs(tmp_path)
 
 
 def test_one_label_for_two_settings_in_a_batch_is_refused(tmp_path):
@@ -195,7 +211,7 @@ def test_nothing_to_vote_on(tmp_path):
     with pytest.raises(SettingsError, match=r"no pairs\.json, no manifest"):
         find_pairs(tmp_path)
     write(tmp_path / "baseline.mp4", "baseline")
-    with pytest.raises(SettingsError, match="no two labels"):
+    with pytest.raises(VideoFileError, match=r"no video at .*enhanced\.mp4"):
         find_pairs(tmp_path)
 
 

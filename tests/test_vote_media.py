@@ -73,9 +73,8 @@ def spoil(folder):
 def test_a_bad_video_takes_only_its_own_pair_away(tmp_path):
     found = find_pairs(spoil(tmp_path))
     assert [pair.seed for pair in found.pairs] == [0, 3]
-    assert len(found.unreadable) == 2
-    assert "take-1" in found.unreadable[0] and "cut off" in found.unreadable[0]
-    assert "take-2" in found.unreadable[1] and "empty" in found.unreadable[1]
+    first, second = sorted(found.unreadable)
+    assert "take-1" in first and "cut off" in first and "take-2" in second and "empty" in second
     for seed in (0, 3):
         (tmp_path / f"take-{seed}" / "enhanced.mp4").write_text("words")
     with pytest.raises(VideoFileError, match=r"take-0.* And 1 more like these"):

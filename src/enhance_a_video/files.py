@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -23,11 +24,26 @@ _LOSES_DATA = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # what syncing may report
 _TRIED = 1 << 16  # bytes written by a check: a full disk still takes empty files
 
 
-def named(text: str | Path) -> Path:
-    """A path as a person gives it: ~ is the home folder. SettingsError: it is empty, or only spaces."""
+def named(text: str | Path, what: str = "") -> Path:
+    """A path as a person gives it: ~ is the home folder. what: where it was given, for the message.
+
+    SettingsError: it is empty, or only spaces; it begins with the home of a user that there is not.
+    """
+    where = f"{what}: " if what else ""
     if not str(text).strip():
-        raise SettingsError("an empty path was given: give the name of a file or folder (. is the current folder).")
-    return Path(os.path.expanduser(text))
+        raise SettingsError(
+            f"{where}an empty path was given: give the name of a file or folder (. is the current one)."
+        )
+    path = Path(os.path.expanduser(text))
+    home = path.parts[0] if len(path.parts) > 1 else ""
+    if home.startswith("~") and not Path(home).exists():
+        raise SettingsError(f"{where}there is no user {home[1:]}. For a folder named {home} write ./{path}.")
+    return path
+
+
+def reserved(name: str) -> bool:
+    """Whether Windows keeps this name for a device, whatever its ending: no file or folder can have it there."""
+    return re.fullmatch(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])", name.partition(".")[0].strip().lower()) is not None
 
 
 def refuse_existing(paths: Iterable[str | Path], *, force: bool = False) -> None:

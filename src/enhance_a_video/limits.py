@@ -120,15 +120,25 @@ def ordinary(path: str | Path) -> Path:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """As json.loads; ValueError also for NaN and infinity, 1e999 included, and for too deep a nesting."""
+    """As json.loads; ValueError also for NaN and infinity, 1e999 included, a name twice, and too deep a nesting."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
         finite("", value)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except SettingsError as error:
         raise ValueError(str(error)) from None
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. ValueError for a name that is there twice: the second would win in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise ValueError(f"{twice!r} is there twice")
+    return found
 
 
 def finite(what: str, value: Any) -> None:

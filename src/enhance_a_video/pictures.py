@@ -26,6 +26,7 @@ from .files import atomic
 from .media import to_uint8
 from .metrics.clip import Clip
 from .video import enlarged, even
+from .wording import count
 
 _INK, GROUND = (245, 246, 248), (22, 24, 29)  # label text, and what it and the clips stand on
 _GAP, _TYPE = 8, 15  # pixels between the parts of a picture; size of its type
@@ -175,7 +176,9 @@ def clip_grid(
     scenes = []
     for clips in rows:
         if len(clips) != len(labels):
-            raise SettingsError(f"Each clip needs one label; found {len(clips)} clips and {len(labels)} labels.")
+            raise SettingsError(
+                f"Each clip needs one label; found {count(len(clips), 'clip')} and {count(len(labels), 'label')}."
+            )
         parts = [to_uint8(clip) for clip in clips]
         scenes.append(beside([resized(part, side, round(side * part.shape[2] / part.shape[1])) for part in parts], 2))
     lines = [beside(scenes[n : n + columns]) for n in range(0, len(scenes), columns)]
@@ -336,7 +339,9 @@ def label_bar(text: str, width: int, size: int) -> np.ndarray:
 def _comparable(panels: Sequence[np.ndarray], labels: Sequence[str], min_side: int) -> list[np.ndarray]:
     clips = [to_uint8(panel) for panel in panels]
     if len(clips) != len(labels) or not clips:
-        raise SettingsError(f"Each clip needs one label; found {len(clips)} clips and {len(labels)} labels.")
+        raise SettingsError(
+            f"Each clip needs one label; found {count(len(clips), 'clip')} and {count(len(labels), 'label')}."
+        )
     sizes = {clip.shape[1:3] for clip in clips}
     if len(sizes) > 1:
         raise SettingsError(f"Clips side by side must have one size; found {sorted(sizes)} (height, width).")

@@ -27,6 +27,7 @@ from .media import as_rgb
 from .plan import check_extra
 from .prompts import checked_prompt
 from .shape import made_frames, made_size
+from .wording import count
 
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
 Notice = Callable[[str], None]
@@ -333,7 +334,9 @@ def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[An
     prompts = [checked_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
     seeds = [limits.seed(one) for one in (seed if isinstance(seed, Sequence) else [seed])]
     if not prompts or len(prompts) != len(seeds):
-        raise SettingsError(f"{len(prompts)} prompts and {len(seeds)} seeds: give as many seeds as prompts.")
+        raise SettingsError(
+            f"{count(len(prompts), 'prompt')} and {count(len(seeds), 'seed')}: give as many seeds as prompts."
+        )
     generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
     return (prompts[0], generators[0]) if len(prompts) == 1 else (prompts, generators)
 

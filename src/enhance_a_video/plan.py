@@ -21,6 +21,7 @@ from .errors import PromptError, SettingsError
 from .files import named
 from .media import as_rgb, open_picture
 from .prompts import checked_prompt
+from .wording import count
 
 # The options of pipelines.generate that a prompt may bring along, and what each has to be in JSON that is no number.
 OPTIONS = ("negative", "steps", "guidance", "frames", "height", "width", "fps", "image", "extra")
@@ -126,7 +127,7 @@ def expand(
         SettingsError: no prompts, seeds or panels, or too many of them; panels that share a label or their settings.
     """
     if not (prompts and panels):
-        raise SettingsError(f"Nothing to make: {len(prompts)} prompts and {len(panels)} panels.")
+        raise SettingsError(f"Nothing to make: {count(len(prompts), 'prompt')} and {count(len(panels), 'panel')}.")
     check_panels(panels)
     limits.clips(sum(len(seeds if p.seeds is None else p.seeds) for p in prompts) * len(panels))
     found: dict[str, Item] = {}
@@ -262,7 +263,7 @@ def located(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     def path_of(name: str, file: Any) -> Path:
         if not isinstance(file, str | Path):
             raise SettingsError(f"{name}={file!r}, but the name of a picture file is wanted.")
-        path = folder / named(file)
+        path = folder / named(file, name)
         if not path.is_file():
             raise SettingsError(f"{name}: there is no picture {path}.")
         return path

@@ -178,7 +178,7 @@ def _idle(settings: Change) -> str:
     if getattr(settings, "observe_only", False):
         return "observe_only records and changes nothing"
     policy = getattr(settings, "policy", None)
-    neutral = {"odds": 1, "strength": 0, "tau": 1}
+    neutral = {"odds": 1, "strength": 0, "temperature": -1, "tau": 1}
     named = [
         f"{name}={value} changes nothing" for name, value in neutral.items() if getattr(settings, name, None) == value
     ]

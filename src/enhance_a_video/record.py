@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .wording import count
+
 CAPACITY = 4096  # forward calls kept; older ones are overwritten, and the summary says so
 MAPS_CAPACITY = 256  # the same for attention maps, which are T*T each
 
@@ -189,7 +191,7 @@ class Summary:
         lines = [
             f"Enhance-A-Video on {', '.join(self.models)}: {gain}"
             + (" (observe only: nothing was changed)" if self.settings.get("observe_only") else ""),
-            f"{self.calls_made} forward calls, active in {int(self.active.sum())} of {kept}"
+            f"{count(self.calls_made, 'forward call')}, active in {int(self.active.sum())} of {kept}"
             + (f" kept (the oldest {self.calls_made - kept} were dropped)" if kept < self.calls_made else ""),
             f"frames {sorted({int(n) for n in self.num_frames})}, progress read from: {self.progress_source}",
         ]
@@ -198,11 +200,17 @@ class Summary:
         )
         if self.scaled_whole:
             why = next(iter(self.scaled_whole.values()))
-            lines.append(f"scaled as a whole, by the default strength: {len(self.scaled_whole)} layers ({why})")
+            lines.append(
+                f"scaled as a whole, by the default strength: {count(len(self.scaled_whole), 'layer')} ({why})"
+            )
         if self.unreached and not self.no_effect:
-            lines.append(f"did not run: {len(self.unreached)} of {len(self.layers)} layers ({self.unreached[0]}, ...)")
+            lines.append(
+                f"did not run: {len(self.unreached)} of {count(len(self.layers), 'layer')} ({self.unreached[0]}, ...)"
+            )
         if self.not_finite:
-            lines.append(f"the policy returned NaN or infinity in {self.not_finite} calls: those gains acted as 1")
+            lines.append(
+                f"the policy returned NaN or infinity in {count(self.not_finite, 'call')}: those gains acted as 1"
+            )
         return [*lines, *nothing, f"time in the method: {seconds}"]
 
     def _table(self) -> list[str]:

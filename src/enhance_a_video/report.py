@@ -17,10 +17,11 @@ import numpy as np
 from . import pages, pictures, video
 from .comparison import Comparison, Row, Take
 from .pages.drawing import BAD, BAND, FAINT, GOOD, styled, svg, whisker
-from .pages.words import STEADINESS, count, digits, listed, number, percent, steadiness, within
+from .pages.words import STEADINESS, digits, listed, number, percent, steadiness, within
 from .record import Summary
 from .settings import Settings
 from .stats import Paired
+from .wording import count
 
 
 def render(
@@ -319,7 +320,7 @@ def _settings(take: Take) -> list[tuple[str, str]]:
         mean = f"{np.nanmean(gains):.3f} (highest {np.nanmax(gains):.3f})" if np.isfinite(gains).any() else "–"
         rows += [
             ("layers matched", str(len(take.summary.layers))),
-            ("active", f"in {active} of {calls} forward calls"),
+            ("active", f"in {active} of {count(calls, 'forward call')}"),
             ("mean gain while active", mean),
             ("progress read from", take.summary.progress_source),
         ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import os
@@ -62,6 +63,9 @@ def everything(runs: Sequence[Run], jobs: int, limit: float, place: Path) -> Ite
             hung = not ended and time.monotonic() - begun > limit
             if not ended and not hung:
                 continue
+            if hung:
+                os.kill(pid, signal.SIGUSR1)  # prints where it is
+                time.sleep(0.5)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)  # and what it started
             if hung:
@@ -86,12 +90,14 @@ def _prepare(case: Case, folder: Path, store: Store) -> dict:
     for name, text in case.files.items():
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_text(text, encoding="utf-8")
-    store.place(f"{case.text} {' '.join(case.files.values())}"[:20_000], work)
+    words = f"{case.text} {' '.join(case.files.values())}"
+    store.place(words if len(words) < 20_000 else f"{words[:10_000]} {words[-10_000:]}", work)
     return listing(work)
 
 
 def _warm(names: dict[str, object]) -> None:
     """What is imported late is imported once, here, and one model is loaded as the cases load it."""
+    "".encode("utf-8-sig")  # a user who may not write everywhere may not read Python's own modules either
     import matplotlib.font_manager  # noqa: F401
 
     from enhance_a_video import cli, job, report, tune  # noqa: F401
@@ -102,6 +108,8 @@ def _warm(names: dict[str, object]) -> None:
         for out in ("x.mp4", "x.avi"):
             with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
                 cli.main([*words, f"{folder}/{out}"])
+    gc.collect()  # encoders, whose threads are not in the cases' processes
+    gc.freeze()
 
 
 def main() -> None:

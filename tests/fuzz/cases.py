@@ -19,7 +19,8 @@ file     NAME     the file's name
 base     LINE     a line that the file has besides, unless a row has one that begins with the same word
 word     A WORDS  A stands for these words
 
-In what a file contains \\n is a new line and DEEP are brackets, far too deep. MANY is a text far too long.
+In a command %00 is a zero byte and %09 a tab. In what a file contains \\n is a new line and DEEP are brackets, far
+too deep. MANY is a text far too long.
 """
 
 from __future__ import annotations

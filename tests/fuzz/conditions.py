@@ -27,7 +27,7 @@ def _refusing(code: int) -> Callable[..., None]:
 
 def _encoding(name: str) -> None:
     for stream in ("stdout", "stderr"):
-        buffer = getattr(sys, stream).buffer
+        buffer = getattr(sys, stream).detach()
         errors = "strict" if stream == "stdout" else "backslashreplace"  # as Python opens them
         setattr(sys, stream, io.TextIOWrapper(buffer, encoding=name, errors=errors))
 
@@ -60,10 +60,10 @@ def no_chmod() -> None:
 
 @condition
 def no_lock() -> None:
-    """A network file system without locks."""
+    """A network file system whose server gives no locks."""
     import fcntl
 
-    fcntl.flock = _refusing(errno.ENOSYS)  # type: ignore[assignment]
+    fcntl.flock = _refusing(errno.ENOLCK)  # type: ignore[assignment]
 
 
 @condition
@@ -84,6 +84,7 @@ def closed_pipe() -> None:
     read, write = os.pipe()
     os.close(read)
     os.dup2(write, 1)
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="utf-8")  # no file any more
 
 
 @condition

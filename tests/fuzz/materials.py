@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import sqlite3
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,24 @@ class Store:
     def made(self, name: str) -> Path:
         path = self.folder / name
         if not os.path.lexists(path):
-            MATERIALS[name](path)
+            _in_a_child(lambda: MATERIALS[name](path))
         return path
+
+
+def _in_a_child(make: Callable[[], Any]) -> None:
+    """An encoder leaves threads behind, for which a process that is forked later would wait for ever."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            make()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    if os.waitpid(pid, 0)[1]:
+        raise RuntimeError("a material could not be made: see above")
 
 
 def _copy(source: Path, target: Path) -> None:

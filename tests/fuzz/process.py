@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import os
 import re
 import resource
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
@@ -75,6 +77,7 @@ def start(run: Run, folder: Path, names: dict[str, object]) -> int:
             os.close(handle)
         sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding="utf-8")
         sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), encoding="utf-8", write_through=True)
+        faulthandler.register(signal.SIGUSR1, 2)
         os.chdir(folder / "work")
         tempfile.tempdir = str(folder)
         os.environ["HOME"], os.environ["COLUMNS"] = str(folder / "work" / "home"), "100"
@@ -103,7 +106,7 @@ def _limit_memory() -> None:
 def _command(run: Run) -> int:
     from enhance_a_video import cli
 
-    words = shlex.split(run.case.text.replace("%00", "\0"))
+    words = shlex.split(run.case.text.replace("%00", "\0").replace("%09", "\t"))
     if run.json and "--json" not in words:
         words.insert(1, "--json")
     sys.argv = ["enhance-a-video", *words]

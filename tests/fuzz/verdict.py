@@ -17,7 +17,8 @@ def faults(run: Run, outcome: Outcome) -> list[tuple[str, str]]:
     found = []
     case, said = run.case, " ".join(f"{outcome.out}\n{outcome.err}".split())
     if outcome.hung:
-        return [("hang", f"still at work after {outcome.seconds:.0f} s")]
+        where = " < ".join(":".join(one) for one in re.findall(r'(\w+\.py)", line (\d+)', outcome.err)[:6])
+        return [("hang", f"still at work after {outcome.seconds:.0f} s: {where}")]
     if re.search(r"Traceback \(most recent call last\)|please report it", said) or outcome.code < 0:
         last = next((line for line in reversed(outcome.err.splitlines()) if line.strip()), f"signal {-outcome.code}")
         return [("traceback", last[:300])]

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from .. import files, video
+from .. import files, limits, video
 from ..errors import SettingsError, VideoFileError
 from ..plan import Item, as_text
 
@@ -175,7 +175,7 @@ def _read(manifest: Path) -> list[dict[str, Any]]:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = limits.parse_json(line)
     except ValueError:
         return None
     good = isinstance(record, dict) and isinstance(record.get("key"), str)

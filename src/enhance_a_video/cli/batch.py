@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 
 from ..limits import MAX_CLIPS, MAX_WORKERS, seeds_from
 from ..terminal import print_json
+from ..wording import count
 from .app import Stopped, app, err, print_notes
 from .options import Clip, Json, Knobs, Load, Model, Seed, given, grouped, panel_of, path_of
 from .screen import Screen
@@ -139,14 +140,15 @@ def _bar() -> Iterator[Callable[[Progress, str, bool], None]]:
 
         def tell(progress: Progress, line: str, wrong: bool) -> None:
             finished = progress.made + progress.failed
-            count = f"{finished} of {progress.total} clips" + (f", {progress.failed} failed" * bool(progress.failed))
+            clips = f"{finished} of {count(progress.total, 'clip')}"
+            clips += f", {progress.failed} failed" * bool(progress.failed)
             running = len(progress.workers)
-            text = f"{running} worker{'s' * (running != 1)}" if running else "loading the model"
-            bar.update(task, total=progress.total, completed=progress.clips, clips=count, description=text)
+            text = count(running, "worker") if running else "loading the model"
+            bar.update(task, total=progress.total, completed=progress.clips, clips=clips, description=text)
             if line and (wrong or not err.is_terminal):
                 left = bar.tasks[0].time_remaining
                 ending = "" if left is None or err.is_terminal else f", {timedelta(seconds=round(left))} left"
-                err.print(f"{count}{ending}: {escape(line)}", highlight=False, soft_wrap=True)
+                err.print(f"{clips}{ending}: {escape(line)}", highlight=False, soft_wrap=True)
 
         yield tell
 
@@ -163,7 +165,7 @@ def _say(tally: Tally, out: Path, model: str, json: bool, notes: list[str]) -> N
     parts += [f"{tally.adopted} found without a line and listed"] * bool(tally.adopted)
     parts += [f"{tally.failed} failed"] * bool(tally.failed)
     parts += [f"{tally.failed_before} failed in an earlier run"] * bool(tally.failed_before)
-    screen.print(f"{tally.items} clips: {', '.join(parts)}.", highlight=False)
+    screen.print(f"{count(tally.items, 'clip')}: {', '.join(parts)}.", highlight=False)
     if tally.failed or tally.failed_before:
         screen.print("The manifest says why they failed. To try them again: --retry-failed", highlight=False)
     screen.print(f"[bold green]Written:[/] {escape(str(out / MANIFEST))}", soft_wrap=True)

@@ -55,7 +55,8 @@ def demo(
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     job = job_of(ctx, model, json, force)
     job.options = {"steps": steps}
-    prompt = prompt or (DRAWN if model == "embedded" else None)
+    if prompt is None and model == "embedded":
+        prompt = DRAWN
     job.note = USUAL if model == "embedded" else ""
     job.compare(out, panels, prompt, seed, seeds, title="Enhance-A-Video, the demo")
 

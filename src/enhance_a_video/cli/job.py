@@ -26,6 +26,7 @@ from ..prompts import checked_prompt
 from ..settings import Settings
 from ..shape import frames_per_latent, made_frames
 from ..terminal import print_json
+from ..wording import count
 from .screen import Screen
 
 Panels = Sequence[tuple[str, Settings | None]]
@@ -107,7 +108,9 @@ class Job:
             return
         if summary is not None:
             self.say.print(str(summary), highlight=False, markup=False)
-        shape = f"{len(frames)} frames, {frames.shape[2]}x{frames.shape[1]}, {fps:g} fps, {data['seconds']:.1f} s"
+        shape = (
+            f"{count(len(frames), 'frame')}, {frames.shape[2]}x{frames.shape[1]}, {fps:g} fps, {data['seconds']:.1f} s"
+        )
         self.say.print(f"[bold green]Written:[/] {escape(str(out))}  [dim]({shape})[/]", soft_wrap=True)
 
     def compare(
@@ -131,7 +134,7 @@ class Job:
         frames = asked.get("frames", 2)
         if frames < 2 or (made_frames(pipe, frames) or frames) < 2:
             raise SettingsError(
-                f"A comparison needs a video, and of {frames} frames this model makes 1: ask for more than one frame"
+                f"A comparison needs a video, and of {count(frames, 'frame')} this model makes 1: ask for more than one"
                 f"{f', {ratio + 1} or more' if (ratio := frames_per_latent(pipe) or 1) > 1 else ''}."
             )
         first = known.get("seed", 0) if seed is None else seed
@@ -150,7 +153,11 @@ class Job:
                     notice=self.warn,
                 )  # fmt: skip
         except KeyboardInterrupt:
-            done = f"The videos of {len(pairs)} of {seeds} seeds are in {folder}" if pairs else "Nothing is written"
+            done = (
+                f"The videos of {len(pairs)} of {count(seeds, 'seed')} are in {folder}"
+                if pairs
+                else "Nothing is written"
+            )
             raise KeyboardInterrupt(f"Stopped. {done}.") from None
         about = self._about(pipe, comparison, asked)
         files = [folder / name for name in (*names, *_SHARED)]

@@ -63,6 +63,7 @@ def score(
         raise SettingsError("--vbench-python alone does nothing: say with --vbench what VBench is to measure.")
     with _progress(len(files)) as step:
         scores = room.score_files(files, names, progress=step)
+    trouble: dict[str, Any] = {}
     failed = [one.error if one.path in one.error else f"{one.path}: {one.error}" for one in scores if one.error]
     if dimensions is not None:
         try:
@@ -70,8 +71,9 @@ def score(
                 room.add_vbench(scores, dimensions, python=python, progress=lambda s: status.update(escape(s[-70:])))
         except ExternalToolError as error:  # what we measured ourselves is not thrown away
             failed.append(str(error))
+            trouble["error"] = {"class": type(error).__name__, "message": str(error)}
     if json:
-        print_json(room.to_dict(scores))
+        print_json({"command": "score", **room.to_dict(scores), **trouble})
     else:
         _tell(scores, room.rows(scores))
     for line in failed:

@@ -13,8 +13,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import SettingsError, VideoFileError
+from ..errors import EnhanceAVideoError, SettingsError, VideoFileError
 from ..terminal import print_json
+from ..wording import count
 from .app import Stopped, app, err, print_notes
 from .options import Json, Workers, given, path_of, without_effect
 from .screen import Screen
@@ -75,7 +76,7 @@ def study(
         _tell_plan(say, planned, file)
     else:
         with _bar("videos of the report") as progress:
-            results, pages = room.analyse(asked, folder), []
+            results, pages = _results(asked, folder, outcome), []
             try:
                 pages = room.write_pages(results, folder, progress=progress)
             except VideoFileError as error:  # a read-only folder: the numbers are there all the same
@@ -102,15 +103,27 @@ def _command(ctx: typer.Context) -> str:
     return shlex.join(["enhance-a-video", *words])
 
 
+def _results(asked: Study, folder: Path, outcome: Outcome | None) -> Results:
+    from .. import study as room
+
+    try:
+        return room.analyse(asked, folder)
+    except SettingsError as error:  # too few clips to compare: because they failed, or because none was made yet
+        if outcome and outcome.failures:
+            raise EnhanceAVideoError(_failed(asked, outcome)) from error
+        raise
+
+
+def _failed(asked: Study, outcome: Outcome) -> str:
+    return (
+        f"{len(outcome.failures)} of {count(outcome.planned, 'clip')} of {asked.name} could not be made. The same "
+        f"command tries them again. The first: {next(iter(outcome.failures.values()))}"
+    )
+
+
 def _end(asked: Study, outcome: Outcome | None) -> None:
     if outcome and outcome.failures:
-        first = next(iter(outcome.failures.values()))
-        err.print(
-            f"[bold red]{len(outcome.failures)} of {outcome.planned} clips of {escape(asked.name)} could not be "
-            f"made.[/] The same command tries them again. The first: {escape(first)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        err.print(f"[bold red]Error:[/] {escape(_failed(asked, outcome))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -144,18 +157,18 @@ def _tell_plan(say: Screen, plan: Plan, file: Path) -> None:
     from ..study import view
 
     asked = plan.study
-    parts = [f"{len(asked.prompts)} prompts", f"{len(asked.settings)} settings"]
+    parts = [count(len(asked.prompts), "prompt"), count(len(asked.settings), "setting")]
     parts += [f"{name} {', '.join(map(str, values))}" for name, values in asked.factors.items()]
     say.print(f"[bold]{escape(asked.name)}[/]  [dim]{asked.digest}[/]", highlight=False)
-    say.print(f"{plan.clips:,} clips: {escape('; '.join(parts))}. {plan.done:,} stored, {plan.left:,} to make.")
+    say.print(f"{count(plan.clips, 'clip')}: {escape('; '.join(parts))}. {plan.done:,} stored, {plan.left:,} to make.")
     if plan.other_weights:
-        say.print(f"{plan.other_weights:,} stored clips were made by other weights of the model and do not count.")
+        others = count(plan.other_weights, "stored clip")
+        say.print(f"Made by other weights of the model, so that they do not count: {others}.")
     if plan.seconds is None or plan.hours is None:
         again = f"enhance-a-video study {file} --pilot {max(4, min(10, len(asked.prompts)))}"
         say.print(f"How long it takes and how many it needs is unknown before a pilot: {escape(again)}", soft_wrap=True)
         return
-    each = f"{plan.workers} worker{'s' if plan.workers > 1 else ''}"
-    say.print(f"About {_hours(plan.hours)} with {each}, at {plan.seconds:.1f} s a clip.")
+    say.print(f"About {_hours(plan.hours)} with {count(plan.workers, 'worker')}, at {plan.seconds:.1f} s a clip.")
     if not plan.needs:
         say.print("Too few pairs are stored to say how many are needed: make a larger --pilot.")
         return
@@ -180,7 +193,7 @@ def _needs_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
+    return f"{hours:.1f} hours" if hours >= 1 else count(max(1, round(60 * hours)), "minute")
 
 
 def _tell(say: Screen, results: Results, pages: list[Path]) -> None:

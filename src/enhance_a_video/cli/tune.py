@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ..limits import MAX_SEED
 from ..terminal import print_json
+from ..wording import count
 from .app import Stopped, app, err, print_notes
 from .options import Clip, Json, Load, Model, Workers, given, grouped, path_of, without_effect
 from .screen import Screen
@@ -131,8 +132,8 @@ def _bar() -> Iterator[Callable[[int, int, str], None]]:
 
 def _tell(say: Screen, result: Result, method: str) -> None:
     found, confirmation = result.found, result.confirmation
-    what = "updates" if method == "learn" else "trials"
-    say.print(f"{len(found.tries)} {what}. Reward of the best on its own prompts: {found.reward:+.3f}", highlight=False)
+    tries = count(len(found.tries), "update" if method == "learn" else "trial")
+    say.print(f"{tries}. Reward of the best on its own prompts: {found.reward:+.3f}", highlight=False)
     if found.policy is None:
         say.print("Nothing that was tried is better than the plain model. The profile does nothing.", highlight=False)
     elif confirmation is None:

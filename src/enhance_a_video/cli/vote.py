@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ..errors import EnhanceAVideoError, VideoFileError
 from ..terminal import print_json
+from ..wording import count
 from .app import app, err, print_notes
 from .options import Json, given, path_of, without_effect
 from .screen import Screen
@@ -96,7 +97,8 @@ def _announce(server: Server, found: Found, folder: Path, json: bool) -> None:
         return
     screen = Screen()
     screen.print(
-        f"{len(found.pairs)} pairs from {escape(found.source)}. Votes go to {escape(str(server.ballots.path))}.",
+        f"{count(len(found.pairs), 'pair')} from {escape(found.source)}. "
+        f"Votes go to {escape(str(server.ballots.path))}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -160,11 +162,12 @@ def _tell(counted: Results, note: str) -> None:
         style="dim",
     )
     people = ", ".join(f"{name} ({pairs})" for name, pairs in counted.voters.items())
-    screen.print(f"{counted.pairs} pairs, {len(counted.voters)} voters: {escape(people)}", highlight=False)
+    voters = count(len(counted.voters), "voter")
+    screen.print(f"{count(counted.pairs, 'pair')}, {voters}: {escape(people)}", highlight=False)
     if counted.left == counted.left:
         screen.print(f"Left was chosen in {counted.left:.0%} of the answers that are not equal.", highlight=False)
     if counted.left_out:
-        note = f"{counted.left_out} pairs are not counted: their videos changed or went since. {note}"
+        note = f"Not counted: {count(counted.left_out, 'pair')} whose videos changed or went since. {note}"
     if note:
         screen.print(f"[yellow]Note:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
@@ -183,7 +186,7 @@ def _table(rows: list[Row]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         won = row.wins
-        shares = [f"{count / won.votes:.0%}" for count in (won.wins, won.ties, won.losses)]
+        shares = [f"{votes / won.votes:.0%}" for votes in (won.wins, won.ties, won.losses)]
         between = f"{won.low:.0%}–{won.high:.0%}" if won.low == won.low else "–"
         style = ("green" if won.low > 0.5 else "red") if won.clear else ""
         agreed = f"{row.agreement.alpha:.2f}".replace("-", "−") if row.agreement.alpha == row.agreement.alpha else "–"

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..errors import VideoFileError
 from ..limits import ordinary
+from ..wording import count
 from .pictures import as_rgb, decoding
 from .structure import ends_early
 
@@ -65,8 +66,8 @@ class OpenVideo:
                 height, width = frame.shape[:2]
                 if self.times and (height, width) != (self.height, self.width):
                     raise VideoFileError(
-                        f"{self.path} changes its size after {self.frames} frames, from {self.width}x{self.height} to "
-                        f"{width}x{height}. Cut it in two there."
+                        f"{self.path} changes its size after {count(self.frames, 'frame')}, from "
+                        f"{self.width}x{self.height} to {width}x{height}. Cut it in two there."
                     )
                 self.height, self.width, self._last = height, width, lasts
                 self.times.append(time)
@@ -81,7 +82,7 @@ class OpenVideo:
     def check_end(self) -> None:
         """Raises VideoFileError where the end of the file is missing."""
         if self.cut_off:
-            there = f"after {self.frames} frames" if self.times else "before its first frame"
+            there = f"after {count(self.frames, 'frame')}" if self.times else "before its first frame"
             raise VideoFileError(f"{self.path} is cut off {there}: the end of the file is missing. Copy it again.")
 
     @property
@@ -226,7 +227,7 @@ class _Stream(OpenVideo):
         for packet in self._container.demux(self._stream):
             for frame in packet.decode():
                 if self.times and (frame.is_corrupt or packet.is_corrupt):  # a cut into a running stream begins so
-                    raise VideoFileError(f"{self.path} is damaged after {self.frames} frames. Copy it again.")
+                    raise VideoFileError(f"{self.path} is damaged after {count(self.frames, 'frame')}. Copy it again.")
                 _check_size(self.path, frame.width, frame.height)
                 turn = _turn(frame)
                 self.as_stored = not turn and aspect == 1
@@ -253,7 +254,7 @@ class _Picture(OpenVideo):
     def _decoded(self) -> Iterator[_Timed]:
         time = 0.0
         for number in range(self.declared or 1):
-            with decoding(f"{self.path} cannot be read after {self.frames} frames", VideoFileError):
+            with decoding(f"{self.path} cannot be read after {count(self.frames, 'frame')}", VideoFileError):
                 self._picture.seek(number)
                 frame = np.asarray(as_rgb(self._picture))
             lasts = (self._picture.info.get("duration") or 100) / 1000  # browsers show for 0.1 s what has no duration
@@ -374,5 +375,5 @@ def _explained(path: str, clip: OpenVideo | None = None) -> Iterator[None]:
         if clip is not None:
             clip.check_end()
         if clip is not None and clip.times:
-            raise VideoFileError(f"{path} is damaged after {clip.frames} frames ({reason}).") from error
+            raise VideoFileError(f"{path} is damaged after {count(clip.frames, 'frame')} ({reason}).") from error
         raise VideoFileError(f"{path} cannot be read as a video ({reason}).") from error

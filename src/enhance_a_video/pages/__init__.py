@@ -11,6 +11,7 @@ import base64
 from functools import cache
 from typing import Any
 
+from ..wording import count
 from . import words
 
 
@@ -32,6 +33,6 @@ def _environment() -> Any:
         loader=PackageLoader("enhance_a_video", "pages"),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined,
     )  # fmt: skip
-    environment.globals.update(number=words.number, count=words.count, capital=words.capital, within=words.within)
+    environment.globals.update(number=words.number, count=count, capital=words.capital, within=words.within)
     environment.filters["legend"] = words.legend
     return environment

@@ -16,11 +16,6 @@ from ..stats import Paired
 # ------------------------------------------------------------------------------------------------------- numbers
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun in the right form: "1 clip", "2,000 clips"; `plural` where it is not noun + s."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def number(value: float, digits: int, *, sign: bool = False) -> str:
     """Fixed decimals, a true minus; "–" for NaN and infinity."""
     if not math.isfinite(value):

@@ -63,15 +63,15 @@ def check_vbench(dimensions: Sequence[str], python: str | None = None) -> None:
             f"VBench does not measure {', '.join(unknown) or 'nothing'} on videos of one's own. It measures: "
             f"{', '.join(known)}."
         )
-    look = "import sys; sys.path.pop(0); import importlib.util as u; sys.exit(0 if u.find_spec('vbench') else 3)"
+    look = "import sys; sys.path.pop(0); import importlib.util as u; print('vbench', bool(u.find_spec('vbench')))"
     try:
         found = subprocess.run([python or sys.executable, "-c", look], capture_output=True, text=True)
     except OSError as error:
         raise SettingsError(f"{python} is not a Python that can be started ({error.strerror}).") from error
-    if found.returncode == 3:
+    if found.returncode or "vbench" not in found.stdout:  # a program that is no Python may well end with 0
+        raise SettingsError(f"{python} is not a Python that can be started. {found.stderr.strip()[-300:]}".strip())
+    if "vbench True" not in found.stdout:
         raise MissingExtraError(f"{python or 'This Python'} has no package vbench. {_HOW}")
-    if found.returncode:
-        raise SettingsError(f"{python} is not a Python that can be started: {found.stderr.strip()[-300:]}")
 
 
 def vbench(

@@ -18,7 +18,7 @@ from .. import limits
 from ..alternatives import Change, alternative_from_dict
 from ..comparison import Row, general_judge
 from ..errors import EnhanceAVideoError, PromptError, SettingsError
-from ..files import named
+from ..files import named, reserved
 from ..pipelines import EMBEDDED
 from ..plan import OPTIONS, Item, Prompt, as_text, check_option, expand, located, read_prompts, settings_text
 from ..prompts import checked_prompt
@@ -190,7 +190,8 @@ def parse_study(data: Any, *, folder: Path = Path("."), text: str = "", name: st
     options, varied = got["options"]
     _no_overlap(prompts, varied)
     _not_too_many(len(prompts), got)
-    known = measures_of(prompts, embedded or got["model"] == (EMBEDDED,))
+    of_the_world = (embedded or got["model"] == (EMBEDDED,)) and _in_its_size(prompts, options, varied)
+    known = measures_of(prompts, of_the_world)
     study = Study(
         name=got["name"] or name,
         models=got["model"],
@@ -220,6 +221,14 @@ def measures_of(prompts: Sequence[Prompt], embedded: bool) -> list[Row]:
     """The measures there are for these prompts: with the checker's truth where they are of the embedded world."""
     truth = tuple(Row(m.name, m.label, m.better, m.unit, truth=True) for m in checker.TRUTH_MEASURES)
     return [*(truth if embedded and all(_understood(prompt.text) for prompt in prompts) else ()), *general_judge().rows]
+
+
+def _in_its_size(prompts: Sequence[Prompt], options: Mapping[str, Any], varied: Mapping[str, Any]) -> bool:
+    """Whether every clip is as large as the embedded world, the only size that its checker knows."""
+    given = [options, *(prompt.options for prompt in prompts)]
+    sizes = {one.get(side) for one in given for side in ("height", "width")}
+    sizes |= {size for side in ("height", "width") for size in varied.get(side, ())}
+    return sizes <= {None, world.SIZE}
 
 
 def _understood(text: str) -> bool:
@@ -254,7 +263,8 @@ def _name(value: Any, _: Path) -> str:
     if value is None:
         return ""
     text = value.strip() if isinstance(value, str) else ""
-    if not text.isprintable() or set(text) & set('/\\:*?"<>|') or text.strip(".") != text or not 0 < len(text) <= 80:
+    odd = set(text) & set('/\\:*?"<>|') or text.strip(".") != text or reserved(text)
+    if odd or not text.isprintable() or not 0 < len(text) <= 80:
         raise SettingsError(f"name: {value!r} cannot name a folder. Give letters, digits and dashes.")
     return text
 
@@ -275,7 +285,7 @@ def _located(name: str, folder: Path) -> str:
 
 
 def _load(value: Any, _: Path) -> dict[str, Any]:
-    given = _keys("load", value or {}, LOAD)
+    given = _keys("load", value, LOAD)
     for key, inner in given.items():
         if key == "batch":
             limits.whole("load: batch", inner, 1, 1024)
@@ -289,7 +299,7 @@ def _load(value: Any, _: Path) -> dict[str, Any]:
 def _prompts(value: Any, folder: Path) -> tuple[tuple[Prompt, ...], range | None]:
     """Prompts, and for held-out scenes of the embedded world which ones."""
     if isinstance(value, str):
-        prompts: Iterable[Prompt] = read_prompts(folder / named(value))
+        prompts: Iterable[Prompt] = read_prompts(folder / named(value, "prompts"))
     elif isinstance(value, list) and value:
         prompts = [Prompt(checked_prompt(text, f"prompts, number {n}").strip()) for n, text in enumerate(value, 1)]
     elif isinstance(value, Mapping):
@@ -351,9 +361,11 @@ def _settings(value: Any, folder: Path) -> dict[str, Change | None]:
 
 def _change(knobs: Mapping[str, Any], folder: Path) -> Change:
     if _is_alternative(knobs):
+        if not isinstance(knobs["alternative"], str):
+            raise SettingsError(f"alternative: {knobs['alternative']!r} is not the name of one.")
         return alternative_from_dict(knobs)
     if isinstance(knobs.get("policy"), str):  # a profile, whose name is relative to the file as all names in it are
-        knobs = {**knobs, "policy": str(folder / named(knobs["policy"]))}
+        knobs = {**knobs, "policy": str(folder / named(knobs["policy"], "policy"))}
     return Settings.from_dict(knobs)
 
 
@@ -365,7 +377,7 @@ def _options(value: Any, folder: Path) -> tuple[dict[str, Any], dict[str, tuple[
     """Options that are the same for all clips, and those that are varied."""
     fixed: dict[str, Any] = {}
     varied: dict[str, tuple[Any, ...]] = {}
-    for name, given in _keys("options", value or {}, OPTIONS).items():
+    for name, given in _keys("options", value, OPTIONS).items():
         values = given if isinstance(given, list) else [given]
         for one in values:
             check_option(name, one)
@@ -382,8 +394,8 @@ def _options(value: Any, folder: Path) -> tuple[dict[str, Any], dict[str, tuple[
 
 
 def _power(value: Any, _: Path) -> Power:
-    given = _keys("power", value or {}, ("effect", "power", "effects"))
-    effects = given.get("effects") or {}
+    given = _keys("power", value, ("effect", "power", "effects"))
+    effects = {} if given.get("effects") is None else given["effects"]
     if not isinstance(effects, Mapping):
         raise SettingsError(f"power: effects: {effects!r}; give a share for each measure, as in {{jerk: 0.2}}.")
     for where, number in (("effect", given.get("effect", 0.05)), *((f"effects: {k}", v) for k, v in effects.items())):
@@ -394,8 +406,8 @@ def _power(value: Any, _: Path) -> Power:
 
 
 def _videos(value: Any, _: Path) -> Videos:
-    given = _keys("videos", value or {}, ("keep", "show", "count"))
-    show = given.get("show") or []
+    given = _keys("videos", value, ("keep", "show", "count"))
+    show = [] if given.get("show") is None else given["show"]
     keep = given.get("keep", True)
     if not isinstance(keep, bool) or not isinstance(show, list):
         raise SettingsError("videos: keep is true or false, show is a list of labels of settings.")
@@ -428,6 +440,8 @@ _READERS: dict[str, Any] = {
 
 
 def _keys(where: str, value: Any, known: Iterable[str]) -> dict[str, Any]:
+    if value is None:  # the key is there and nothing behind it
+        return {}
     if not isinstance(value, Mapping):
         raise SettingsError(f"{where}: {value!r} is not a mapping of names to values.")
     _names(where, value, known)

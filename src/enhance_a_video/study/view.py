@@ -8,8 +8,9 @@ from typing import Any
 
 from ..pages import drawing, words
 from ..pages.drawing import styled, svg
-from ..pages.words import capital, count, digits, listed, number, within
+from ..pages.words import capital, digits, listed, number, within
 from ..stats import Paired
+from ..wording import count
 from .analysis import ALPHA, Effect, Part, Results
 from .planning import Plan
 

@@ -20,6 +20,7 @@ from ..study.analysis import BOOTSTRAP_FROM
 from ..study.definition import Videos, measures_of
 from ..study.run import targets, weights_of
 from ..study.store import Store
+from ..wording import count
 from .reward import Reward
 
 PLAIN, DEFAULT, TUNED = "plain", "default", "tuned"
@@ -96,7 +97,7 @@ def confirm(
     outcome = run(study, folder, workers=workers, command=command, progress=progress)
     if outcome.failures:
         raise EnhanceAVideoError(
-            f"{len(outcome.failures)} clips of the confirmation could not be made, the first: "
+            f"{count(len(outcome.failures), 'clip')} of the confirmation could not be made, the first: "
             f"{next(iter(outcome.failures.values()))}. The same command tries them again."
         )
     found = rewards_of(study, folder, reward)

@@ -21,6 +21,7 @@ from ..preflight import notices_about
 from ..settings import Settings
 from ..study.definition import held_out_prompt, measures_of
 from ..study.run import versions_here, weights_of
+from ..wording import count
 from .clips import Clips, Rewards
 from .confirm import Confirmation, confirm
 from .learn import Recipe, learn
@@ -131,8 +132,8 @@ def chosen_prompts(
         raise SettingsError(f"{path} has a prompt twice: those it is confirmed on must be others than those tuned on.")
     if len(read) < wanted:
         raise SettingsError(
-            f"{path} has {len(read)} prompts; {clips} to tune on and {held_out} others to confirm on make {wanted}. "
-            "Add prompts, or lower --clips or --confirm."
+            f"{path} has {count(len(read), 'prompt')}; {clips} to tune on and {held_out} others to confirm on make "
+            f"{wanted}. Add prompts, or lower --clips or --confirm."
         )
     numbered = [replace(p, seeds=(p.seeds or (n,))[:1]) for n, p in enumerate(read[:wanted])]
     return tuple(numbered[:clips]), tuple(numbered[clips:])

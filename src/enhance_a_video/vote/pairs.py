@@ -16,9 +16,11 @@ from typing import Any
 from .. import limits
 from ..errors import SettingsError, VideoFileError
 from ..media import read_comment
+from ..wording import count
 from .neutral import Kind, inspect
 
-PAIRS, MANIFEST, STUDY, FIRST = "pairs.json", "manifest.jsonl", "study.sqlite", "baseline.mp4"
+PAIRS, MANIFEST, STUDY = "pairs.json", "manifest.jsonl", "study.sqlite"
+FIRST, SECOND = "baseline.mp4", "enhanced.mp4"  # what every comparison has
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class _Group:
     videos: dict[str, Path]
     settings: dict[str, str]  # label -> as text, where known
     reference: str
+    unreadable: tuple[str, ...] = ()  # why videos are not among these, one sentence each
 
 
 def find_pairs(
@@ -81,13 +84,13 @@ def find_pairs(
     if not folder.is_dir():
         raise SettingsError(f"{folder} is not a folder. Give one that compare, study or batch wrote: see docs/vote.md.")
     source, groups, notes = _groups(folder)
+    unreadable = dict.fromkeys(text for group in groups for text in group.unreadable)
     chosen = list(_chosen(groups, against))
-    if not chosen:
+    if not chosen and not unreadable:
         labels = sorted({label for group in groups for label in group.videos})
         reason = f"no two labels share a prompt and seed (labels: {', '.join(labels)})" if labels else _NOTHING
         raise SettingsError(" ".join([f"There is no pair of videos in {folder}: {reason}.", *notes]))
     pairs: dict[str, Pair] = {}
-    unreadable: dict[str, None] = {}
     for done, (group, two) in enumerate(chosen):
         if progress:
             progress(done, len(chosen))
@@ -106,7 +109,7 @@ def find_pairs(
 
 _NOTHING = (
     f"it holds no {PAIRS}, no {MANIFEST}, no videos of a {STUDY}, and neither it nor a folder in it holds {FIRST} and "
-    "enhanced.mp4. compare, demo, study and batch write such folders; docs/vote.md shows how to list videos of your own"
+    f"{SECOND}. compare, demo, study and batch write such folders; docs/vote.md shows how to list videos of your own"
 )
 
 
@@ -120,31 +123,32 @@ def _groups(folder: Path) -> tuple[str, list[_Group], list[str]]:
         return MANIFEST, *_batch(folder)
     if (folder / STUDY).exists():
         return STUDY, *_studied(folder)
-    if (folder / FIRST).exists():
+    if _is_compared(folder):
         return "the folder itself", _all_seeds(folder), []
-    folders = [path.parent for path in sorted(folder.glob(f"*/{FIRST}"))]
+    folders = [inner for inner in sorted(folder.iterdir()) if _is_compared(inner)]
     return f"{len(folders)} folders", [group for inner in folders for group in _all_seeds(inner)], []
 
 
 def _all_seeds(folder: Path) -> list[_Group]:
     """What `compare` wrote: the first seed in the folder itself, the others in folders seed-N."""
-    others = {int(path.parent.name[5:]): path.parent for path in folder.glob(f"seed-*/{FIRST}") if _numbered(path)}
-    return [_compared(folder), *(_compared(others[seed]) for seed in sorted(others))]
+    numbered = [path for path in folder.glob("seed-*") if path.name[5:].isdecimal() and _is_compared(path)]
+    return [_compared(folder), *(_compared(path) for path in sorted(numbered, key=lambda path: int(path.name[5:])))]
 
 
-def _numbered(path: Path) -> bool:
-    return path.parent.name[5:].isdecimal()
+def _is_compared(folder: Path) -> bool:
+    """Whether one of the videos that every comparison has is there, so that the other is missed."""
+    return any((folder / name).exists() for name in (FIRST, SECOND))
 
 
 def _compared(folder: Path) -> _Group:
-    """What `compare` wrote: the labels are in the files."""
-    names = [FIRST, "enhanced.mp4", *(path.name for path in sorted(folder.glob("panel-*.mp4")))]
-    videos, told, settings = {}, {}, {}
-    for path in (folder / name for name in names if (folder / name).exists()):
+    """What `compare` wrote: the labels are in the files. Of one that cannot be read only the reason is kept."""
+    names = [FIRST, SECOND, *(path.name for path in sorted(folder.glob("panel-*.mp4")))]
+    videos, told, settings, unreadable = {}, {}, {}, {}
+    for path in (folder / name for name in names):
         try:
             comment = _object(read_comment(path))
-        except VideoFileError:  # its pairs are left out, and reported, when they are made
-            videos[path.stem] = path
+        except VideoFileError as error:
+            unreadable[path.name] = str(error)
             continue
         label = str(comment.get("panel", path.stem))
         label = path.stem if label in videos else label
@@ -155,7 +159,8 @@ def _compared(folder: Path) -> _Group:
     if len(set(told.values())) > 1:
         raise SettingsError(f"The videos in {folder} are of different prompts or seeds: {told}. Run compare again.")
     prompt, seed = next(iter(told.values()), (None, None))
-    return _Group(str(folder), prompt, seed, videos, settings, next(iter(videos)))
+    reference = "" if FIRST in unreadable else next(iter(videos))
+    return _Group(str(folder), prompt, seed, videos, settings, reference, tuple(unreadable.values()))
 
 
 def _listed(folder: Path) -> list[_Group]:
@@ -196,8 +201,8 @@ def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
         group.settings[label] = json.dumps(record.get("settings"), sort_keys=True)
     missing = len(records) - len(done)
     alone = sum(reference not in group.videos for group in groups.values())
-    notes = [f"{missing} clips of the batch are not there (failed or deleted)."] if missing else []
-    return list(groups.values()), notes + ([f"{alone} prompts and seeds lack the reference."] if alone else [])
+    notes = [f"Not there, failed or deleted: {count(missing, 'clip')} of the batch."] if missing else []
+    return list(groups.values()), notes + _without_reference(alone)
 
 
 def _studied(folder: Path) -> tuple[list[_Group], list[str]]:
@@ -221,10 +226,15 @@ def _studied(folder: Path) -> tuple[list[_Group], list[str]]:
         group.settings[label] = clip["settings"] or "null"
     missing = len(kept) - len(there)
     reason = "the study did not keep them (videos: {keep: false} in its file), or they were deleted"
-    notes = [f"{missing} clips of the study have no video: {reason}."] if missing else []
-    notes += [f"{replaced} clips are left out: a later run used their label for other settings."] if replaced else []
+    notes = [f"There is no video of {count(missing, 'clip')} of the study: {reason}."] if missing else []
+    later = "a later run used the same label for other settings"
+    notes += [f"Left out, as {later}: {count(replaced, 'clip')}."] if replaced else []
     alone = sum(reference not in group.videos for group in groups.values())
-    return list(groups.values()), notes + ([f"{alone} prompts and seeds lack the reference."] if alone else [])
+    return list(groups.values()), notes + _without_reference(alone)
+
+
+def _without_reference(number: int) -> list[str]:
+    return [f"Without a clip of the reference: {count(number, 'prompt and seed', 'prompts and seeds')}."] * bool(number)
 
 
 def _records(manifest: Path) -> list[dict[str, Any]]:
@@ -317,7 +327,7 @@ def _differences(group: _Group, pair: Pair) -> list[str]:
     named = {
         "size": (f"{first.width}x{first.height}", f"{second.width}x{second.height}"),
         "frames per second": (f"{first.rate:g}", f"{second.rate:g}"),
-        "length": (f"{first.frames} frames", f"{second.frames} frames"),
+        "length": (count(first.frames, "frame"), count(second.frames, "frame")),
     }
     unlike = [f"{name} ({one} and {other})" for name, (one, other) in named.items() if one != other]
     if not unlike:

@@ -24,6 +24,7 @@ from socketserver import TCPServer
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from .. import limits
 from ..errors import EnhanceAVideoError, SettingsError, VideoFileError, VoteError
 from .ballots import Ballots, Seat, questions_of
 from .neutral import neutral
@@ -171,12 +172,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused("JSON is wanted.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"[0-9]{1,9}", length):
-            raise _Refused("How long is it?", HTTPStatus.LENGTH_REQUIRED)
+            raise _Refused("Content-Length is required.", HTTPStatus.LENGTH_REQUIRED)
         if int(length) > _LARGEST_BODY:
             raise _Refused("That is too much for a vote.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         try:
-            data = json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError):
+            data = limits.parse_json(self.rfile.read(int(length)))
+        except ValueError:
             data = None
         if not isinstance(data, dict):
             raise _Refused("A JSON object is wanted.", HTTPStatus.BAD_REQUEST)
