@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz lint models-page compatibility train-toy study study-small models-study pictures release clean
+.PHONY: demo test fuzz lint models-page compatibility train-toy study study-small models-study pictures release comfyui clean
 
 demo: $(READY)  ## the main job: one prompt, three seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -53,6 +53,9 @@ pictures: $(READY)  ## README's pictures again, from drawn clips; a quarter of a
 release: $(READY)  ## the wheel, and the two models that are too large for it, into dist/
 	$(BIN)/python -m build --wheel --outdir dist .
 	for model in joint temporal; do tar -czf dist/enhance-a-video-model-$$model.tar.gz -C models $$model; done
+
+comfyui:  ## the ComfyUI node pack with the library inside, to be unpacked in custom_nodes/, into dist/
+	$(PYTHON) integrations/comfyui_archive.py
 
 # CPU torch is what was tested; a torch that is already in reach of pip is taken at the pinned version.
 $(READY): pyproject.toml constraints.txt

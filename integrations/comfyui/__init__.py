@@ -4,14 +4,23 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-# The library: the one that came in this folder's archive, an installed one, or that of the repository around it.
-for _place in (Path(__file__).parent / "library", None, Path(__file__).resolve().parents[2] / "src"):
-    if _place is None and find_spec("enhance_a_video") is not None:
-        break
-    if _place is not None and (_place / "enhance_a_video").is_dir():
-        sys.path.append(str(_place))
-        break
+_HERE = Path(__file__).resolve().parent
 
+
+def _find_library() -> None:
+    """The library in this folder's archive, an installed one, or that of the repository around this folder."""
+    if (_HERE / "library" / "enhance_a_video").is_dir():
+        sys.path.insert(0, str(_HERE / "library"))
+    elif find_spec("enhance_a_video") is None:
+        sys.path.append(str(_HERE.parents[1] / "src"))
+        if find_spec("enhance_a_video") is None:
+            raise ImportError(
+                "Enhance A Video: its library is missing. Use the archive that `make comfyui` builds, or install "
+                "enhance-a-video into ComfyUI's Python."
+            )
+
+
+_find_library()
 WEB_DIRECTORY = "./web"
 
 

@@ -68,7 +68,7 @@ class EnhanceAVideo(io.ComfyNode):
         layout = layout_of(network)
         if layout is None or layout.refused:
             why = layout.refused if layout else f"it is not among {SUPPORTED}"
-            show(node, f"Warning: Enhance A Video does nothing to {type(network).__name__}: {why}.")
+            show(node, f"Warning: nothing will be done to {type(network).__name__}: {why}.")
             return io.NodeOutput(model)
         if model.get_wrappers("apply_model", KEY):
             show(node, "Another Enhance A Video node acts on this model too: both gains are applied.")
@@ -85,7 +85,7 @@ GAINS = [_gain(ODDS, 2.0, 0.0, 20.0), _gain(TEMPERATURE, 4.0, -1.0, 100.0), _gai
 
 def show(node: str | None, text: str) -> None:
     """A message in the log and on the node itself."""
-    logging.log(logging.WARNING if text.startswith("Warning") else logging.INFO, text)
+    logging.log(logging.WARNING if text.startswith("Warning") else logging.INFO, "Enhance A Video: %s", text)
     try:
         from server import PromptServer
     except ImportError:  # run without ComfyUI's server

@@ -43,13 +43,13 @@ class Record:
     def sentence(self) -> str:
         """What was done, or a warning that says what was not and why."""
         if why := self._why_nothing():
-            return f"Warning: Enhance A Video did nothing to {self.model} in {why}."
+            return f"Warning: nothing was done to {self.model} in {why}."
         summary = self.summary()
         verb = "observed" if self.settings["observe_only"] else "acted in"
         return (
-            f"Enhance A Video ({self.choice}) {verb} {len(summary.layers)} layers of {self.model} in "
-            f"{int(summary.active.sum())} of {len(summary.active)} calls: mean cross-frame mass "
-            f"{np.nanmean(summary.mass):.3f}, mean gain {np.nanmean(summary.gain):.3f}."
+            f"{self.choice} {verb} {len(summary.layers)} layers, {int(summary.active.sum())} of {len(summary.active)} "
+            f"calls of {self.model}: mean cross-frame mass {np.nanmean(summary.mass):.3f}, mean gain "
+            f"{np.nanmean(summary.gain):.3f}."
         )
 
     def _why_nothing(self) -> str:

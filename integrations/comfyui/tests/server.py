@@ -15,15 +15,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import comfyui_archive
 import torch
 
 from . import real
 
-PACK = Path(__file__).parents[1]
 MODEL, VAE = "tiny_wan.safetensors", "tiny_wan_vae.safetensors"
 
 # Read by the server's Python before anything else: what real.py does in the tests' own process.
@@ -58,15 +59,14 @@ NODE_CLASS_MAPPINGS = {"RandomText": RandomText}
 '''
 
 
-def prepared(folder: Path, pack: Path = PACK) -> Path:
-    """ComfyUI's base directory with the pack, the tests' node and the tiny models."""
+def prepared(folder: Path) -> Path:
+    """ComfyUI's base directory with the pack as `make comfyui` builds it, the tests' node and the tiny models."""
     for name in ("custom_nodes", "input", "output", "temp", "user", "site", "models/diffusion_models", "models/vae"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "site" / "sitecustomize.py").write_text(SITE)
     (folder / "custom_nodes" / "random_text.py").write_text(RANDOM_TEXT)
-    link = folder / "custom_nodes" / "enhance-a-video"
-    if not link.exists():
-        link.symlink_to(pack.resolve())
+    with zipfile.ZipFile(comfyui_archive.build(folder / "pack.zip")) as archive:
+        archive.extractall(folder / "custom_nodes")
     _save_models(folder / "models")
     return folder
 
@@ -132,8 +132,7 @@ def running(folder: Path, seconds: float = 240) -> Iterator[Server]:
         sys.executable, "main.py", "--cpu", "--port", str(port), "--base-directory", str(folder),
         "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
     ]  # fmt: skip
-    places = [str(folder / "site"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    environment = {**os.environ, "PYTHONPATH": str(folder / "site")}  # and not the library of the tests
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=out, stderr=subprocess.STDOUT)
     server = Server(f"http://127.0.0.1:{port}", log)

@@ -141,7 +141,7 @@ def test_a_cache_that_skips_calls_is_no_failure():
     wrappers["cache"] = [skip_second]
     model.sample(NOISE, TEXT)
     assert [step.skipped for step in patch.record.steps] == [False, True]
-    assert patch.record.sentence().startswith("Enhance A Video (odds 2) acted")
+    assert patch.record.sentence().startswith("odds 2 acted")
     wrappers["cache"] = [lambda executor, x, *args, **kwargs: torch.zeros_like(x)]
     model.sample(NOISE, TEXT)
     assert "accepts an override" in patch.record.sentence()
