@@ -99,10 +99,10 @@ FAMILIES = (
         timestep_scale=1000.0, use_extended_posenc=False, rope_theta=10000.0,
         qk_norm=True, qkv_bias=False, out_bias=True, attn_drop=0.0,
     ), (12, 5, 6, 8), (5, 12), conditions=lambda: MASKED),
-    Family("CogVideoX", "CogVideoX_T2V", COGVIDEO, (16, 5, 6, 8), (5, 12)),
-    Family("CogVideoX 1.5", "CogVideoX_T2V", dict(COGVIDEO, patch_size_t=2), (16, 10, 6, 8), (5, 12)),
+    Family("CogVideoX", "CogVideoX_T2V", COGVIDEO, (16, 5, 6, 8), (5, 12), width=64),
+    Family("CogVideoX 1.5", "CogVideoX_T2V", dict(COGVIDEO, patch_size_t=2), (16, 10, 6, 8), (5, 12), width=64),
     Family("MiniMax-H3", "MiniMaxH3", dict(
         hidden_size=64, num_layers=2, token_refiner_num_layers=1, num_attention_heads=2, attention_head_dim=128,
         ffn_hidden_size=64, text_dim=32, timestep_input_dim=32, time_embed_hidden_size=32, time_embed_dim=32,
-    ), (24, 5, 6, 8), (5, 12), audio=(32, 2, 4)),
+    ), (24, 5, 6, 8), (5, 12), audio=(32, 2, 4), width=256),
 )  # fmt: skip

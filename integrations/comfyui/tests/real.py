@@ -75,7 +75,7 @@ class Family:
     audio: tuple[int, ...] | None = None  # of the sound latent: (C, frames, ...)
     first: int = 0  # latent frames in front that are no video
     layers: int = 2  # attention layers of the video
-    tail: int = 0  # latent frames at the end that are no video
+    width: int = 48  # numbers in a query
 
 
 def model(family: Family) -> Any:
@@ -99,10 +99,33 @@ def fill(network: torch.nn.Module, generator: torch.Generator) -> None:
         if weight.ndim > 1:
             weight.normal_(0.0, 1.5 * weight[0].numel() ** -0.5, generator=generator)
         else:
-            weight.normal_(1.0 if "norm" in name and "bias" not in name else 0.0, 0.1, generator=generator)
+            weight.normal_(0.0 if name.endswith("bias") else 1.0, 0.1, generator=generator)  # a norm's weight
     for name, buffer in network.named_buffers():
         if name.endswith("inv_freq"):  # MiniMax-H3 reads it from its checkpoint
             buffer.copy_(10000.0 ** -torch.linspace(0, 1, len(buffer)))
+
+
+PAIRS = (("q", "k"), ("to_q", "to_k"), ("q_proj", "k_proj"), ("to_query", "to_key"), ("norm_q", "norm_k"),
+         ("q_norm", "k_norm"), ("query_norm", "key_norm"), ("q_norm_x", "k_norm_x"), ("query", "key"))  # fmt: skip
+JOINED = ("qkv", "qkv_proj", "qkv_x", "linear1")  # query, key, value (and more) in one matrix
+
+
+def tie(network: torch.nn.Module, size: int) -> None:
+    """Keys like queries, of `size` numbers each: tokens that are alike attend to each other, and others little.
+
+    Then frames that are all alike have a large cross-frame mass, and unrelated ones a small one.
+    """
+    for module in network.modules():
+        for query, key in PAIRS:
+            if hasattr(module, query) and hasattr(module, key) and isinstance(getattr(module, query), torch.nn.Module):
+                mine, theirs = getattr(module, query).state_dict(), getattr(module, key).state_dict()
+                if [w.shape for w in mine.values()] == [w.shape for w in theirs.values()]:
+                    getattr(module, key).load_state_dict(mine)
+        for name in JOINED:
+            inner = getattr(module, name, None)
+            for weight in inner.parameters() if isinstance(inner, torch.nn.Module) else ():
+                if len(weight) >= 3 * size:
+                    weight[size : 2 * size] = weight[:size]
 
 
 def _config_of(family: Family) -> dict[str, Any]:

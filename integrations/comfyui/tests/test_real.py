@@ -102,20 +102,46 @@ def test_every_layer_acts_once_in_every_call(family):
 
 @every_family
 @pytest.mark.parametrize("choice", [ODDS_2, PAPER], ids=["odds", "temperature"])
-@pytest.mark.parametrize("planted", ["static", "unrelated"])
-def test_the_mass_is_that_of_brute_force(family, choice, planted, seen):
-    model_, _ = enhanced(family, choice)
-    noise = real.noise(family)
-    if planted == "static":
-        video = video_of(noise)
-        video[:] = video[:, :, :1]
-    real.sample(model_, family, noise, steps=1)
+@pytest.mark.parametrize("static", [True, False], ids=["static", "unrelated"])
+def test_the_mass_is_that_of_brute_force(family, choice, static, seen):
+    model_, _ = enhanced(family, choice, tied(family.name))
+    real.sample(model_, family, planted(family, static), steps=1)
     T, S = family.grid
     assert len(seen.calls) >= family.layers
     for call, rows, num_frames, done in seen.calls:
         query, key, _ = (x[:, :, rows].unflatten(2, (T, S)) for x in call.tensors())
         assert torch.allclose(done.mass.double(), brute_force_mass(query, key, call.scale), atol=1e-4)
         assert num_frames == T and 0 < float(done.mass.min()) < 1
+
+
+def planted(family: real.Family, static: bool) -> Any:
+    """Noise whose frames are all alike, or have nothing to do with each other."""
+    noise = real.noise(family)
+    if static:
+        video = video_of(noise)
+        video[:] = video[:, :, :1]
+    return noise
+
+
+@functools.cache
+def tied(name: str) -> Any:
+    """The family's model with keys like queries."""
+    made = real.model(NAMED[name])
+    width = NAMED[name].width
+    real.tie(made.model.diffusion_model, width)
+    return made
+
+
+@every_family
+def test_static_frames_have_a_larger_mass_than_unrelated_ones(family, seen):
+    """With keys like queries. With frames and sites mixed up it would be the other way round."""
+    masses = []
+    for static in (True, False):
+        seen.calls.clear()
+        model_, _ = enhanced(family, of=tied(family.name))
+        real.sample(model_, family, planted(family, static), steps=1, cfg=1.0)
+        masses.append(float(seen.calls[0][3].mass))
+    assert masses[0] > masses[1] + 0.15, masses
 
 
 # ------------------------------------------------------------------------------------------------------ what it does
@@ -245,18 +271,27 @@ def test_under_comfyuis_compile_wrapper(name, order):
 
 
 # ------------------------------------------------------------------------------------------------- context windows
+def in_windows(model_: Any) -> None:
+    """What the node Context Windows (Manual) sets: windows of 4 frames that overlap by one."""
+    import comfy.context_windows as windows
+
+    model_.model_options["context_handler"] = windows.IndexListContextHandler(
+        context_schedule=windows.get_matching_context_schedule("standard_static"),
+        fuse_method=windows.get_matching_fuse_method("pyramid"),
+        context_length=4,
+        context_overlap=1,
+        context_stride=1,
+        closed_loop=False,
+        dim=2,
+    )
+
+
 @pytest.mark.parametrize("name", ["Wan T2V", "Wan VACE", "Wan Animate", "LTX-Video", "LTX-2", "HunyuanVideo"])
 def test_the_frames_of_a_context_window_are_counted(name):
     """The frame count is that of each window: 4 frames, and 4 behind one that ComfyUI puts in front of them."""
-    import comfy.context_windows as windows
-
     family = NAMED[name]
     model_, patch = enhanced(family)
-    model_.model_options["context_handler"] = windows.IndexListContextHandler(
-        context_schedule=windows.get_matching_context_schedule("standard_static"),
-        fuse_method=windows.get_matching_fuse_method("pyramid"), context_length=4, context_overlap=1,
-        context_stride=1, closed_loop=False, dim=2,
-    )  # fmt: skip
+    in_windows(model_)
     real.sample(model_, family, real.noise(family), steps=1, cfg=1.0)
     counted = [step.num_frames for step in patch.record.steps]
     assert counted == [4 - family.first, 5], counted
