@@ -23,11 +23,12 @@ WINGS: dict[str, tuple[str, ...]] = {
         "attention",
     ),
     "generation": (
-        "terminal", "files", "prompts", "shape", "media", "video", "toy", "team", "plan", "loading", "pipelines",
-        "making", "preflight", "batch",
+        "terminal", "events", "files", "prompts", "shape", "media", "video", "toy", "plan", "loading", "pipelines",
+        "preflight", "making", "workers", "batch",
     ),
     "lab": (
-        "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "study", "tune", "score", "vote",
+        "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",
+        "score", "vote",
     ),
     "cli": ("cli",),
 }  # fmt: skip

@@ -57,7 +57,7 @@ def results(tiny_folder, tmp_path, monkeypatch):
         drawn = [world.render(world.held_out_scene(SCENES[prompt]))[0] / np.float32(255) for prompt in prompts]
         return np.stack([np.rint(255 * how[0](clip, how[1])).astype(np.uint8) for clip in drawn]), None
 
-    monkeypatch.setattr(import_module("enhance_a_video.study.run"), "generate_with", painted)
+    monkeypatch.setattr(import_module("enhance_a_video.making"), "generate_with", painted)
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     assert not run(read_study(file), tmp_path / "results").failures

@@ -7,19 +7,22 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from enhance_a_video import cli, video
-from enhance_a_video.batch import Progress, run
-from enhance_a_video.batch.driver import MAX_DEATHS, Run
+from enhance_a_video.batch import run
 from enhance_a_video.batch.folder import Folder, file_name
-from enhance_a_video.batch.worker import Worker
+from enhance_a_video.batch.run import _encoded, make_missing
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, VideoFileError
 from enhance_a_video.plan import Item, Prompt, expand
 from enhance_a_video.settings import Settings
+from enhance_a_video.workers import Count, Pool, Task
+from enhance_a_video.workers.pool import MAX_DEATHS
+from enhance_a_video.workers.worker import Worker
 
 QUICK = {"steps": 1}
 CPU = {"device": "cpu"}
@@ -171,7 +174,7 @@ def test_errors_of_the_command(command, tmp_path, monkeypatch, words, code, says
 
 
 def test_a_bare_ray_leaves_the_next_word_alone():
-    from enhance_a_video.cli.batch import _ADDRESS
+    from enhance_a_video.cli.options import _ADDRESS
 
     assert all(map(_ADDRESS.fullmatch, ["auto", "local", "10.0.0.1:6379", "head-node:6379", "ray://head:10001"]))
     assert not any(map(_ADDRESS.fullmatch, ["prompts.jsonl", "-o", "./a:b/p.txt", r"C:\p.txt", ""]))
@@ -208,11 +211,9 @@ def test_a_kill_of_the_driver_costs_nothing_that_was_done(tiny_folder, tmp_path)
 
 def make(folder: Folder, item: Item, worker: Worker) -> None:
     """One clip, without a queue."""
-    from enhance_a_video.batch.worker import Task
-
-    kind, result = worker.make(Task(item.prompt, item.settings, item.call(), folder.facts(item)))
-    assert kind == "done"
-    folder.keep(*result)
+    kind, (answer,) = worker.make(Task((item,), partial(_encoded, known=folder.facts(item))), [item.call()])
+    assert kind == "made" and not answer.error
+    folder.keep(*answer.value)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +299,7 @@ def test_a_full_disk_ends_the_run_and_is_not_the_clips_fault(worker, tmp_path, m
     with Folder(tmp_path, worker.model, "auto") as folder:
         monkeypatch.setattr(os, "replace", full)
         with pytest.raises(VideoFileError, match="no space left"):
-            Run(folder, items_of(2), Here(worker), Progress(2), silent).all()
+            make_all(folder, items_of(2), Here(worker))
         assert not folder.records and not clips(tmp_path)
     monkeypatch.undo()
     with Folder(tmp_path, worker.model, "auto") as folder:  # the finished clip was kept, and is not made again
@@ -306,10 +307,6 @@ def test_a_full_disk_ends_the_run_and_is_not_the_clips_fault(worker, tmp_path, m
 
 
 # ------------------------------------------------------------------------------------------------------- the queue
-
-
-def silent(progress, line, wrong):
-    pass
 
 
 class Here:
@@ -329,13 +326,13 @@ class Here:
     def stop(self, slot):
         self.alive.discard(slot)
 
-    def give(self, slot, task):
+    def give(self, slot, task, calls):
         assert slot in self.alive
         if self.dies(task, slot):
             self.alive.discard(slot)
             self.messages.append((slot, ("lost", "a test said so")))
         else:
-            self.messages.append((slot, self.worker.make(task)))
+            self.messages.append((slot, self.worker.make(task, calls)))
 
     def events(self):
         assert self.messages, "the queue waits for nothing"
@@ -345,20 +342,28 @@ class Here:
         self.alive.clear()
 
 
-def go(tmp_path, worker, items, crew) -> tuple[Progress, list[str]]:
+def make_all(folder, items, crew, said=None) -> Count:
+    count = Count(
+        len(items), lambda progress: said.append(progress.news) if said is not None and progress.wrong else None
+    )
+    with Pool(crew, count.changed) as count.pool:
+        make_missing(count.pool, folder, items, count)
+    return count
+
+
+def go(tmp_path, worker, items, crew) -> tuple[Count, list[str]]:
     said = []
-    progress = Progress(len(items))
     with Folder(tmp_path, worker.model, "auto") as folder:
-        Run(folder, items, crew, progress, lambda p, line, wrong: said.append(line) if wrong else None).all()
+        count = make_all(folder, items, crew, said)
     assert not crew.alive
-    return progress, said
+    return count, said
 
 
 def test_a_clip_on_which_workers_keep_dying_is_given_up(worker, tmp_path):
     items = items_of(4)
-    crew = Here(worker, size=2, dies=lambda task, slot: task.facts["key"] == items[1].key)
-    progress, said = go(tmp_path, worker, items, crew)
-    assert (progress.made, progress.failed, progress.lost) == (3, 1, MAX_DEATHS)
+    crew = Here(worker, size=2, dies=lambda task, slot: task.items[0].key == items[1].key)
+    count, said = go(tmp_path, worker, items, crew)
+    assert (count.made, count.failed, count.pool.lost) == (3, 1, MAX_DEATHS)
     by_key = {line["key"]: line for line in lines(tmp_path)}
     assert "3 workers died on this clip" in by_key[items[1].key]["error"] and len(by_key) == 4
     assert sum("died: a test said so" in line for line in said) == MAX_DEATHS
@@ -378,15 +383,15 @@ def test_after_an_error_that_is_not_ours_the_worker_is_replaced(worker, tmp_path
     crashes = items_of(1, steps=2)
     refused = items_of(1, width=40)
     crew = Here(worker)
-    progress, said = go(tmp_path, worker, [*refused, *crashes, *items_of(2)], crew)
-    assert (progress.made, progress.failed, progress.lost) == (2, 2, 0) and crew.started[0] == 2
+    count, said = go(tmp_path, worker, [*refused, *crashes, *items_of(2)], crew)
+    assert (count.made, count.failed, count.pool.lost) == (2, 2, 0) and crew.started[0] == 2
     assert "SettingsError" in said[0] and "AttributeError" in said[1]
 
 
 def test_a_slot_that_cannot_load_leaves_the_work_to_the_others(worker, tmp_path):
     starts = {0: ("unable", ("SettingsError", "no room on this device")), 1: ("ready", {})}
-    progress, said = go(tmp_path, worker, items_of(3), Here(worker, 2, starts=starts.get))
-    assert (progress.made, progress.failed) == (3, 0) and "no room on this device" in said[0]
+    count, said = go(tmp_path, worker, items_of(3), Here(worker, 2, starts=starts.get))
+    assert (count.made, count.failed) == (3, 0) and "no room on this device" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -412,18 +417,18 @@ class Killer:
 
     killed = None
 
-    def __call__(self, progress, line, wrong):
-        if self.killed is None and progress.made >= 1 and len(progress.workers) == 2:
+    def __call__(self, progress):
+        if self.killed is None and progress.done >= 1 and len(progress.workers) == 2:
             self.killed = progress.workers[max(progress.workers)]["pid"]
             os.kill(self.killed, signal.SIGKILL)
-        elif self.killed is None and line:
+        elif self.killed is None and progress.news:
             time.sleep(1)  # the other one is still loading: leave it some clips
 
 
 def test_a_killed_workers_clip_is_made_by_another(tiny_folder, tmp_path):
     items = items_of(4, seeds=4, steps=4)
     kill = Killer()
-    tally = run(tmp_path, items, model=str(tiny_folder), load=CPU, workers=2, tell=kill)
+    tally = run(tmp_path, items, model=str(tiny_folder), load=CPU, workers=2, progress=kill)
     assert kill.killed and tally.lost_workers == 1
     assert (tally.made, tally.failed) == (16, 0)
     check_whole(tmp_path, items)
@@ -443,7 +448,7 @@ def test_a_killed_ray_workers_clip_is_made_by_another(tiny_folder, tmp_path, mon
     try:
         items = items_of(4, seeds=4, steps=4)
         kill = Killer()
-        tally = run(tmp_path, items, model=str(tiny_folder), load=CPU, workers=2, ray="", tell=kill)
+        tally = run(tmp_path, items, model=str(tiny_folder), load=CPU, workers=2, ray="", progress=kill)
     finally:
         ray.shutdown()
     assert kill.killed and tally.lost_workers == 1
@@ -452,7 +457,7 @@ def test_a_killed_ray_workers_clip_is_made_by_another(tiny_folder, tmp_path, mon
 
 
 def test_a_ray_cluster_that_is_not_there_is_reported_at_once():
-    from enhance_a_video.batch.cluster import _reach
+    from enhance_a_video.workers.cluster import _reach
 
     with pytest.raises(EnhanceAVideoError, match=r"No Ray cluster answers at ray://127\.0\.0\.1:9"):
         _reach("ray://127.0.0.1:9")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enhance_a_video import cli, comparison, toy, video
+from enhance_a_video import cli, making, toy, video
 from enhance_a_video.families import families
 from enhance_a_video.policy import DEFAULT_ODDS
 from enhance_a_video.vote import find_pairs
@@ -222,7 +222,7 @@ def test_compare_keeps_the_videos_of_every_seed_and_vote_finds_their_pairs(run, 
     for pair in pairs:  # the file is that seed's and that panel's
         for label, path in pair["videos"].items():
             told = json.loads(video.read_comment(path))
-            assert (told["seed"], told["panel"]) == (pair["seed"], label)
+            assert (told["seed"], told["label"]) == (pair["seed"], label)
     found = find_pairs("c").pairs
     labels = ("without", "with Enhance-A-Video"), ("without", "mild")
     assert [(pair.seed, pair.labels) for pair in found] == [(seed, two) for seed in (4, 5, 6) for two in labels]
@@ -238,14 +238,14 @@ def test_compare_never_overwrites_a_further_seeds_videos(run, tiny_folder):
 
 
 def test_compare_that_is_stopped_keeps_the_seeds_it_made(run, tiny_folder, monkeypatch):
-    made = comparison.generate_with
+    made = making.generate_with
 
     def stops(pipe, prompt, settings, **options):
-        if options["seed"] == 2:
+        if options["seed"] == [2]:
             raise KeyboardInterrupt
         return made(pipe, prompt, settings, **options)
 
-    monkeypatch.setattr(comparison, "generate_with", stops)
+    monkeypatch.setattr(making, "generate_with", stops)
     code, _, err = run("compare", "--model", tiny_folder, "-p", PROMPT, "-o", "c", "--seeds", 3, "--steps", 1)
     assert code == 130 and "Stopped" in err
     assert {pair.seed for pair in find_pairs("c").pairs} == {0, 1}
@@ -338,7 +338,7 @@ def test_an_unexpected_error_is_a_sentence_and_its_traceback_a_file(run, tiny_fo
     def broken(*_, **__):
         raise KeyError("latents")
 
-    monkeypatch.setattr("enhance_a_video.cli.job.generate_with", broken)
+    monkeypatch.setattr("enhance_a_video.making.generate_with", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
     error = json.loads(out)["error"]
@@ -351,22 +351,9 @@ def test_ctrl_c_is_json_too(run, tiny_folder, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("enhance_a_video.cli.job.generate_with", stopped)
+    monkeypatch.setattr("enhance_a_video.making.generate_with", stopped)
     code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
     assert code == 130 and json.loads(out)["error"]["class"] == "KeyboardInterrupt" and "Stopped" in err
-
-
-def _broken(task: int, number: int) -> int:
-    raise KeyError("latents")
-
-
-def test_an_unexpected_error_in_a_worker_ends_the_run_with_a_sentence(capfd):
-    from enhance_a_video.errors import EnhanceAVideoError
-    from enhance_a_video.team import Team
-
-    with Team(_broken, 1) as team, pytest.raises(EnhanceAVideoError, match="KeyError: 'latents'"):
-        list(team.run([1]))
-    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_debug_shows_the_error_itself(monkeypatch):

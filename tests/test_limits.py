@@ -106,12 +106,12 @@ def test_two_seeds_of_the_same_noise_are_not_two_samples():
 def test_databases_keep_large_seeds(tmp_path):
     from enhance_a_video.study.store import Store
 
-    clip = {
-        "key": "k", "weights": "w", "model": "m", "prompt": "p", "seed": 2**64 - 2, "setting": "s", "options": "{}",
-        "settings": None, "frames": 1, "height": 1, "width": 1, "latent_frames": 1, "seconds": 0.0, "mean_gain": None,
+    clip = Item("p", 2**64 - 2, "s").facts() | {
+        "frames": 1, "height": 1, "width": 1, "seconds": 0.0, "enhancement": None,
     }  # fmt: skip
     with Store(tmp_path) as store:
-        store.add(clip, {"jerk": 1.0}, store.begin_run("d", "", "", 1, {}))
+        run = store.begin_run("d", "", "", 1, {})
+        store.add(clip, {"jerk": 1.0}, model="m", weights="w", run=run)
         assert store.db.execute("SELECT seed FROM clips").fetchone() == (-2,)
 
 

@@ -9,6 +9,7 @@ import pytest
 from enhance_a_video import Settings, pages, report
 from enhance_a_video.comparison import Comparison, Judge, Row, Take, general_judge
 from enhance_a_video.pages import drawing, words
+from enhance_a_video.plan import Item
 from enhance_a_video.stats import Paired, paired
 from enhance_a_video.toy.checker import TRUTH_MEASURES
 from enhance_a_video.wording import count
@@ -112,7 +113,8 @@ HOSTILE = """</script><img src=x onerror=alert(1)> "quoted' & {{ 7 * 7 }} {% raw
 def compared(prompt: str, label: str, seeds: int = 2) -> Comparison:
     labels = ("without", label)
     rows = (Row("warping_error", "Warping error", "lower", "1e-4"), Row("motion", "Motion", "neither", "px/frame"))
-    takes = [Take(name, None if name == "without" else Settings(), 0, FRAMES, 1.8, {}) for name in labels]
+    items = [Item("a ball", 0, name, None if name == "without" else Settings()) for name in labels]
+    takes = [Take(item, FRAMES, None, 1.8, 8) for item in items]
     values = {
         name: {row.name: [2.0 - n + 0.1 * seed for seed in range(seeds)] for row in rows}
         for n, name in enumerate(labels)

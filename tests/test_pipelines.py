@@ -113,7 +113,7 @@ def test_why_a_hub_model_did_not_come(name, says):
 
 def test_generate_uses_the_folders_defaults_and_repeats_itself(pipe):
     seen = []
-    first = generate(pipe, PROMPT, seed=1, progress=lambda done, total: seen.append((done, total)))
+    first = generate(pipe, PROMPT, seed=1, progress=lambda step: seen.append((step.done, step.total)))
     assert first.shape == (9, 32, 32, 3) and first.dtype == np.uint8
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert (generate(pipe, PROMPT, seed=1) == first).all()
@@ -189,12 +189,12 @@ def test_compare_starts_from_the_same_noise_and_leaves_the_model_as_it_was(pipe)
         3,
         [("without", None), ("with", STRONG), ("again", None)],
         observe=True,
-        progress=lambda *x: seen.append(x),
+        progress=lambda step: seen.append((step.doing, step.done, step.total)),
     )
     assert (takes[0].frames == plain).all()  # observing changes nothing
     assert (takes[1].frames != plain).any()
     assert (takes[2].frames == plain).all()
-    assert seen[0] == ("without", 3, 1, 3) and seen[-1] == ("again", 3, 3, 3)
+    assert seen[0] == ("without, seed 3", 1, 9) and seen[-1] == ("again, seed 3, decoding", 9, 9)
     summary = takes[1].summary
     assert summary.active.all() and np.nanmax(summary.gain) > 1
     assert summary.attention_maps.shape[2:] == (3, 3)
@@ -261,7 +261,7 @@ def two_threads(monkeypatch):
 
 def threads_while_generating(pipe):
     found = []
-    generate(pipe, PROMPT, steps=1, progress=lambda done, total: found.append(torch.get_num_threads()))
+    generate(pipe, PROMPT, steps=1, progress=lambda step: found.append(torch.get_num_threads()))
     return found
 
 
@@ -290,7 +290,7 @@ def test_threads_that_the_user_chose_are_kept(pipe, two_threads, monkeypatch):
 
 
 def test_a_batch_worker_sets_its_share_of_threads_for_a_large_model_only(tiny_folder, two_threads, monkeypatch):
-    from enhance_a_video.batch.worker import Worker
+    from enhance_a_video.workers.worker import Worker
 
     assert Worker(str(tiny_folder), {}, threads=3).load()[0] == "ready"
     assert torch.get_num_threads() == 2

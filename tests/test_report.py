@@ -9,6 +9,7 @@ import pytest
 from enhance_a_video import Settings, report
 from enhance_a_video.comparison import Comparison, Judge, Row, Take, compare_seeds
 from enhance_a_video.pipelines import load
+from enhance_a_video.plan import Item
 from enhance_a_video.stats import Paired, paired
 
 ROWS = (
@@ -19,9 +20,13 @@ ROWS = (
 FRAMES = np.zeros((3, 8, 8, 3), np.uint8)
 
 
+def take(label: str, settings: Settings | None) -> Take:
+    return Take(Item("a prompt", 0, label, settings), FRAMES, None, 1.0, 8)
+
+
 def comparison(values: dict[str, tuple[list[float], list[float]]], prompt: str = "a prompt") -> Comparison:
     seeds = len(next(iter(values.values()))[0])
-    takes = [Take("without", None, 0, FRAMES, 1.0, {}), Take("with", Settings(), 0, FRAMES, 1.0, {})]
+    takes = [take("without", None), take("with", Settings())]
     columns = {
         label: {name: list(pair[n]) for name, pair in values.items()} for n, label in enumerate(("without", "with"))
     }
@@ -85,8 +90,8 @@ def test_the_prompt_is_text():
 
 
 def test_the_python_line_says_every_setting_that_matters():
-    take = Take("x", Settings(temperature=4.0, start=0.0, end=1.0, layers="blocks.1"), 0, FRAMES, 1.0, {})
-    assert report._python(take) == "enhance(pipe, temperature=4.0, start=0.0, end=1.0, layers='blocks.1')"
+    shown = take("x", Settings(temperature=4.0, start=0.0, end=1.0, layers="blocks.1"))
+    assert report._python(shown) == "enhance(pipe, temperature=4.0, start=0.0, end=1.0, layers='blocks.1')"
 
 
 def test_nothing_to_measure_is_said():

@@ -226,7 +226,7 @@ def test_prompts_for_vbench(run, files, stand_in):
     video.write_video(files / "a blue star-3.mp4", clip(), 12, comment="not of ours")
     lines: list[str] = []
     scores = score.score_files([files / "x.mp4", files / "a blue star-3.mp4"], ["motion"])
-    score.add_vbench(scores, ["overall_consistency"], progress=lines.append)
+    score.add_vbench(scores, ["overall_consistency"], progress=lambda step: lines.append(step.doing))
     assert "prompts: ['a blue star', 'a red ball']" in lines
 
 

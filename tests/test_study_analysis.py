@@ -32,17 +32,14 @@ def plant(study, folder, values, first=None, skip=lambda trial: False):
     with Store(folder) as store:
         store.db.execute("PRAGMA synchronous = OFF")  # nothing here has to outlive a power cut
         run = store.begin_run(study.digest, study.text, "by hand", 1, {"versions": VERSIONS, "machine": MACHINE})
-        for (key, state), trial in targets(study, weights, first).items():
+        for (_, state), trial in targets(study, weights, first).items():
             if skip(trial):
                 continue
             latent = (trial.item.options.get("frames", 33) - 1) // 4 + 1
-            clip = {
-                "key": key, "weights": state, "model": trial.model, "prompt": trial.item.prompt,
-                "seed": trial.item.seed, "setting": trial.item.label, "settings": None, "options": "{}", "frames": 33,
-                "height": 64, "width": 64, "latent_frames": latent if trial.item.settings else None, "seconds": 2.0,
-                "mean_gain": 1.3 if trial.item.settings else None,
-            }  # fmt: skip
-            store.add(clip, values(trial, np.random.default_rng(number_of(trial.pair[1:]))), run)
+            done = {"latent_frames": latent, "mean_gain": 1.3} if trial.item.settings else None
+            clip = {**trial.item.facts(), "frames": 33, "height": 64, "width": 64, "seconds": 2.0, "enhancement": done}
+            found = values(trial, np.random.default_rng(number_of(trial.pair[1:])))
+            store.add(clip, found, model=trial.model, weights=state, run=run)
         store.end_run(run)
 
 

@@ -329,8 +329,8 @@ def test_a_stopped_tuning_goes_on_and_makes_no_clip_twice(tiny_folder, prompts_f
     whole = tune(asked, tmp_path / "whole")
 
     def stop_at(clips):
-        def progress(done, total, text):
-            if done >= clips:
+        def progress(step):
+            if step.done >= clips:
                 raise KeyboardInterrupt
 
         return progress

@@ -6,23 +6,21 @@ comparison.differences()["with"]["temporal_flicker"]        # mean difference an
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .errors import PromptError, SettingsError
+from .events import Progress, Report, silent
 from .limits import or_none
-from .making import brief, generate_with
+from .making import Made, brief, make_clips
 from .metrics import MEASURES, measure
-from .record import Summary
+from .pipelines import Notice
+from .plan import Item
 from .settings import Settings
 from .stats import Paired, paired
-
-Progress = Callable[[str, int, int, int], None]  # (label, seed, steps done, steps in all)
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,10 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Take:
-    """One generated video of a comparison. `settings` is None for the plain model."""
+class Take(Made):
+    """One clip of a comparison, with its measures."""
 
-    label: str
-    settings: Settings | None
-    seed: int
-    frames: np.ndarray  # uint8 (T, H, W, 3)
-    seconds: float
-    measures: dict[str, float]
-    summary: Summary | None = None
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,8 @@ def compare(
     *,
     judge: Judge | None = None,
     observe: bool = False,
-    progress: Progress | None = None,
+    progress: Report = silent,
+    notice: Notice = lambda text: None,
     **options: Any,
 ) -> list[Take]:
     """The same prompt and initial noise under several settings.
@@ -119,10 +112,10 @@ def compare(
     Args:
         panels: (label, settings) in order; settings None is the plain model.
         judge: what to measure; by default all of `metrics.MEASURES`.
-        notice: (among the options) called with a sentence about what is not done as requested, see `generate`.
         observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
             (it still computes exactly what it would; only its time includes the looking).
-        progress: called with (label, seed, steps done, steps in all).
+        progress: called after each step, with those of all panels in `total`.
+        notice: called with a sentence about what is not done as requested, see `generate`.
         **options: of `generate`.
 
     Raises:
@@ -133,12 +126,11 @@ def compare(
         raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
     judge = judge or general_judge()
     takes = []
-    for label, settings in panels:
-        report = partial(progress, label, seed) if progress else None
-        started = time.perf_counter()
-        frames, summary = generate_with(pipe, prompt, settings, observe=observe, seed=seed, progress=report, **options)
-        seconds = time.perf_counter() - started
-        takes.append(Take(label, settings, seed, frames, seconds, judge.measure(frames), summary))
+    for number, (label, settings) in enumerate(panels):
+        report = _part(progress, number, len(panels), f"{label}, seed {seed}")
+        item = Item(prompt, seed, label, settings, options)
+        (made,) = make_clips(pipe, [item], progress=report, observe=observe, notice=notice)
+        takes.append(Take(**vars(made), measures=judge.measure(made.frames)))
     return takes
 
 
@@ -150,7 +142,7 @@ def compare_seeds(
     *,
     judge: Judge | None = None,
     keep: Callable[[Sequence[Take]], None] | None = None,
-    progress: Progress | None = None,
+    progress: Report = silent,
     **options: Any,
 ) -> Comparison:
     """`compare` for each seed: frames and records of the first, measures of all.
@@ -161,8 +153,9 @@ def compare_seeds(
     judge = judge or general_judge()
     values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in judge.rows} for label, _ in panels}
     first: list[Take] = []
-    for seed in seeds:
-        takes = compare(pipe, prompt, seed, panels, judge=judge, observe=not first, progress=progress, **options)
+    for number, seed in enumerate(seeds):
+        report = _part(progress, number, len(seeds))
+        takes = compare(pipe, prompt, seed, panels, judge=judge, observe=not first, progress=report, **options)
         if keep:
             keep(takes)
         first = first or takes
@@ -170,6 +163,17 @@ def compare_seeds(
             for name, value in take.measures.items():
                 values[take.label][name].append(value)
     return Comparison(prompt, tuple(seeds), tuple(first), values, judge)
+
+
+def _part(progress: Report, number: int, parts: int, doing: str = "") -> Report:
+    """The report of one of several equal parts of a piece of work."""
+
+    def report(part: Progress) -> None:
+        total = part.total or part.done
+        text = doing + (", decoding" if part.done == total else "") if doing else part.doing
+        progress(replace(part, done=number * total + part.done, total=parts * total, doing=text))
+
+    return report
 
 
 def general_judge(note: str = "") -> Judge:

@@ -95,6 +95,13 @@ def write_text(path: str | Path, text: str, *, force: bool = False) -> Path:
     return Path(path)
 
 
+def write_bytes(path: str | Path, data: bytes, *, force: bool = False) -> Path:
+    """Writes a file of these bytes. Errors as in `atomic`."""
+    with atomic(path, force=force) as draft:
+        draft.write_bytes(data)
+    return Path(path)
+
+
 def write_into(folder: Path, write: Callable[[Path], T]) -> T:
     """Calls `write(folder)` with finished work. Where the folder refuses it, it is written into a temporary one.
 

@@ -21,6 +21,7 @@ import torch
 
 from . import limits
 from .errors import EnhanceAVideoError, SettingsError
+from .events import Progress, Report
 from .families import find
 from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
 from .media import as_rgb
@@ -29,7 +30,6 @@ from .prompts import checked_prompt
 from .shape import made_frames, made_size
 from .wording import count
 
-Progress = Callable[[int, int], None]  # (steps done, steps in all)
 Notice = Callable[[str], None]
 
 # Frames per second the published models were trained for, which their pipelines do not know.
@@ -201,7 +201,7 @@ def generate(
     fps: float | None = None,
     image: Any = None,
     extra: dict[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     notice: Notice | None = None,
 ) -> np.ndarray:
     """One video. Whatever is None is the default of the model.
@@ -214,7 +214,7 @@ def generate(
             frame rate (LTX-Video).
         image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
         extra: further arguments of this pipeline's call, by its own names; not those that this function sets itself.
-        progress: called after each step with (steps done, steps in all).
+        progress: called after each step.
         notice: called with a sentence about what was not done as requested: the warnings that the pipeline itself logs,
             and another number of frames or pixels than was requested.
 
@@ -427,9 +427,9 @@ def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
             )
 
 
-def _reporter(progress: Progress) -> Callable[..., dict[str, Any]]:
+def _reporter(progress: Report) -> Callable[..., dict[str, Any]]:
     def after_step(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        progress(step + 1, int(getattr(pipe, "num_timesteps", step + 1)))
+        progress(Progress(step + 1, int(getattr(pipe, "num_timesteps", step + 1)), "step"))
         return values
 
     return after_step

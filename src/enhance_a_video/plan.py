@@ -86,6 +86,17 @@ class Item:
         text = json.dumps(_plain(told), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def facts(self) -> dict[str, Any]:
+        """What is known of a clip before it is made, JSON-able: the first half of its record (making.Made.record)."""
+        return {
+            "key": self.key,
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "label": self.label,
+            "settings": None if self.settings is None else self.settings.to_dict(),
+            "options": as_text(self.options),
+        }
+
     def call(self) -> dict[str, Any]:
         """The keyword arguments of `pipelines.generate`: seed and options, pictures opened (RGB).
 

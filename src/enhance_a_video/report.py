@@ -336,7 +336,7 @@ _INTERNAL = {"attention_maps", "observe_only"}
 
 def _python(take: Take) -> str:
     """The line of Python that does the same to any pipeline."""
-    assert take.settings is not None
+    assert isinstance(take.settings, Settings)
     plain = Settings()
     named = [knob.name for knob in fields(Settings) if knob.name not in _INTERNAL]
     values = {name: getattr(take.settings, name) for name in named}

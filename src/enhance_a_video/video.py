@@ -5,6 +5,7 @@ Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -14,7 +15,7 @@ import numpy as np
 
 from . import limits
 from .errors import SettingsError, VideoFileError
-from .files import atomic, reason
+from .files import atomic, explained, reason
 from .media import read_comment as read_comment
 from .media import read_video as read_video
 from .media import to_uint8 as to_uint8
@@ -46,6 +47,15 @@ def write_video(
     with atomic(path, force=force) as draft, _encoding(path):
         _encode(draft, even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
     return path
+
+
+def video_bytes(frames: np.ndarray, fps: float, *, crf: int = 17, comment: str = "") -> bytes:
+    """An mp4 as bytes, made in a temporary folder. Arguments and errors as in `write_video`."""
+    with (
+        explained("a temporary file", "make"),
+        tempfile.TemporaryDirectory(prefix="enhance-a-video-", ignore_cleanup_errors=True) as folder,
+    ):
+        return write_video(Path(folder, "clip.mp4"), frames, fps, crf=crf, comment=comment).read_bytes()
 
 
 def check_video_target(path: str | Path, fps: float = 1) -> Path:

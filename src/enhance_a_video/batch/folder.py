@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import files, limits, video
 from ..errors import SettingsError, VideoFileError
-from ..plan import Item, as_text
+from ..plan import Item
 
 MANIFEST = "manifest.jsonl"
 _KEY = re.compile(r"_([0-9a-f]{16})\.mp4$")
@@ -91,18 +91,7 @@ class Folder:
 
     def facts(self, item: Item) -> dict[str, Any]:
         """What is known of a clip before it is made: the first half of its record."""
-        options = as_text(item.options)
-        return {
-            "key": item.key,
-            "status": "open",
-            "file": file_name(item),
-            "prompt": item.prompt,
-            "seed": item.seed,
-            "label": item.label,
-            "settings": None if item.settings is None else item.settings.to_dict(),
-            "options": options,
-            **self.source,
-        }
+        return {**item.facts(), "status": "open", "file": file_name(item), **self.source}
 
     def keep(self, clip: bytes, record: dict[str, Any]) -> None:
         """Writes a clip and, when it is safely on the disk, its line.
@@ -111,11 +100,7 @@ class Folder:
             VideoFileError: the disk refuses; the message names where the clip is kept instead, if it could be.
         """
 
-        def write(folder: Path) -> None:
-            with files.atomic(folder / record["file"], force=True) as draft:
-                draft.write_bytes(clip)
-
-        files.write_into(self.path, write)
+        files.write_into(self.path, lambda folder: files.write_bytes(folder / record["file"], clip, force=True))
         self._append(record)
 
     def fail(self, item: Item, error: str) -> dict[str, Any]:

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from typer.core import TyperCommand
 
-from ..limits import MAX_CLIPS, MAX_WORKERS, seeds_from
+from ..limits import MAX_CLIPS, seeds_from
 from ..terminal import print_json
 from ..wording import count
-from .app import Stopped, app, err, print_notes
-from .options import Clip, Json, Knobs, Load, Model, Seed, given, grouped, panel_of, path_of
+from .app import app, print_notes
+from .options import Clip, Json, Knobs, Load, Model, Ray, Seed, WithRay, Workers, given, grouped, panel_of, path_of
+from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..batch import Progress, Tally
-
-_ADDRESS = re.compile(r"auto|local|\w+://.+|[^/\\]+:\d+")
+    from ..batch import Tally
 
 
-class _WithRay(TyperCommand):
-    """--ray may stand alone: the next word is its address only where it looks like one."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words: list[str] = []
-        for number, word in enumerate(args):
-            following = args[number + 1] if number + 1 < len(args) else ""
-            bare = word == "--ray" and not _ADDRESS.fullmatch(following)
-            words.append("--ray=" if bare else word)
-        return super().parse_args(ctx, words)
-
-
-@app.command(cls=_WithRay)
+@app.command(cls=WithRay)
 @grouped
 def batch(
     ctx: typer.Context,
@@ -77,16 +57,8 @@ def batch(
     clip: Clip,
     seed: Seed = 0,
     load: Load,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=MAX_WORKERS, help="How many clips at a time; by default one for each CUDA device, or one."
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="[ADDRESS]", help="Work on a Ray cluster; alone: the one that Ray finds, or a local one."),
-    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try clips again that failed in an earlier run.")
     ] = False,
@@ -115,42 +87,14 @@ def batch(
     notes = [*plan.repeats(lines), *plan.overridden(lines, [*options, *flags])]
     notes += preflight.notices_about(model, items)
     print_notes(notes)
-    try:
-        with _bar() as tell:
-            tally = batches.run(
-                out, items, model=model, load=asdict(load), workers=workers, ray=ray, retry_failed=retry_failed,
-                tell=tell,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        raise Stopped("Stopped. What is written stays; the same command goes on from there.") from None
+    with working("Stopped. What is written stays; the same command goes on from there.", lines=True) as progress:
+        tally = batches.run(
+            out, items, model=model, load=asdict(load), workers=workers, ray=ray, retry_failed=retry_failed,
+            progress=progress,
+        )  # fmt: skip
     _say(tally, out, model, json, notes)
     if tally.failed or tally.failed_before:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress, str, bool], None]]:
-    """A bar over all clips with the time left; where no terminal shows one, a line for each clip."""
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[clips]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Bar(*columns, console=err, transient=True, speed_estimate_period=3600) as bar:
-        task = bar.add_task("starting", total=None, clips="")
-
-        def tell(progress: Progress, line: str, wrong: bool) -> None:
-            finished = progress.made + progress.failed
-            clips = f"{finished} of {count(progress.total, 'clip')}"
-            clips += f", {progress.failed} failed" * bool(progress.failed)
-            running = len(progress.workers)
-            text = count(running, "worker") if running else "loading the model"
-            bar.update(task, total=progress.total, completed=progress.clips, clips=clips, description=text)
-            if line and (wrong or not err.is_terminal):
-                left = bar.tasks[0].time_remaining
-                ending = "" if left is None or err.is_terminal else f", {timedelta(seconds=round(left))} left"
-                err.print(f"{clips}{ending}: {escape(line)}", highlight=False, soft_wrap=True)
-
-        yield tell
 
 
 def _say(tally: Tally, out: Path, model: str, json: bool, notes: list[str]) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 
 from ..limits import MAX_SEED
 from ..terminal import print_json
+from ..wording import count
 from .app import app
-from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, grouped, job_of, panel_of, path_of
+from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, command_of, grouped, panel_of, path_of
+from .progress import Notes, working
 from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..comparing import Compared
+    from ..comparison import Comparison
 
 # Held-out prompt 625, the first of the confirmation in docs/results.md: drawn by that rule, not chosen.
 DRAWN = "In the night sky, a striped orange heart swings from side to side."
@@ -53,12 +62,11 @@ def demo(
     enhance-a-video demo --seeds 1 --seed 7 --strength 1.0 -o strong --force
     """
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
-    job = job_of(ctx, model, json, force)
-    job.options = {"steps": steps}
-    if prompt is None and model == "embedded":
-        prompt = DRAWN
-    job.note = USUAL if model == "embedded" else ""
-    job.compare(out, panels, prompt, seed, seeds, title="Enhance-A-Video, the demo")
+    own = model == "embedded"
+    _compare(
+        ctx, json, DRAWN if prompt is None and own else prompt, seed, seeds, folder=out, panels=panels, model=model,
+        force=force, options={"steps": steps}, note=USUAL if own else "", title="Enhance-A-Video, the demo",
+    )  # fmt: skip
 
 
 @app.command()
@@ -86,9 +94,24 @@ def generate(
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
     """
     settings = knobs.settings(enhance)
-    job = job_of(ctx, model, json, force, load)
-    job.options = clip.options()
-    job.generate(out, prompt, seed, settings)
+    from ..making import make_file
+    from ..plan import Item
+
+    item, notes = Item(prompt, seed, "", settings, clip.options()), Notes()
+    with working("Stopped. Nothing is written.") as progress:
+        made = make_file(out, item, model=model, load=asdict(load), force=force, notice=notes, progress=progress)
+    record = made.record()
+    if json:
+        kept = ("prompt", "seed", "fps", "frames", "height", "width", "seconds", "settings", "enhancement", "about")
+        data = {"out": str(out), "model": model, **{name: record[name] for name in kept}}
+        print_json({"command": "generate", **data, "warnings": record["warnings"]})
+        return
+    screen = Screen()
+    if made.summary is not None:
+        screen.print(str(made.summary), highlight=False, markup=False)
+    size = f"{record['width']}x{record['height']}, {made.fps:g} fps, {made.seconds:.1f} s"
+    shape = f"{count(record['frames'], 'frame')}, {size}"
+    screen.print(f"[bold green]Written:[/] {escape(str(out))}  [dim]({shape})[/]", soft_wrap=True)
 
 
 @app.command()
@@ -123,9 +146,62 @@ def compare(
     """
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     panels += [panel_of(text) for text in panel or []]
-    job = job_of(ctx, model, json, force, load)
-    job.options = clip.options()
-    job.compare(out, panels, prompt, seed, seeds, title="Enhance-A-Video, compared")
+    _compare(
+        ctx, json, prompt, seed, seeds, folder=out, panels=panels, model=model, load=asdict(load), force=force,
+        options=clip.options(),
+    )  # fmt: skip
+
+
+def _compare(
+    ctx: typer.Context, json: bool, prompt: str | None, seed: int | None, seeds: int, **comparing: Any
+) -> None:
+    """Makes a comparison and prints what it found."""
+    from ..comparing import Comparing
+
+    notes = Notes()
+    with working() as progress:
+        made = Comparing(command=command_of(ctx), notice=notes, progress=progress, **comparing).run(prompt, seed, seeds)
+    if json:
+        data = {"command": ctx.info_name, "model": comparing["model"], **made.to_dict(), "warnings": notes}
+        print_json(data)
+        return
+    _print(Screen(), made)
+
+
+def _print(screen: Screen, made: Compared) -> None:
+    from .. import report
+
+    comparison = made.comparison
+    for take in comparison.takes[1:]:
+        screen.print(_table(comparison, take.label))
+        screen.print(escape(report.verdict(comparison, take.label)), highlight=False)
+    if comparison.judge.note:
+        screen.print(f"[dim]{escape(comparison.judge.note)}[/]", highlight=False)
+    screen.print("\n[bold green]Written:[/]")
+    for path in (*made.files, *(kept.side_by_side.parent for kept in made.pairs[1:])):
+        screen.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
+    screen.print(f"\nOpen [bold]{escape(str(made.files[-1]))}[/] in a browser.", highlight=False, soft_wrap=True)
+
+
+def _table(comparison: Comparison, label: str) -> Table:
+    """The measures of one panel against the first, for a terminal of 80 columns."""
+    from .. import report
+
+    many = len(comparison.seeds) > 1
+    table = Table(
+        title=escape(f"{label}, against {comparison.takes[0].label}"), title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("measure", max_width=26)
+    for name in ("without", "with", "difference", *(["95 %"] if many else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for item in report.table(comparison, label):
+        values = [item.get(key, "") for key in ("before", "after", "difference", *(["half"] if many else []))]
+        word = {"nothing to measure": "–"}.get(item["judgement"], item["judgement"])
+        style = {"better": "green", "worse": "red"}.get(word, "dim")
+        label = item["row"].label
+        table.add_row(label[:1].upper() + label[1:], *values, f"[{style}]{word}[/]")
+    return table
 
 
 @app.command()

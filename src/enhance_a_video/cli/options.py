@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json as jsonlib
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from .. import limits
 from ..errors import SettingsError
@@ -113,10 +115,29 @@ Extra = Annotated[
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite outputs that are there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Workers = Annotated[
-    int,
-    typer.Option(min=1, max=MAX_WORKERS, help="Processes; several have one CPU thread each, and a GPU each in turn."),
+    int | None,
+    typer.Option(min=1, max=MAX_WORKERS, help="How many clips at a time; by default one for each CUDA device, or one."),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="[ADDRESS]", help="Work on a Ray cluster; alone: the one that Ray finds, or a local one."),
 ]
 Folder = Annotated[Path, typer.Option("--out", "-o", parser=path_of, help="Folder for the outputs.")]
+
+
+_ADDRESS = re.compile(r"auto|local|\w+://.+|[^/\\]+:\d+")
+
+
+class WithRay(TyperCommand):
+    """--ray may stand alone: the next word is its address only where it looks like one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words: list[str] = []
+        for number, word in enumerate(args):
+            following = args[number + 1] if number + 1 < len(args) else ""
+            bare = word == "--ray" and not _ADDRESS.fullmatch(following)
+            words.append("--ray=" if bare else word)
+        return super().parse_args(ctx, words)
 
 
 # ------------------------------------------------------------------------------------------------ groups of options
@@ -221,12 +242,10 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 # --------------------------------------------------------------------------------------------- from text to values
 
 
-def job_of(ctx: typer.Context, model: str, json: bool, force: bool, load: Load | None = None) -> Any:
-    from .job import Job
-
+def command_of(ctx: typer.Context) -> str:
+    """The command line as it was given, for records and reports; without what only matters to whoever ran it."""
     words = [word for word in ctx.find_root().obj or [ctx.info_name] if word not in ("--json", "--force", "-f")]
-    command = shlex.join(["enhance-a-video", *map(str, words)])
-    return Job(model, asdict(load) if load else {}, force=force, json=json, command=command)
+    return shlex.join(["enhance-a-video", *map(str, words)])
 
 
 def given(ctx: typer.Context, *names: str) -> list[str]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import ExternalToolError, SettingsError
 from ..terminal import print_json
 from .app import app, err
 from .options import Json, path_of
+from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -61,14 +60,14 @@ def score(
         room.check_vbench(dimensions, python)
     elif python:
         raise SettingsError("--vbench-python alone does nothing: say with --vbench what VBench is to measure.")
-    with _progress(len(files)) as step:
-        scores = room.score_files(files, names, progress=step)
+    with working() as progress:
+        scores = room.score_files(files, names, progress=progress)
     trouble: dict[str, Any] = {}
     failed = [one.error if one.path in one.error else f"{one.path}: {one.error}" for one in scores if one.error]
     if dimensions is not None:
         try:
-            with err.status("VBench") as status:
-                room.add_vbench(scores, dimensions, python=python, progress=lambda s: status.update(escape(s[-70:])))
+            with working() as progress:
+                room.add_vbench(scores, dimensions, python=python, progress=progress)
         except ExternalToolError as error:  # what we measured ourselves is not thrown away
             failed.append(str(error))
             trouble["error"] = {"class": type(error).__name__, "message": str(error)}
@@ -90,23 +89,6 @@ def _words(flag: str, text: str | None) -> list[str] | None:
     if not words:
         raise SettingsError(f"{flag} names nothing. Give names with commas between them.")
     return list(dict.fromkeys(words))
-
-
-@contextmanager
-def _progress(files: int) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar over the frames of the file at work: call it with (path, frames done, frames in all)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task, seen = bar.add_task("starting", total=None), []
-
-        def step(path: str, done: int, total: int | None) -> None:
-            if done == 0:
-                seen.append(path)
-                bar.reset(task, total=total)
-            name = f"{escape(Path(path).name)} ({len(seen)} of {files})"
-            bar.update(task, description=name, total=total, completed=done)
-
-        yield step
 
 
 def _tell(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:

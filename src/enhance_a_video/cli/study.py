@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,15 +13,16 @@ from rich.table import Table
 from ..errors import EnhanceAVideoError, SettingsError, VideoFileError
 from ..terminal import print_json
 from ..wording import count
-from .app import Stopped, app, err, print_notes
-from .options import Json, Workers, given, path_of, without_effect
+from .app import app, err, print_notes
+from .options import Json, Ray, WithRay, Workers, command_of, given, path_of, without_effect
+from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
     from ..study import Outcome, Plan, Results, Study
 
 
-@app.command()
+@app.command(cls=WithRay)
 def study(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(parser=path_of, help="The study, YAML.")],
@@ -32,7 +30,8 @@ def study(
         Path | None,
         typer.Option("--out", "-o", parser=path_of, help="Folder of the results; by default the study's name."),
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    ray: Ray = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only say what it takes: clips, hours, clips needed for each measure.")
     ] = False,
@@ -57,25 +56,22 @@ def study(
     asked = room.read_study(file)
     folder = out or Path(asked.name)
     room.refuse_foreign(folder, write=not (plan or report or pilot is not None))
-    notes = without_effect(given(ctx, "workers") if report else [], "with --report")
+    notes = without_effect(given(ctx, "workers", "ray") if report else [], "with --report")
     notes += [] if report else room.notices(asked, pilot)
     print_notes(notes)
     say = err if json else Screen()
     outcome, refused = None, None
     if not (plan or report):
-        try:
-            with _bar("clips") as progress:
-                outcome = room.run(
-                    asked, folder, workers=workers, first=pilot, command=_command(ctx), progress=progress
-                )
-        except KeyboardInterrupt:
-            raise Stopped("Stopped. What is stored stays; the same command goes on from there.") from None
+        with working("Stopped. What is stored stays; the same command goes on from there.") as progress:
+            outcome = room.run(
+                asked, folder, workers=workers, ray=ray, first=pilot, command=command_of(ctx), progress=progress
+            )
     if plan or pilot is not None:
-        planned = room.make_plan(asked, folder, workers=workers)
+        planned = room.make_plan(asked, folder, workers=workers or 1)
         data: dict[str, Any] = {"plan": planned.to_dict()}
         _tell_plan(say, planned, file)
     else:
-        with _bar("videos of the report") as progress:
+        with working() as progress:
             results, pages = _results(asked, folder, outcome), []
             try:
                 pages = room.write_pages(results, folder, progress=progress)
@@ -96,11 +92,6 @@ def study(
         err.print(f"[bold red]Error:[/] {escape(refused)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     _end(asked, outcome)
-
-
-def _command(ctx: typer.Context) -> str:
-    words = [str(word) for word in ctx.find_root().obj or []]
-    return shlex.join(["enhance-a-video", *words])
 
 
 def _results(asked: Study, folder: Path, outcome: Outcome | None) -> Results:
@@ -125,29 +116,6 @@ def _end(asked: Study, outcome: Outcome | None) -> None:
     if outcome and outcome.failures:
         err.print(f"[bold red]Error:[/] {escape(_failed(asked, outcome))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int, int], None]]:
-    """A progress bar on stderr, with the time left; appears when there is something to do."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, speed_estimate_period=600) as bar:
-        task = bar.add_task(what, total=None, visible=False)
-
-        def step(done: int, total: int, failed: int) -> None:
-            text = f"{what}, [red]{failed} failed[/]" if failed else what
-            bar.update(task, description=text, completed=done, total=total, visible=done < total)
-
-        yield step
 
 
 # -------------------------------------------------------------------------------------------------------- printing

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -17,15 +14,16 @@ from rich.table import Table
 from ..limits import MAX_SEED
 from ..terminal import print_json
 from ..wording import count
-from .app import Stopped, app, err, print_notes
-from .options import Clip, Json, Load, Model, Workers, given, grouped, path_of, without_effect
+from .app import app, print_notes
+from .options import Clip, Json, Load, Model, Ray, WithRay, Workers, command_of, given, grouped, path_of, without_effect
+from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
     from ..tune import Confirmation, Result
 
 
-@app.command()
+@app.command(cls=WithRay)
 @grouped
 def tune(
     ctx: typer.Context,
@@ -69,7 +67,8 @@ def tune(
         Path | None,
         typer.Option(parser=path_of, help="The profile to write, .json; by default profile.json in the folder."),
     ] = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    ray: Ray = None,
     batch: Annotated[
         int,
         typer.Option(
@@ -96,38 +95,18 @@ def tune(
     asked = room.Tuning(
         model, own, others, method=method, scale=scale, reward=reward, budget=budget, groups=groups, times=times,
         seed=seed, load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(open_image=False),
-        workers=workers, scenes=first is not None,
+        workers=workers, ray=ray, scenes=first is not None,
     )  # fmt: skip
     notes = without_effect(given(ctx, "groups", "times") if method == "learn" else [], "with --method learn")
     notes += room.notices(asked)
     print_notes(notes)
-    words = shlex.join(["enhance-a-video", *map(str, ctx.find_root().obj or ["tune"])])
-    try:
-        with _bar() as progress:
-            result = room.tune(asked, out, profile=profile, command=words, force=force, progress=progress)
-    except KeyboardInterrupt:
-        raise Stopped("Stopped. What is stored stays; the same command goes on from there.") from None
+    with working("Stopped. What is stored stays; the same command goes on from there.") as progress:
+        result = room.tune(asked, out, profile=profile, command=command_of(ctx), force=force, progress=progress)
     if json:
         data = {"command": "tune", "out": str(out), "model": model, "warnings": notes, **room.result_to_dict(result)}
         print_json(data)
         return
     _tell(Screen(), result, method)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar over all clips, with what is being done, the best reward so far and the time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as Left
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left())
-    with Progress(*columns, console=err, transient=True, speed_estimate_period=600) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def step(done: int, total: int, text: str) -> None:
-            bar.update(task, description=text, completed=done, total=total)
-
-        yield step
 
 
 def _tell(say: Screen, result: Result, method: str) -> None:

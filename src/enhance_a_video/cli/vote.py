@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich import box
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..errors import EnhanceAVideoError, VideoFileError
@@ -18,6 +17,7 @@ from ..terminal import print_json
 from ..wording import count
 from .app import app, err, print_notes
 from .options import Json, given, path_of, without_effect
+from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -123,10 +123,8 @@ def _own_address() -> str:
 def _find(folder: Path, against: str | None) -> Found:
     from ..vote import find_pairs
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("looking at the videos", total=None)
-        return find_pairs(folder, against, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    with working() as progress:
+        return find_pairs(folder, against, progress=progress)
 
 
 def _results(folder: Path, against: str | None, json: bool, notes: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import EnhanceAVideoError, SettingsError, VideoFileError
+from ..events import Progress, Report, silent
 from ..media import OpenVideo, in_pieces, open_video
 from ..metrics import MEASURES, OVERLAP, chosen, measure_pieces
 from .vbench_bridge import DIMENSIONS, check_vbench, vbench
 
 __all__ = ["DIMENSIONS", "Score", "add_vbench", "check_vbench", "rows", "score_files", "to_dict"]
-
-Progress = Callable[[str, int, int | None], None]  # (path, frames done, frames in all where the file says so)
 
 
 @dataclass
@@ -38,13 +37,13 @@ class Score:
 
 
 def score_files(
-    paths: Sequence[str | Path], names: Sequence[str] | None = None, *, progress: Progress | None = None
+    paths: Sequence[str | Path], names: Sequence[str] | None = None, *, progress: Report = silent
 ) -> list[Score]:
     """Measures each file, in order. A file that cannot be read or measured has an `error`; the others go on.
 
     Args:
         names: of `metrics.MEASURES`; all by default, and then NaN for what a file is too short for.
-        progress: called with (path, frames done, frames in all or None).
+        progress: called after each piece of a file, with the frames of that file.
 
     Files are read in pieces of about 16 million pixels, so memory does not grow with their length; every frame counts,
     and the numbers are those of the whole clip.
@@ -55,14 +54,15 @@ def score_files(
     chosen(names)
     if isinstance(paths, str | Path) or not paths:
         raise SettingsError(f"paths={paths!r}: give a list of one or more video files.")
-    return [_score(str(path), names, progress) for path in paths]
+    count = f"of {len(paths)}"
+    return [_score(str(path), names, progress, f"{n} {count}") for n, path in enumerate(paths, 1)]
 
 
-def _score(path: str, names: Sequence[str] | None, progress: Progress | None) -> Score:
+def _score(path: str, names: Sequence[str] | None, progress: Report, which: str) -> Score:
     score = Score(path)
     try:
         with open_video(path) as clip:
-            score.measures = measure_pieces(_pieces(clip, score, progress), names)
+            score.measures = measure_pieces(_pieces(clip, score, progress, which), names)
     except EnhanceAVideoError as error:
         score.error = score.error or str(error)
     except MemoryError:
@@ -70,14 +70,14 @@ def _score(path: str, names: Sequence[str] | None, progress: Progress | None) ->
     return score
 
 
-def _pieces(clip: OpenVideo, score: Score, progress: Progress | None) -> Iterator[np.ndarray]:
+def _pieces(clip: OpenVideo, score: Score, progress: Report, which: str) -> Iterator[np.ndarray]:
     """The pieces of a file, and what is known of it in `score`. Where it is damaged the pieces end."""
-    tell = progress or (lambda path, done, total: None)
-    tell(clip.path, 0, clip.declared)
+    doing = f"{Path(clip.path).name} ({which})"
+    progress(Progress(0, clip.declared, "frame", doing))
     try:
         for piece in in_pieces(clip, OVERLAP):
             yield piece
-            tell(clip.path, clip.frames, max(clip.declared or 0, clip.frames))
+            progress(Progress(clip.frames, max(clip.declared or 0, clip.frames), "frame", doing))
     except VideoFileError as error:
         if not clip.frames:
             raise
@@ -91,7 +91,7 @@ def add_vbench(
     dimensions: Sequence[str],
     *,
     python: str | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Report = silent,
 ) -> None:
     """Adds what VBench says to the measures of every file that could be read. Arguments and errors of `vbench`."""
     readable = [score for score in scores if not score.error]

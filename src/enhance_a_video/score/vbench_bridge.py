@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import video
 from ..errors import ExternalToolError, MissingExtraError, SettingsError, VideoFileError
+from ..events import Progress, Report, silent
 
 _WORKER = Path(__file__).with_name("vbench_worker.py")
 _HOW = (
@@ -80,7 +81,7 @@ def vbench(
     *,
     python: str | None = None,
     device: str = "auto",
-    progress: Callable[[str], None] | None = None,
+    progress: Report = silent,
 ) -> list[dict[str, float]]:
     """What VBench says of each file.
 
@@ -89,7 +90,7 @@ def vbench(
         dimensions: VBench's names, as in `DIMENSIONS` without the prefix.
         python: the Python of the environment that has `vbench`; this one by default.
         device: auto, cuda or cpu.
-        progress: called with each line that VBench prints.
+        progress: called with each line that VBench prints, as what it is doing.
 
     Returns:
         For each path a number for each dimension, by our name ("vbench_...").
@@ -141,7 +142,7 @@ def _laid_out(paths: Sequence[str | Path], folder: Path) -> list[str]:
     return names
 
 
-def _run(command: list[str], progress: Callable[[str], None] | None) -> None:
+def _run(command: list[str], progress: Report) -> None:
     """Runs a program, passes on each line that it prints, and complains with the last of them if it fails."""
     last: deque[str] = deque(maxlen=12)
     with subprocess.Popen(
@@ -151,8 +152,7 @@ def _run(command: list[str], progress: Callable[[str], None] | None) -> None:
         for line in process.stdout:
             if line.strip():
                 last.append(line.rstrip())
-                if progress:
-                    progress(line.strip())
+                progress(Progress(0, doing=line.strip()))
     if process.returncode:
         raise ExternalToolError(
             f"VBench stopped (exit code {process.returncode}). It said at the end:\n" + "\n".join(last)

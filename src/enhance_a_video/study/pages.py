@@ -10,12 +10,13 @@ from typing import Any
 
 from .. import pages
 from ..errors import OutputExistsError
+from ..events import Report, silent
 from ..files import explained, refuse_existing, write_text
 from ..pages.words import number, terms
 from . import view
 from .analysis import Case, Results
 from .planning import Plan, make_plan
-from .run import Progress, ensure_videos
+from .run import ensure_videos
 from .store import FILE
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -23,7 +24,7 @@ KINDS = ("random", "worst", "best")
 FIRST_SHOWN = 2  # pairs of each kind that are not folded
 
 
-def write_pages(results: Results, folder: str | Path, *, progress: Progress | None = None) -> list[Path]:
+def write_pages(results: Results, folder: str | Path, *, progress: Report = silent) -> list[Path]:
     """Writes report.html and report.md beside the results; earlier ones of the same study are replaced.
 
     Args:
@@ -120,7 +121,7 @@ def _shown(results: Results) -> tuple[str, ...]:
     return results.study.videos.show or results.study.others
 
 
-def _videos(results: Results, folder: Path, progress: Progress | None) -> dict[str, bytes]:
+def _videos(results: Results, folder: Path, progress: Report) -> dict[str, bytes]:
     """clip's key -> mp4 of every clip that the page shows, each once."""
     study = results.study
     plain = {trial.pair: trial for trial in study.trials() if trial.item.label == study.baseline}

@@ -3,58 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import files, limits, pipelines, video
+from .. import files, pipelines, video
 from ..errors import EnhanceAVideoError, VideoFileError
-from ..making import brief, generate_with
+from ..events import Report, silent
+from ..making import Made
 from ..metrics import measure
-from ..plan import Item, as_text, settings_text
+from ..plan import Item
 from ..preflight import notices_about
-from ..record import Summary
-from ..team import Team, device_for
 from ..toy import checker, model_folder, world
+from ..workers import Count, Pool, grouped
 from .definition import Study, Trial, held_out_prompt
 from .store import Store, only_one
 
-Progress = Callable[[int, int, int], None]  # (clips stored, clips in all, of these failed now)
 PREVIEW = (128, 256)  # shortest side of the small videos in pixels: at least, at most
 WORLD = "world"  # stands for model, weights and setting of the clips that the embedded world paints itself
 _HOPELESS = 3  # so many failures with nothing made before end the run
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a worker needs to make one clip."""
+class Measured:
+    """What a worker gives back of a clip: its record (making.Made.record), measures, and its small video as an mp4."""
 
-    key: str
-    weights: str
-    model: str
-    load: Mapping[str, Any]
-    item: Item
-    measures: tuple[str, ...]
-    video: Path | None
-
-
-@dataclass(frozen=True)
-class Made:
-    """What came out: a clip's row and measures, or what went wrong. With both, its small video could not be kept."""
-
-    task: Task
-    clip: Mapping[str, Any] | None = None
-    measures: Mapping[str, float] | None = None
-    error: str = ""
+    record: Mapping[str, Any]
+    measures: Mapping[str, float]
+    preview: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -67,62 +51,97 @@ class Outcome:
     failures: dict[str, str]  # clip's key -> error
 
 
+@dataclass(frozen=True)
+class Into:
+    """Where the clips of one model, with these weights, are stored while a run makes them."""
+
+    store: Store
+    run: int
+    model: str
+    weights: str
+
+    def add(self, made: Measured) -> None:
+        self.store.add(made.record, made.measures, model=self.model, weights=self.weights, run=self.run)
+
+    def add_failure(self, key: str, error: str) -> None:
+        self.store.add_failure(key, self.weights, error, self.run)
+
+
 def run(
     study: Study,
     folder: str | Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     first: int | None = None,
     command: str = "",
-    progress: Progress | None = None,
+    progress: Report = silent,
 ) -> Outcome:
     """Makes what is missing of a study.
 
     Args:
         folder: of the results, continued where it has some.
-        workers: processes; more than one have one thread each (and a GPU each, where there are several).
+        workers, ray: as `workers.open_pool`; a single worker works in this process.
         first: only the first so many prompts: a pilot.
         command: for the record.
+        progress: called at every change.
 
     Raises:
         SettingsError: a number of workers that cannot be; a model that cannot be loaded.
         EnhanceAVideoError: the folder is in use, its disk full or gone; the first clips all fail alike; workers keep
             dying. What is stored stays.
     """
-    limits.whole("workers", workers, 1, limits.MAX_WORKERS)
-    for model in study.models:
-        pipelines.check(model, **{name: value for name, value in study.load.items() if name != "batch"})
+    load = {name: value for name, value in study.load.items() if name != "batch"}
+    for model in study.models if ray is None else ():  # a cluster's machines may have a model that this one has not
+        pipelines.check(model, **load)
     folder = Path(folder)
     with Store(folder) as store, only_one(folder):
-        wanted = targets(study, {model: weights_of(model, study.load) for model in study.models}, first)
-        tasks = [_task(study, folder, *where, trial) for where, trial in missing(study, store, wanted).items()]
-        stored, made = len(wanted) - len(tasks), 0
-        failures: dict[str, str] = {}
-        if progress:
-            progress(stored, len(wanted), 0)
-        scenes = _unmeasured(study, store, first)
-        if not tasks and not scenes:
-            return Outcome(len(wanted), 0, stored, failures)
-        files.refuse_existing([task.video for task in tasks[:1] if task.video], force=True)
-        record = store.begin_run(study.digest, study.text, command, workers, about(study))
-        groups = grouped(tasks, study.load.get("batch", 1))
-        with Team(make_in, min(workers, len(groups))) if workers > 1 else nullcontext() as team:
-            for result in made_by(team, groups):
-                if result.clip is None:
-                    failures[result.task.key] = result.error
-                    store.add_failure(result.task.key, result.task.weights, result.error, record)
-                    if not made and len(failures) == _HOPELESS:
-                        raise EnhanceAVideoError(f"The first {_HOPELESS} clips failed, the last with: {result.error}")
-                else:
-                    store.add(result.clip, result.measures or {}, record)
-                    made += 1
-                    if result.error:  # every later video would be refused as well
-                        raise VideoFileError(f"{result.error} The clips so far are stored: the same command goes on.")
-                if progress:
-                    progress(stored + made, len(wanted), len(failures))
-        _measure_world(study, store, record, scenes)
-        store.end_run(record)
-    return Outcome(len(wanted), made, stored + made, failures)
+        weights = {model: weights_of(model, study.load) for model in study.models}
+        wanted = targets(study, weights, first)
+        left, scenes = missing(study, store, wanted), _unmeasured(study, store, first)
+        count, failures = Count(len(wanted), progress, done=len(wanted) - len(left)), dict[str, str]()
+        count.changed()
+        if left or scenes:
+            if left and study.videos.keep:
+                files.refuse_existing([video_path(folder, *next(iter(left)))], force=True)
+            record = store.begin_run(study.digest, study.text, command, workers or 1, about(study))
+            for model in dict.fromkeys(trial.model for trial in left.values()):
+                items = [trial.item for trial in left.values() if trial.model == model]
+                with count.open(model, load, workers=workers, ray=ray, here=True) as pool:
+                    failures |= _make(study, folder, Into(store, record, model, weights[model]), pool, items, count)
+            _measure_world(study, store, record, scenes)
+            store.end_run(record)
+    return Outcome(len(wanted), count.made, count.before + count.made, failures)
+
+
+def _make(study: Study, folder: Path, into: Into, pool: Pool, items: Sequence[Item], count: Count) -> dict[str, str]:
+    """Makes and stores the clips of one model. Returns clip's key -> error of those that failed."""
+    failures, noted = dict[str, str](), set[str]()
+    keep = partial(measured, names=tuple(row.name for row in study.measures), preview=study.videos.keep)
+    for item, answer in pool.make(grouped(items, keep, study.load.get("batch", 1))):
+        if answer.error:
+            failures[item.key] = answer.error
+            into.add_failure(item.key, answer.error)
+            count.failed += 1
+            if not count.made and count.failed == _HOPELESS:
+                raise EnhanceAVideoError(f"The first {_HOPELESS} clips failed, the last with: {answer.error}")
+        else:
+            into.add(answer.value)
+            count.made += 1
+            _write_preview(video_path(folder, item.key, into.weights), answer.value.preview)
+            for note in set(answer.value.record["warnings"]) - noted:
+                noted.add(note)
+                count.changed(note, True)
+        count.changed()
+    return failures
+
+
+def _write_preview(path: Path, preview: bytes) -> None:
+    try:
+        if preview:
+            files.write_bytes(path, preview, force=True)
+    except VideoFileError as error:  # every later video would be refused as well
+        raise VideoFileError(f"{error} The clips so far are stored: the same command goes on.") from None
 
 
 def _unmeasured(study: Study, store: Store, first: int | None) -> list[int]:
@@ -136,10 +155,10 @@ def _measure_world(study: Study, store: Store, record: int, scenes: Sequence[int
     """The same measures of the world's own clips of these scenes: what a perfect model would get."""
     names = tuple(row.name for row in study.measures)
     for scene in scenes:
-        item = Item(held_out_prompt(scene), scene, WORLD)
-        task = Task(f"{WORLD}-{scene}", WORLD, WORLD, {}, item, names, None)
         frames, _ = world.render(world.held_out_scene(scene))
-        store.add(_row(task, frames, None, 0.0), _measure(frames, task), record)
+        made = Made(Item(held_out_prompt(scene), scene, WORLD), frames, None, 0.0, 0.0)
+        record_of = {**made.record(), "key": f"{WORLD}-{scene}"}
+        Into(store, record, WORLD, WORLD).add(Measured(record_of, _measure(frames, made.item.prompt, names)))
 
 
 def notices(study: Study, first: int | None = None) -> list[str]:
@@ -176,18 +195,23 @@ def video_path(folder: Path, key: str, weights: str) -> Path:
 
 
 def ensure_videos(
-    study: Study, folder: Path, wanted: Mapping[tuple[str, str], Trial], progress: Progress | None = None
+    study: Study, folder: Path, wanted: Mapping[tuple[str, str], Trial], progress: Report = silent
 ) -> dict[tuple[str, str], Path]:
     """The small videos of these clips; those that were not kept are generated again, from the same noise."""
     paths = {where: video_path(folder, *where) for where in wanted}
-    again = [(where, trial) for where, trial in wanted.items() if not paths[where].exists()]
-    for number, (where, trial) in enumerate(again):
-        task = _task(study, folder, *where, trial)
-        result = make(replace(task, measures=(), video=paths[where]))
-        if result.error:
-            raise EnhanceAVideoError(f"A clip of the report could not be generated again: {result.error}")
-        if progress:
-            progress(number + 1, len(again), 0)
+    again = {where: trial for where, trial in wanted.items() if not paths[where].exists()}
+    count = Count(len(again), progress, doing="videos of the report")
+    load = {name: value for name, value in study.load.items() if name != "batch"}
+    for model in dict.fromkeys(trial.model for trial in again.values()):
+        own = {trial.item.key: paths[where] for where, trial in again.items() if trial.model == model}
+        items = [trial.item for trial in again.values() if trial.model == model]
+        with count.open(model, load, workers=1, here=True) as pool:
+            for item, answer in pool.make(grouped(items, partial(measured, names=(), preview=True))):
+                if answer.error:
+                    raise EnhanceAVideoError(f"A clip of the report could not be generated again: {answer.error}")
+                files.write_bytes(own[item.key], answer.value.preview, force=True)
+                count.made += 1
+                count.changed()
     return paths
 
 
@@ -276,84 +300,28 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _task(study: Study, folder: Path, key: str, weights: str, trial: Trial) -> Task:
-    names = tuple(row.name for row in study.measures)
-    path = video_path(folder, key, weights) if study.videos.keep else None
-    return Task(key, weights, trial.model, study.load, trial.item, names, path)
+# -------------------------------------------------------------------------------------------- one clip, in the worker
 
 
-# ---------------------------------------------------------------------------------------------------- one clip
-
-_loaded: dict[str, Any] = {}  # one pipeline a process: the latest
-
-
-def grouped(tasks: Iterable[Task], size: int) -> list[list[Task]]:
-    """The tasks in groups of up to `size` that differ in prompt and seed only, in the order in which they fill."""
-    open_groups: dict[str, list[Task]] = {}
-    full = []
-    for task in tasks:
-        item = task.item
-        how = None if item.settings is None else settings_text(item.settings)
-        same = json.dumps([task.model, how, sorted((k, str(v)) for k, v in item.options.items())], default=str)
-        group = open_groups.setdefault(same, [])
-        group.append(task)
-        if len(group) == size:
-            full.append(open_groups.pop(same))
-    return full + list(open_groups.values())
+def measured(pipe: Any, made: Made, *, names: Sequence[str], preview: bool = False) -> Measured:
+    """The measures of a clip, and its small video where that is to be kept; its seconds with those of measuring."""
+    started = time.perf_counter()
+    measures = _measure(made.frames, made.item.prompt, names)
+    small = video.video_bytes(_small(made.frames), pipelines.defaults(pipe)["fps"], crf=24) if preview else b""
+    return Measured({**made.record(), "seconds": made.seconds + time.perf_counter() - started}, measures, small)
 
 
-def make(task: Task) -> Made:
-    """Generates, measures, keeps. What goes wrong with this clip is returned; what is wrong with the model raises."""
-    return make_several([task])[0]
+def _measure(frames: np.ndarray, prompt: str, names: Sequence[str]) -> dict[str, float]:
+    truth = [m.name for m in checker.TRUTH_MEASURES if m.name in names]
+    general = [name for name in names if name not in truth]
+    found = measure(frames, general) if general else {}  # a study of the truth alone; a video made for a page
+    if truth:
+        checked = checker.check(frames, world.parse_caption(prompt))
+        found |= {name: checked[name] for name in truth}
+    return found
 
 
-def make_several(tasks: Sequence[Task]) -> list[Made]:
-    """`make` for tasks that differ in prompt and seed only, in one call of the pipeline where it can take several. If
-    that fails, each is tried alone."""
-    first, started = tasks[0], time.perf_counter()
-    pipe = _pipe(first.model, first.load)
-    if len(tasks) > 1 and not pipelines.defaults(pipe).get("several", True):
-        return [make(task) for task in tasks]
-    try:
-        call = first.item.call() | {"seed": [task.item.seed for task in tasks]}
-        videos, summary = generate_with(pipe, [task.item.prompt for task in tasks], first.item.settings, **call)
-    except Exception as error:
-        if len(tasks) > 1:
-            return [make(task) for task in tasks]
-        return [Made(first, error=f"{type(error).__name__}: {error}")]
-    seconds = (time.perf_counter() - started) / len(tasks)
-    return [_finish(pipe, task, frames, summary, seconds) for task, frames in zip(tasks, videos, strict=True)]
-
-
-def _finish(pipe: Any, task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> Made:
-    """Measures a clip and keeps its video. seconds: what it took to generate."""
-    started, refused = time.perf_counter(), ""
-    try:
-        measures = _measure(frames, task)
-        if task.video is not None:
-            video.write_video(task.video, preview(frames), pipelines.defaults(pipe)["fps"], force=True, crf=24)
-    except VideoFileError as error:
-        refused = str(error)
-    except Exception as error:
-        return Made(task, error=f"{type(error).__name__}: {error}")
-    return Made(task, _row(task, frames, summary, seconds + time.perf_counter() - started), measures, refused)
-
-
-def _row(task: Task, frames: np.ndarray, summary: Summary | None, seconds: float) -> dict[str, Any]:
-    """A clip's row in the database."""
-    item = task.item
-    options = as_text(item.options)
-    return {
-        "key": task.key, "weights": task.weights, "model": task.model, "prompt": item.prompt, "seed": item.seed,
-        "setting": item.label, "options": _json(options),
-        "settings": None if item.settings is None else _json(item.settings.to_dict()),
-        "frames": len(frames), "height": frames.shape[1], "width": frames.shape[2],
-        "latent_frames": int(summary.num_frames.max()) if summary and len(summary.num_frames) else None,
-        "seconds": seconds, "mean_gain": (brief(summary) or {}).get("mean_gain"),
-    }  # fmt: skip
-
-
-def preview(frames: np.ndarray) -> np.ndarray:
+def _small(frames: np.ndarray) -> np.ndarray:
     """A clip (T, H, W, 3) at a size for a page: a tiny one enlarged, a large one reduced."""
     import cv2
 
@@ -365,46 +333,3 @@ def preview(frames: np.ndarray) -> np.ndarray:
         return frames
     size = (round(width * scale), round(height * scale))
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
-
-
-def _pipe(model: str, load: Mapping[str, Any]) -> Any:
-    if model not in _loaded:
-        pipelines.quiet()
-        _loaded.clear()
-        _loaded[model] = pipelines.load(model, **{name: value for name, value in load.items() if name != "batch"})
-    return _loaded[model]
-
-
-def _measure(frames: np.ndarray, task: Task) -> dict[str, float]:
-    truth = [m.name for m in checker.TRUTH_MEASURES if m.name in task.measures]
-    general = [name for name in task.measures if name not in truth]
-    found = measure(frames, general) if general else {}  # a study of the truth alone; a video made for a page
-    if truth:
-        checked = checker.check(frames, world.parse_caption(task.item.prompt))
-        found |= {name: checked[name] for name in truth}
-    return found
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-# --------------------------------------------------------------------------------------------------- processes
-
-
-def made_by(team: Team[Sequence[Task], list[Made]] | None, groups: Iterable[Sequence[Task]]) -> Iterator[Made]:
-    """What comes of these groups, made by a team of `make_in`, or one after the other here."""
-    if team is None:
-        for group in groups:
-            yield from make_several(group)
-        return
-    for group, made, lost in team.run(groups):
-        yield from made or [Made(task, error=lost) for task in group]
-
-
-def make_in(tasks: Sequence[Task], worker: int) -> list[Made]:
-    """`make_several` in a worker process: with several GPUs, on the one whose turn it is."""
-    import torch
-
-    device = device_for(worker, str(tasks[0].load.get("device", "auto")), torch.cuda.device_count())
-    return make_several([replace(task, load={**task.load, "device": device}) for task in tasks])

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import database, files
 from ..errors import EnhanceAVideoError, OutputExistsError
-from ..limits import signed
+from ..limits import or_none, signed
 
 FILE = "study.sqlite"
 _FORMAT = 1  # PRAGMA user_version
@@ -138,9 +138,16 @@ class Store:
         with self.transaction() as db:
             db.execute("UPDATE runs SET ended = ? WHERE id = ?", (now(), run))
 
-    def add(self, clip: Mapping[str, Any], measures: Mapping[str, float], run: int) -> None:
-        """One clip with its measures; in place of an earlier one that had not all of them."""
-        row = {**clip, "seed": signed(clip["seed"]), "run": run, "made": now()}
+    def add(
+        self, record: Mapping[str, Any], measures: Mapping[str, float], *, model: str, weights: str, run: int
+    ) -> None:
+        """One clip, by its record (making.Made.record), with its measures; in place of one that had not all of them."""
+        done, settings = record["enhancement"] or {}, record["settings"]
+        row = {name: record[name] for name in ("key", "prompt", "frames", "height", "width", "seconds")} | {
+            "model": model, "weights": weights, "seed": signed(record["seed"]), "setting": record["label"],
+            "settings": None if settings is None else _json(settings), "options": _json(record["options"]),
+            "latent_frames": done.get("latent_frames"), "mean_gain": done.get("mean_gain"), "made": now(), "run": run,
+        }  # fmt: skip
         with self.transaction() as db:
             db.execute("DELETE FROM clips WHERE key = :key AND weights = :weights", row)
             columns = ", ".join(row)
@@ -148,7 +155,7 @@ class Store:
             found = db.execute(f"INSERT INTO clips ({columns}) VALUES ({values})", row)
             db.executemany(
                 "INSERT INTO measures VALUES (?, ?, ?)",
-                [(found.lastrowid, name, value if math.isfinite(value) else None) for name, value in measures.items()],
+                [(found.lastrowid, name, or_none(value)) for name, value in measures.items()],
             )
             db.execute("DELETE FROM failures WHERE key = :key AND weights = :weights", row)
 
@@ -221,3 +228,7 @@ def only_one(folder: Path) -> Iterator[None]:
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

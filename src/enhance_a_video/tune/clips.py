@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from ..comparison import Row
 from ..errors import EnhanceAVideoError
 from ..plan import Item
 from ..settings import Settings
-from ..study.run import Made, Task, grouped, made_by, make_in
+from ..study.run import Into, measured
 from ..study.store import Store, only_one
-from ..team import Team
+from ..workers import Answer, Pool, Task, grouped, open_pool
+from ..workers.pool import Changed
 from .reward import Measures, Reward
 
 Job = tuple[Any, int]  # (policy, or None for the plain model; which prompt)
@@ -33,20 +35,22 @@ class Clips:
 
     def __init__(
         self, folder: Path, model: str, weights: str, load: Mapping[str, Any], items: Sequence[Item],
-        rows: Sequence[Row], *, workers: int = 1, command: str = "", about: Mapping[str, Any] | None = None,
-        told: Told = lambda n: None,
+        rows: Sequence[Row], *, workers: int | None = None, ray: str | None = None, command: str = "",
+        about: Mapping[str, Any] | None = None,
+        told: Told = lambda n: None, changed: Changed = lambda news, wrong: None,
     ):  # fmt: skip
         self.folder, self.model, self.weights, self.load, self.items = folder, model, weights, load, items
         self.rows, self.names = tuple(rows), tuple(row.name for row in rows)
-        self.workers, self.command, self.about, self.told = workers, command, about or {}, told
-        self._team: Team[Sequence[Task], list[Made]] | None = None
+        self.workers, self.ray, self.command, self.about, self.told = workers, ray, command, about or {}, told
+        self.changed = changed
+        self._pool: Pool | None = None
 
     def __enter__(self) -> Clips:
         with ExitStack() as stack:
             self.store = stack.enter_context(Store(self.folder))
             stack.enter_context(only_one(self.folder))
             stored = self.store.clips()
-            self._run = self.store.begin_run(self.weights, "tune", self.command, self.workers, self.about)
+            self._run = self.store.begin_run(self.weights, "tune", self.command, self.workers or 1, self.about)
             self._stack = stack.pop_all()
         names = set(self.names)
         self._known = {
@@ -83,14 +87,16 @@ class Clips:
         """
         items = [self._item(*job) for job in jobs]
         missing = {item.key: item for item in items if item.key not in self._known}
-        for made in self._made([self._task(item) for item in missing.values()]):
-            if made.clip is None or made.measures is None:
+        into = Into(self.store, self._run, self.model, self.weights)
+        keep = partial(measured, names=self.names)
+        for item, answer in self._made(grouped(missing.values(), keep, self.load.get("batch", 1))):
+            if answer.error:
                 raise EnhanceAVideoError(
-                    f"A clip of {made.task.item.prompt!r} could not be made: {made.error}. The others are stored: the "
+                    f"A clip of {item.prompt!r} could not be made: {answer.error}. The others are stored: the "
                     "same command goes on from there."
                 )
-            self.store.add(made.clip, made.measures, self._run)
-            self._known[made.task.key] = made.measures
+            into.add(answer.value)
+            self._known[item.key] = answer.value.measures
             self.told(1)
         return [self._known[item.key] for item in items]
 
@@ -98,10 +104,9 @@ class Clips:
         plain = self.items[which]
         return plain if policy is None else replace(plain, label="tuned", settings=Settings(policy=policy))
 
-    def _task(self, item: Item) -> Task:
-        return Task(item.key, self.weights, self.model, self.load, item, self.names, None)
-
-    def _made(self, tasks: Sequence[Task]) -> Iterable[Made]:
-        if self._team is None and self.workers > 1 and tasks:  # once, for all calls
-            self._team = self._stack.enter_context(Team(make_in, self.workers))
-        return made_by(self._team, grouped(tasks, self.load.get("batch", 1)))
+    def _made(self, tasks: Sequence[Task]) -> Iterator[tuple[Item, Answer]]:
+        if tasks and self._pool is None:  # once, for all calls
+            load = {name: value for name, value in self.load.items() if name != "batch"}
+            pool = open_pool(self.model, load, workers=self.workers, ray=self.ray, here=True, changed=self.changed)
+            self._pool = self._stack.enter_context(pool)
+        return self._pool.make(tasks) if self._pool else iter(())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 
 from ..comparison import Row
 from ..errors import EnhanceAVideoError
+from ..events import Report, silent
 from ..plan import Prompt
 from ..settings import Settings
 from ..stats import Paired, paired
@@ -77,8 +78,8 @@ def _interval(one: Paired) -> str:
 
 def confirm(
     model: str, load: Mapping[str, Any], prompts: tuple[Prompt, ...], options: Mapping[str, Any], policy: Any,
-    reward: Reward, folder: Path, *, workers: int = 1, command: str = "", embedded: bool = False,
-    progress: Callable[[int, int, int], None] | None = None,
+    reward: Reward, folder: Path, *, workers: int | None = None, ray: str | None = None, command: str = "",
+    embedded: bool = False, progress: Report = silent,
 ) -> Confirmation:  # fmt: skip
     """A study of the plain model, the default and `policy`, in `folder`, resumable; and the rewards in it.
 
@@ -94,7 +95,7 @@ def confirm(
         options=options, varied={}, measures=rows, pooled=tuple(row.name for row in rows if row.better != "neither"),
         videos=Videos(True, (TUNED,), 3), text=yaml.safe_dump({"confirmation of": command, "prompts": len(prompts)}),
     )  # fmt: skip
-    outcome = run(study, folder, workers=workers, command=command, progress=progress)
+    outcome = run(study, folder, workers=workers, ray=ray, command=command, progress=progress)
     if outcome.failures:
         raise EnhanceAVideoError(
             f"{count(len(outcome.failures), 'clip')} of the confirmation could not be made, the first: "

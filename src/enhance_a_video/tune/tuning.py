@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import limits
 from ..errors import OutputExistsError, SettingsError
+from ..events import Progress, Report, silent
 from ..files import explained, refuse_existing, write_text
 from ..pipelines import EMBEDDED, check, quiet
 from ..plan import Item, Prompt, as_text, read_prompts
@@ -33,12 +34,11 @@ from .space import SPACES
 SCENES = 1000  # the first held-out scene; studies/models.yaml, which chose the default, uses those below
 METHODS = ("tpe", "cmaes", "learn")
 FILE, CLIPS = "tune.json", "clips"
-Progress = Callable[[int, int, str], None]  # (clips there, clips in all, what is being done)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is asked for. All but budget, held_out and workers decides what is found and may not change in a folder.
+    """One tuning. All but budget, held_out, workers and ray decides what is found and may not change in a folder.
 
     prompts: the block every policy is judged on, each with one seed. held_out: those of the confirmation.
     budget: trials of a search, updates of a learning; each makes one clip for each prompt.
@@ -59,7 +59,8 @@ class Tuning:
     seed: int = 0
     load: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    workers: int = 1
+    workers: int | None = None
+    ray: str | None = None
     scenes: bool = False
 
     def __post_init__(self) -> None:
@@ -154,7 +155,7 @@ def notices(asked: Tuning) -> list[str]:
 
 def tune(
     asked: Tuning, folder: Path, *, profile: Path | None = None, command: str = "", force: bool = False,
-    progress: Progress = lambda done, total, text: None,
+    progress: Report = silent,
 ) -> Result:  # fmt: skip
     """Searches or learns, writes the profile, confirms it. Killed or stopped, the same call goes on where it was.
 
@@ -169,7 +170,8 @@ def tune(
     if asked.method != "learn":
         optuna_here()
     rows = rows_of(asked.reward, measures_of(asked.prompts, asked.embedded))
-    check(asked.model, **{name: value for name, value in asked.load.items() if name != "batch"})
+    if asked.ray is None:  # a cluster's machines may have a model that this one has not
+        check(asked.model, **{name: value for name, value in asked.load.items() if name != "batch"})
     weights = weights_of(asked.model, asked.load)
     about = asked.about(weights)
     target = profile or folder / "profile.json"
@@ -180,7 +182,8 @@ def tune(
     count = _Count(asked, progress)
     with Clips(
         folder / CLIPS, asked.model, weights, asked.load, items, rows,
-        workers=asked.workers, command=command, about={"versions": versions_here()}, told=count.more,
+        workers=asked.workers, ray=asked.ray, command=command, about={"versions": versions_here()}, told=count.more,
+        changed=count.changed,
     ) as clips:  # fmt: skip
         reward = clips.reward()  # the model can be loaded: the folder is this tuning's
         write_text(folder / FILE, json.dumps(about, indent=1, ensure_ascii=False) + "\n", force=True)
@@ -193,7 +196,7 @@ def tune(
         return Result(target, found, how, None, tuple(files))
     confirmation = confirm(
         asked.model, asked.load, asked.held_out, asked.options, found.policy, reward, folder / "confirmation",
-        workers=asked.workers, command=command, embedded=asked.embedded, progress=count.confirmed,
+        workers=asked.workers, ray=asked.ray, command=command, embedded=asked.embedded, progress=count.confirmed,
     )  # fmt: skip
     write_text(target, replace(made, study=confirmation.rows()).text(), force=True)
     return Result(target, found, how, confirmation, (*files, *confirmation.pages))
@@ -202,7 +205,7 @@ def tune(
 class _Count:
     """How far it is, in clips."""
 
-    def __init__(self, asked: Tuning, progress: Progress):
+    def __init__(self, asked: Tuning, progress: Report):
         self.asked, self.progress = asked, progress
         self.block = len(asked.prompts)
         self.before = self.block * (1 + asked.budget + (asked.method == "learn"))  # the confirmation
@@ -211,7 +214,10 @@ class _Count:
 
     def more(self, clips: int) -> None:
         self.done += clips
-        self.progress(self.done, self.total, self.text)
+        self.changed()
+
+    def changed(self, news: str = "", wrong: bool = False) -> None:
+        self.progress(Progress(self.done, self.total, doing=self.text, news=news, wrong=wrong))
 
     def began(self, number: int, best: float) -> None:
         """A trial or update begins; those before it are done, whether made now, earlier, or given up at half."""
@@ -220,8 +226,9 @@ class _Count:
         self.done = max(self.done, self.block * (1 + number))
         self.more(0)
 
-    def confirmed(self, stored: int, _: int, __: int) -> None:
-        self.progress(self.before + stored, self.total, "confirmation on other prompts")
+    def confirmed(self, progress: Progress) -> None:
+        done = self.before + progress.done
+        self.progress(replace(progress, done=done, total=self.total, doing="confirmation on other prompts"))
 
 
 def _find(asked: Tuning, rewards: Rewards, folder: Path, count: _Count) -> Found:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import limits
 from ..errors import SettingsError, VideoFileError
+from ..events import Progress, Report, silent
 from ..media import read_comment
 from ..wording import count
 from .neutral import Kind, inspect
@@ -67,14 +68,12 @@ class _Group:
     unreadable: tuple[str, ...] = ()  # why videos are not among these, one sentence each
 
 
-def find_pairs(
-    folder: str | Path, against: str | None = None, *, progress: Callable[[int, int], None] | None = None
-) -> Found:
+def find_pairs(folder: str | Path, against: str | None = None, *, progress: Report = silent) -> Found:
     """The pairs of a folder: in every prompt and seed each label with the reference.
 
     Args:
         against: the label that is the reference; by default the plain model's in a batch, else the first one.
-        progress: called with (pairs checked, pairs in all).
+        progress: called before each pair is checked.
 
     Raises:
         SettingsError: no such folder, no pair in it, a label that does not exist, a file that lists pairs wrongly.
@@ -92,8 +91,7 @@ def find_pairs(
         raise SettingsError(" ".join([f"There is no pair of videos in {folder}: {reason}.", *notes]))
     pairs: dict[str, Pair] = {}
     for done, (group, two) in enumerate(chosen):
-        if progress:
-            progress(done, len(chosen))
+        progress(Progress(done, len(chosen), "pair", "looking at the videos"))
         try:
             pair = _pair(group, two)
         except VideoFileError as error:
@@ -150,7 +148,7 @@ def _compared(folder: Path) -> _Group:
         except VideoFileError as error:
             unreadable[path.name] = str(error)
             continue
-        label = str(comment.get("panel", path.stem))
+        label = str(comment.get("label", comment.get("panel", path.stem)))
         label = path.stem if label in videos else label
         videos[label] = path
         told[path.name] = _prompt_and_seed(comment, str(path))

@@ -59,8 +59,8 @@ class RayCrew:
         if member is not None:
             self.ray.kill(member)
 
-    def give(self, slot: int, task: Task) -> None:
-        self.pending[self.members[slot].make.remote(task)] = slot
+    def give(self, slot: int, task: Task, calls: list[dict[str, Any]]) -> None:
+        self.pending[self.members[slot].make.remote(task, calls)] = slot
 
     def events(self) -> Iterator[tuple[int, Message]]:
         answered, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=None)

@@ -1,16 +1,18 @@
-"""Workers as processes of this machine, one for each CUDA device, or as many as asked."""
+"""Workers as processes of this machine, one for each CUDA device or as many as wanted; or a single one in this one."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import connection
 from typing import Any
 
-from ..team import become_worker
+from ..terminal import accept_any_character
 from .worker import Message, Task, Worker
 
 
@@ -51,13 +53,13 @@ class LocalCrew:
             process.kill()
             process.join()
 
-    def give(self, slot: int, task: Task) -> None:
+    def give(self, slot: int, task: Task, calls: list[dict[str, Any]]) -> None:
         """Hands a task to a ready worker. One that has died meanwhile is reported by events()."""
         with suppress(OSError):
-            self.members[slot][1].send(task)
+            self.members[slot][1].send((task, calls))
 
     def events(self) -> Iterator[tuple[int, Message]]:
-        """Waits until something has happened, and says what: (slot, message)."""
+        """Waits until something has happened: (slot, message)."""
         members = dict(self.members)
         awaited = {thing: slot for slot, (process, pipe) in members.items() for thing in (process.sentinel, pipe)}
         for slot in dict.fromkeys(awaited[thing] for thing in connection.wait(list(awaited))):  # type: ignore[index]
@@ -94,7 +96,45 @@ def _threads(workers: int) -> int | None:
 
 
 def _cause(code: int | None) -> str:
-    return f"signal {-code} ({signal.Signals(-code).name})" if code and code < 0 else f"exit code {code}"
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    hint = ", often a lack of memory: try fewer workers" if code == -signal.SIGKILL else ""
+    return f"signal {-code} ({signal.Signals(-code).name}{hint})"
+
+
+class HereCrew:
+    """One worker in this process, as LocalCrew. Its pipeline stays loaded for the next crew of the same model."""
+
+    size = 1
+    _kept: tuple[Any, Worker] | None = None
+
+    def __init__(self, model: str, load: dict[str, Any]):
+        self.model, self.arguments = model, load
+        self.worker = Worker(model, load)
+        self.messages: deque[tuple[int, Message]] = deque()
+
+    def start(self, slot: int) -> None:
+        key = (self.model, sorted(self.arguments.items()))
+        if HereCrew._kept and HereCrew._kept[0] == key:
+            self.worker = HereCrew._kept[1]
+            self.messages.append((slot, ("ready", {"pid": os.getpid()})))
+            return
+        HereCrew._kept = None  # before another is loaded: there may be room for one only
+        message = self.worker.load()
+        HereCrew._kept = (key, self.worker) if message[0] == "ready" else None
+        self.messages.append((slot, message))
+
+    def stop(self, slot: int) -> None:
+        HereCrew._kept = None
+
+    def give(self, slot: int, task: Task, calls: list[dict[str, Any]]) -> None:
+        self.messages.append((slot, self.worker.make(task, calls)))
+
+    def events(self) -> Iterator[tuple[int, Message]]:
+        yield self.messages.popleft()
+
+    def close(self) -> None:
+        self.messages.clear()
 
 
 # ----------------------------------------------------------------------------------------------- in the worker
@@ -106,13 +146,37 @@ def _work(pipe: Any, model: str, load: dict[str, Any], threads: int | None) -> N
         import torch
 
         torch.cuda.set_device(load["device"])
+    if threads:  # one of several: OpenCV's flow depends on the number of threads, and must not on that of workers
+        import cv2
+
+        cv2.setNumThreads(1)
     worker = Worker(model, load, threads)
     message = worker.load()
     pipe.send(message)
     while message[0] != "unable":
         try:
-            task = pipe.recv()
+            task, calls = pipe.recv()
         except EOFError:
             return
-        message = worker.make(task, lambda done, total: pipe.send(("step", (done, total))))
+        message = worker.make(task, calls, lambda step: pipe.send(("step", (step.done, step.total))))
         pipe.send(message)
+
+
+def become_worker() -> None:
+    """The first steps of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.dup2(2, 1)  # what a library prints must not get between the parent's JSON
+    accept_any_character()
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    with suppress(ImportError):  # its own lock is a semaphore of the system, which a killed process leaves behind
+        import tqdm
+
+        tqdm.tqdm.set_lock(threading.RLock())
+
+
+def _end_with_the_parent() -> None:
+    """A worker whose parent was killed would go on with its task for nobody, holding its device."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,35 @@
+"""One event for all work that takes time: how far it is. Whoever shows a bar or stops a run receives these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a piece of work is.
+
+    done, total: what is finished of what there is, in `unit`; total is None where it is not known. parts: of what has
+    begun, how much is done. failed: how many of the finished ones could not be made. doing: what is being done now.
+    news: one line about what just happened, or ""; wrong: it is about something that went wrong. workers: slot -> what
+    its worker reported of itself (host, pid, device), of those that are ready.
+    """
+
+    done: int
+    total: int | None = None
+    unit: str = "clip"
+    doing: str = ""
+    parts: float = 0.0
+    failed: int = 0
+    news: str = ""
+    wrong: bool = False
+    workers: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """The report of work that nobody watches."""
