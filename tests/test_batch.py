@@ -422,7 +422,7 @@ class Killer:
             self.killed = progress.workers[max(progress.workers)]["pid"]
             os.kill(self.killed, signal.SIGKILL)
         elif self.killed is None and progress.news:
-            time.sleep(1)  # the other one is still loading: leave it some clips
+            time.sleep(2)  # the other one is still loading: leave it some clips
 
 
 def test_a_killed_workers_clip_is_made_by_another(tiny_folder, tmp_path):
