@@ -177,6 +177,10 @@ def _ltx_guides(call: ModelCall) -> int:
     return 0 if guides is None else guides.shape[2] // (height * width)
 
 
+_LTX_NOTES = (
+    "guide frames are left alone; a guide with a strength below 1 splits the attention, and then nothing is done"
+)
+
 LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "WanModel",
@@ -195,20 +199,20 @@ LAYOUTS: tuple[Layout, ...] = (
         "WanAnimate2Model",
         "Wan Animate 2",
         first=_reference_frame,
-        notes="while a pose is applied the model attends frame by frame, which is left alone with a warning",
+        notes="while a pose is applied it attends frame by frame, and then nothing is done",
     ),
     Layout("HumoWanModel", "HuMo", notes="reference tokens behind the video are neither counted nor scaled"),
     Layout("WanModel_S2V", "Wan S2V", notes="reference and motion tokens behind the video are left alone"),
     Layout("SCAILWanModel", "SCAIL and SCAIL 2", before=_scail_reference, notes="pose tokens are left alone"),
     Layout("WanDancerModel", "WanDancer", before=_wan_reference),
     Layout("HunyuanVideo", "HunyuanVideo and 1.5", last=True, joint=True, attends=_in_block),
-    Layout("LTXVModel", "LTX-Video", end=_ltx_guides, notes="guide frames are neither counted nor scaled"),
+    Layout("LTXVModel", "LTX-Video", end=_ltx_guides, notes=_LTX_NOTES),
     Layout(
         "LTXAVModel",
         "LTX-2",
         end=_ltx_guides,
         attends=_ltx_video_stream,
-        notes="the video's self-attention alone; sound and what passes between them are left alone",
+        notes=f"the video's self-attention alone, not that of sound or between them; {_LTX_NOTES}",
     ),
     Layout("AsymmDiTJoint", "Mochi", joint=True, norm_behind=True, notes="temperature and strength have no effect"),
     Layout("CogVideoXTransformer3DModel", "CogVideoX", last=True, joint=True),

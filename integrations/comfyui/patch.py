@@ -95,8 +95,8 @@ class Patch:
     def _why_nothing(self, running: Running) -> str:
         if running.seen:
             return f"the model has the blocks 0 to {running.seen - 1}, and none of those was chosen"
-        T, S = running.video.num_frames, running.video.sites
-        return f"no self-attention over {T} frames of {S} tokens was found ({self.layout.notes or 'unknown layout'})"
+        T, S, notes = running.video.num_frames, running.video.sites, self.layout.notes
+        return f"no self-attention over {T} frames of {S} tokens was found" + (f"; {notes}" if notes else "")
 
     def _active(self, t: Tensor, sampling: Any) -> bool:
         """Whether the call is in the window. 0 and 1 are the ends of the denoising, whatever the noise level."""

@@ -28,6 +28,14 @@ def _reference(frames: int = 1, channels: int = 16, height: int = 6, width: int 
     return torch.randn(1, channels, frames, height, width, generator=torch.Generator().manual_seed(9))
 
 
+def _guided(strength: float = 1.0) -> dict:
+    """The last latent frame is a guide for the first, as LTXVAddGuide puts it there."""
+    entry = {"pre_filter_count": 12, "strength": strength, "latent_shape": [1, 3, 4]}
+    coordinates = torch.zeros(1, 3, 12, 2)
+    return {**MASKED, "keyframe_idxs": coordinates, "guide_attention_entries": [entry],
+            "concat_mask": torch.ones(1, 1, 6, 3, 4)}  # fmt: skip
+
+
 def _vace() -> dict:
     """One reference image in front, then a control video that is to be changed everywhere."""
     frames, mask = _reference(6, 32), torch.ones(1, 64, 6, 6, 8)
@@ -80,6 +88,7 @@ FAMILIES = (
            "guidance_embed": False, "use_cond_type_embedding": True, "vision_in_dim": 1152, "patch_size": [1, 1, 1]},
            (32, 5, 3, 4), (5, 12)),
     Family("LTX-Video", "LTXV", LTX, (128, 5, 3, 4), (5, 12), conditions=lambda: MASKED),
+    Family("LTX-Video, a guide frame", "LTXV", LTX, (128, 6, 3, 4), (5, 12), conditions=lambda: _guided()),
     Family("LTX-2", "LTXAV", dict(
         LTX, audio_cross_attention_dim=32, audio_attention_head_dim=16, audio_num_attention_heads=2,
         connector_attention_head_dim=16, connector_num_attention_heads=2, connector_num_layers=1,

@@ -152,5 +152,5 @@ def main(first: str, second: str) -> None:
 
 
 if __name__ == "__main__":
-    real.start()
+    real.start_or_exit()
     main(*sys.argv[1:])

@@ -44,6 +44,14 @@ def start() -> None:
         sys.argv = before
 
 
+def start_or_exit() -> None:
+    """The same for a command: one sentence and exit code 1."""
+    try:
+        start()
+    except pytest.skip.Exception as reason:
+        raise SystemExit(str(reason)) from None
+
+
 def _without_torchvision() -> None:
     """Two operators that a torchvision without its binary part looks for, and empty modules in torchaudio's place."""
     if not hasattr(torch.ops.torchvision, "nms"):

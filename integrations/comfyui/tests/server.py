@@ -152,7 +152,7 @@ def running(folder: Path, seconds: float = 240) -> Iterator[Server]:
 
 
 if __name__ == "__main__":
-    real.start()
+    real.start_or_exit()
     with running(prepared(Path(sys.argv[1]))) as server:
         print(server.address, flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """The node's patch on real ComfyUI code: every native family through comfy.sample.sample (real.py says how)."""
 
+import dataclasses
 import functools
 import types
 from typing import Any
@@ -16,6 +17,7 @@ from .. import patch as patch_module  # noqa: E402
 from ..choice import TEMPERATURE, Choice  # noqa: E402
 from ..layouts import layout_of  # noqa: E402
 from ..patch import OVERRIDE, Patch  # noqa: E402
+from . import families  # noqa: E402
 from .families import FAMILIES  # noqa: E402
 
 ODDS_2 = Choice()
@@ -296,6 +298,23 @@ def test_the_frames_of_a_context_window_are_counted(name):
     counted = [step.num_frames for step in patch.record.steps]
     assert counted == [4 - family.first, 5], counted
     assert all(len(step.layers) == family.layers for step in patch.record.steps)
+
+
+# ------------------------------------------------------------------------------------------ what is warned about
+@pytest.mark.parametrize(
+    "name, conditions, why",
+    [
+        ("LTX-Video, a guide frame", lambda: families._guided(0.5), "a guide with a strength below 1"),
+        ("Wan Animate 2", lambda: {"pose_video_latent": families._reference(5)}, "a pose is applied"),
+    ],
+)
+def test_attention_in_parts_is_left_alone_and_said(name, conditions, why):
+    family = dataclasses.replace(NAMED[name], conditions=conditions)
+    plain = real.sample(model(name), family, real.noise(family))
+    model_, patch = enhanced(family)
+    assert torch.equal(real.sample(model_, family, real.noise(family)), plain)
+    said = patch.record.sentence()
+    assert said.startswith("Warning") and why in said, said
 
 
 # ------------------------------------------------------------------------------------------------- the node itself
