@@ -23,8 +23,8 @@ WINGS: dict[str, tuple[str, ...]] = {
         "attention",
     ),
     "generation": (
-        "terminal", "events", "files", "prompts", "shape", "media", "video", "toy", "plan", "loading", "pipelines",
-        "preflight", "making", "workers", "batch",
+        "terminal", "events", "files", "prompts", "shape", "media", "video", "measures", "toy", "plan", "loading",
+        "pipelines", "preflight", "making", "workers", "batch",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",

@@ -89,7 +89,7 @@ def test_demo_with_the_embedded_truth(run, tmp_path, tiny_folder, monkeypatch):
     assert data["prompt"] == prompt
     assert data["seeds"] == [0, 1, 2] and data["about"]["steps"] == "1"
     assert "on this small model the default changes an average clip little" in data["note"]
-    assert next(row["name"] for row in data["measures"] if row["truth"]) == "colour_right"
+    assert next(row["name"] for row in data["measures"] if row["needs"] == "truth") == "colour_right"
     assert "Against the truth" in Path("truth/report.html").read_text()
 
     code, out, _ = run("demo", "--prompt", "a cat on a mat", "-o", "none", "--seeds", 1, "--steps", 1)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from enhance_a_video import Settings, pages, report
-from enhance_a_video.comparison import Comparison, Judge, Row, Take, general_judge
+from enhance_a_video.comparison import Comparison, MeasureSet, Take, general_measures
+from enhance_a_video.measures import Measure
 from enhance_a_video.pages import drawing, words
 from enhance_a_video.plan import Item
 from enhance_a_video.stats import Paired, paired
@@ -97,7 +98,7 @@ def test_only_what_occurs_in_the_visible_text_is_explained():
     assert words.legend("<p>Nothing here</p>") == "<p>Nothing here</p>"
 
 
-@pytest.mark.parametrize("row", [*general_judge().rows, *TRUTH_MEASURES], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [*general_measures().rows, *TRUTH_MEASURES], ids=lambda row: row.name)
 def test_every_measure_is_explained_or_plain(row):
     plain = {"motion", "path_length", "shape_change", "debris"}
     explained = [term for term, _ in words.terms(words.capital(row.label))]
@@ -112,14 +113,17 @@ HOSTILE = """</script><img src=x onerror=alert(1)> "quoted' & {{ 7 * 7 }} {% raw
 
 def compared(prompt: str, label: str, seeds: int = 2) -> Comparison:
     labels = ("without", label)
-    rows = (Row("warping_error", "Warping error", "lower", "1e-4"), Row("motion", "Motion", "neither", "px/frame"))
+    rows = (
+        Measure("warping_error", "Warping error", "lower", "1e-4"),
+        Measure("motion", "Motion", "neither", "px/frame"),
+    )
     items = [Item("a ball", 0, name, None if name == "without" else Settings()) for name in labels]
     takes = [Take(item, FRAMES, None, 1.8, 8) for item in items]
     values = {
         name: {row.name: [2.0 - n + 0.1 * seed for seed in range(seeds)] for row in rows}
         for n, name in enumerate(labels)
     }
-    return Comparison(prompt, tuple(range(seeds)), tuple(takes), values, Judge(rows, lambda frames: {}))
+    return Comparison(prompt, tuple(range(seeds)), tuple(takes), values, MeasureSet(rows, lambda frames: {}))
 
 
 def comparison_page(prompt: str = "a red ball", label: str = "with", seeds: int = 2, clip: bytes = b"clip") -> str:
@@ -176,5 +180,5 @@ def test_a_plot_follows_the_colour_scheme():
 
 
 def test_one_pair_has_no_interval_to_draw():
-    row = Row("warping_error", "Warping error", "lower", "1e-4")
+    row = Measure("warping_error", "Warping error", "lower", "1e-4")
     assert report._whisker(row, Paired(1, 2, 1, float("nan"), float("nan"), 1)) == ""

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from enhance_a_video import Settings, loading, pipelines, toy
-from enhance_a_video.comparison import Judge, Row, compare, compare_seeds, general_judge, truth_judge
+from enhance_a_video.comparison import MeasureSet, compare, compare_seeds, general_measures, truth_measures
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
 from enhance_a_video.making import brief
+from enhance_a_video.measures import Measure
 from enhance_a_video.pipelines import defaults, describe, generate, load
 from enhance_a_video.toy import world
 
@@ -216,8 +217,8 @@ def test_compare_seeds_gives_paired_intervals(pipe):
 
 
 def test_measures_that_are_not_there_are_left_out(pipe):
-    judge = Judge((Row("never", "Never", "higher", "1"),), lambda frames: {"never": float("nan")})
-    result = compare_seeds(pipe, PROMPT, [0], [("a", None), ("b", None)], judge=judge, steps=1)
+    judge = MeasureSet((Measure("never", "Never", "higher", "1"),), lambda frames: {"never": float("nan")})
+    result = compare_seeds(pipe, PROMPT, [0], [("a", None), ("b", None)], measures=judge, steps=1)
     assert result.differences() == {"b": {}}
     assert result.to_dict()["panels"][0]["measures"] == {"never": [None]}
 
@@ -231,7 +232,7 @@ def test_panels_need_different_labels(pipe, panels):
 def test_the_truth_is_measured_where_the_world_knows_it():
     scene = world.sample_scene(np.random.default_rng(0))
     frames, _ = world.render(scene)
-    judge = truth_judge(world.caption(scene), 64, 64)
+    judge = truth_measures(world.caption(scene), 64, 64)
     values = judge.measure(frames)
     assert {row.name for row in judge.rows} == set(values)
     assert any(row.truth for row in judge.rows) and not judge.note
@@ -241,9 +242,9 @@ def test_the_truth_is_measured_where_the_world_knows_it():
 @pytest.mark.parametrize(("prompt", "size", "says"), [("a cat on a mat", 64, "outside"), (None, 128, "64x64")])
 def test_outside_the_world_there_is_no_truth(prompt, size, says):
     prompt = prompt or world.caption(world.sample_scene(np.random.default_rng(0)))
-    judge = truth_judge(prompt, size, size)
+    judge = truth_measures(prompt, size, size)
     assert says in judge.note
-    assert judge.rows == general_judge().rows
+    assert judge.rows == general_measures().rows
 
 
 # ------------------------------------------------------------------------------------------------------ threads

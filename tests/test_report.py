@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from enhance_a_video import Settings, report
-from enhance_a_video.comparison import Comparison, Judge, Row, Take, compare_seeds
+from enhance_a_video.comparison import Comparison, MeasureSet, Take, compare_seeds
+from enhance_a_video.measures import Measure
 from enhance_a_video.pipelines import load
 from enhance_a_video.plan import Item
 from enhance_a_video.stats import Paired, paired
 
 ROWS = (
-    Row("truth", "Right things", "higher", "share", truth=True),
-    Row("error", "Error", "lower", "1e-4"),
-    Row("motion", "Motion", "neither", "px/frame"),
+    Measure("truth", "Right things", "higher", "share", needs="truth"),
+    Measure("error", "Error", "lower", "1e-4"),
+    Measure("motion", "Motion", "neither", "px/frame"),
 )
 FRAMES = np.zeros((3, 8, 8, 3), np.uint8)
 
@@ -31,7 +32,9 @@ def comparison(values: dict[str, tuple[list[float], list[float]]], prompt: str =
         label: {name: list(pair[n]) for name, pair in values.items()} for n, label in enumerate(("without", "with"))
     }
     rows = tuple(row for row in ROWS if row.name in values)
-    return Comparison(prompt, tuple(range(seeds)), tuple(takes), columns, Judge(rows, lambda frames: {}, "a <note>"))
+    return Comparison(
+        prompt, tuple(range(seeds)), tuple(takes), columns, MeasureSet(rows, lambda frames: {}, "a <note>")
+    )
 
 
 def render(compared: Comparison, **changes) -> str:
@@ -107,10 +110,10 @@ def test_whisker_stays_in_its_picture():
 
 
 def test_the_first_sentence_is_the_result():
-    steady = Row("warping_error", "Warping error", "lower", "1e-4")
+    steady = Measure("warping_error", "Warping error", "lower", "1e-4")
     values = {"warping_error": (BAD, GOOD), "motion": (BAD, GOOD)}
     compared = comparison(values)
-    compared = replace(compared, judge=Judge((steady, ROWS[2]), lambda frames: {}, ""))
+    compared = replace(compared, measures=MeasureSet((steady, ROWS[2]), lambda frames: {}, ""))
     text = report.headline(compared, "with")
     assert text.startswith("Steadier: warping error −46.8 % (") and "Motion −46.8 %. Mean of 4 seeds." in text
     one = replace(

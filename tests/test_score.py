@@ -83,7 +83,7 @@ def test_json_is_the_files_and_what_the_measures_are(run, files):
     assert [row["path"] for row in data["files"]] == ["clean.mp4", "flicker.mp4"]
     assert list(data["measures"]) == list(MEASURES) == list(data["files"][0]["measures"])
     assert data["measures"]["temporal_flicker"]["better"] == "higher"
-    assert all(set(row) == {"label", "better", "unit", "source"} for row in data["measures"].values())
+    assert all(set(row) == {"name", "label", "better", "unit", "source", "needs"} for row in data["measures"].values())
     for row in data["files"]:
         assert row["measures"] == pytest.approx(measure(video.read_video(row["path"])[0]))
     clean, flicker = (row["measures"] for row in data["files"])

@@ -162,6 +162,24 @@ def test_workers_make_the_same_clips_and_one_that_dies_is_replaced(tiny_folder, 
     assert [row[2] for row in two] == pytest.approx([row[2] for row in one], rel=1e-3, nan_ok=True)
 
 
+def test_a_study_on_a_ray_cluster_is_the_same(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test never asks the network
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'enhance-a-video[ray]'")
+    study = parse_study(data_of(tiny_folder, prompts=WORDS[:2], options={"steps": 1}))
+    options = {"object_store_memory": 100 * 2**20, "include_dashboard": False, "log_to_driver": False}
+    ray.init("local", num_cpus=1, logging_level=40, **options)
+    try:
+        assert run(study, tmp_path / "cluster", ray="").made == 6
+    finally:
+        ray.shutdown()
+    assert run(study, tmp_path / "here").made == 6
+    sql = "SELECT c.key, m.measure, m.value FROM measures m JOIN clips c ON c.id = m.clip ORDER BY 1, 2"
+    there, here = rows(tmp_path / "cluster", sql), rows(tmp_path / "here", sql)
+    assert [row[:2] for row in there] == [row[:2] for row in here]
+    assert [row[2] for row in there] == pytest.approx([row[2] for row in here], rel=1e-3, nan_ok=True)
+    assert len(list((tmp_path / "cluster" / "clips").glob("*.mp4"))) == 6
+
+
 def test_a_clip_that_fails_is_recorded_and_the_rest_goes_on(command, tiny_folder, tmp_path):
     lines = [{"prompt": WORDS[0]}, {"prompt": WORDS[1], "height": 33}, {"prompt": WORDS[2]}]  # 33: the pipeline refuses
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from enhance_a_video.comparison import Row
 from enhance_a_video.errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, PromptError, SettingsError
+from enhance_a_video.measures import Measure
 from enhance_a_video.metrics import measure
 from enhance_a_video.metrics.damage import DAMAGES
 from enhance_a_video.plan import Prompt
@@ -63,7 +63,9 @@ def test_damage_costs_under_every_reward(painted, damage, amount):
 
 def simple(**better: str) -> Reward:
     """A reward over measures of these names: t_... are truth; spread 1, mean 1."""
-    rows = tuple(Row(name, name, way, "", name.startswith("t_")) for name, way in better.items())
+    rows = tuple(
+        Measure(name, name, way, "", "", "truth" if name.startswith("t_") else "frames") for name, way in better.items()
+    )
     return Reward(rows, dict.fromkeys(better, 1.0), dict.fromkeys(better, 1.0))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import limits, pictures, pipelines, preflight, report, video
-from .comparison import Comparison, Judge, Take, compare_seeds, general_judge, truth_judge
+from .comparison import Comparison, MeasureSet, Take, compare_seeds, general_measures, truth_measures
 from .errors import SettingsError
 from .events import Report, silent
 from .files import refuse_existing, write_into, write_text
@@ -122,7 +122,7 @@ class Comparing:
         pairs: list[Kept] = []
         try:
             comparison = compare_seeds(
-                pipe, prompt, seeds, self.panels, judge=self._judge(prompt, asked), progress=self.progress,
+                pipe, prompt, seeds, self.panels, measures=self._measures(prompt, asked), progress=self.progress,
                 keep=lambda takes: pairs.append(self._keep(takes, asked["fps"], not pairs)), notice=self.notice,
                 **self.options,
             )  # fmt: skip
@@ -131,10 +131,10 @@ class Comparing:
             raise KeyboardInterrupt(f"Stopped. {done if pairs else 'Nothing is written'}.") from None
         return comparison, pairs
 
-    def _judge(self, prompt: str, asked: Mapping[str, Any]) -> Judge:
+    def _measures(self, prompt: str, asked: Mapping[str, Any]) -> MeasureSet:
         embedded = self.model == pipelines.EMBEDDED
-        judge = truth_judge(prompt, asked.get("height"), asked.get("width")) if embedded else general_judge()
-        return replace(judge, note=" ".join(filter(None, (judge.note, self.note))))
+        measures = truth_measures(prompt, asked.get("height"), asked.get("width")) if embedded else general_measures()
+        return replace(measures, note=" ".join(filter(None, (measures.note, self.note))))
 
     def _refuse_existing(self, seeds: range) -> None:
         """Refuses outputs that are there; makes only the folder itself, as a model that cannot be loaded leaves no

@@ -7,7 +7,7 @@ comparison.differences()["with"]["temporal_flicker"]        # mean difference an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from .errors import PromptError, SettingsError
 from .events import Progress, Report, silent
 from .limits import or_none
 from .making import Made, brief, make_clips
+from .measures import Measure
 from .metrics import MEASURES, measure
 from .pipelines import Notice
 from .plan import Item
@@ -24,21 +25,10 @@ from .stats import Paired, paired
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a table needs to know about a measure. `truth`: it compares with what the prompt asked for."""
-
-    name: str
-    label: str
-    better: str  # "higher", "lower" or "neither"
-    unit: str
-    truth: bool = False
-
-
-@dataclass(frozen=True)
-class Judge:
+class MeasureSet:
     """The measures of a comparison: their rows, the function that takes them, a word on what is missing."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Measure, ...]
     measure: Callable[[np.ndarray], dict[str, float]]
     note: str = ""
 
@@ -58,7 +48,7 @@ class Comparison:
     seeds: tuple[int, ...]
     takes: tuple[Take, ...]  # of the first seed, one for each panel
     values: dict[str, dict[str, list[float]]]  # label -> measure -> one value per seed
-    judge: Judge = field(repr=False)
+    measures: MeasureSet = field(repr=False)
 
     def differences(self) -> dict[str, dict[str, Paired]]:
         """label -> measure -> paired difference from the first panel, where there is a finite pair."""
@@ -89,9 +79,9 @@ class Comparison:
             "prompt": self.prompt,
             "seeds": list(self.seeds),
             "panels": panels,
-            "measures": [asdict(row) for row in self.judge.rows],
+            "measures": [row.to_dict() for row in self.measures.rows],
             "differences": pairs,
-            "note": self.judge.note,
+            "note": self.measures.note,
         }
 
 
@@ -101,7 +91,7 @@ def compare(
     seed: int,
     panels: Sequence[tuple[str, Settings | None]],
     *,
-    judge: Judge | None = None,
+    measures: MeasureSet | None = None,
     observe: bool = False,
     progress: Report = silent,
     notice: Notice = lambda text: None,
@@ -111,7 +101,7 @@ def compare(
 
     Args:
         panels: (label, settings) in order; settings None is the plain model.
-        judge: what to measure; by default all of `metrics.MEASURES`.
+        measures: what to measure; by default all of `metrics.MEASURES`.
         observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
             (it still computes exactly what it would; only its time includes the looking).
         progress: called after each step, with those of all panels in `total`.
@@ -124,13 +114,13 @@ def compare(
     labels = [label for label, _ in panels]
     if len(panels) < 2 or len(set(labels)) < len(labels):
         raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
-    judge = judge or general_judge()
+    measures = measures or general_measures()
     takes = []
     for number, (label, settings) in enumerate(panels):
         report = _part(progress, number, len(panels), f"{label}, seed {seed}")
         item = Item(prompt, seed, label, settings, options)
         (made,) = make_clips(pipe, [item], progress=report, observe=observe, notice=notice)
-        takes.append(Take(**vars(made), measures=judge.measure(made.frames)))
+        takes.append(Take(**vars(made), measures=measures.measure(made.frames)))
     return takes
 
 
@@ -140,7 +130,7 @@ def compare_seeds(
     seeds: Sequence[int],
     panels: Sequence[tuple[str, Settings | None]],
     *,
-    judge: Judge | None = None,
+    measures: MeasureSet | None = None,
     keep: Callable[[Sequence[Take]], None] | None = None,
     progress: Report = silent,
     **options: Any,
@@ -150,19 +140,19 @@ def compare_seeds(
     Args:
         keep: called with all panels' takes of a seed as soon as they are there; only the first seed's stay in memory.
     """
-    judge = judge or general_judge()
-    values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in judge.rows} for label, _ in panels}
+    measures = measures or general_measures()
+    values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in measures.rows} for label, _ in panels}
     first: list[Take] = []
     for number, seed in enumerate(seeds):
         report = _part(progress, number, len(seeds))
-        takes = compare(pipe, prompt, seed, panels, judge=judge, observe=not first, progress=report, **options)
+        takes = compare(pipe, prompt, seed, panels, measures=measures, observe=not first, progress=report, **options)
         if keep:
             keep(takes)
         first = first or takes
         for take in takes:
             for name, value in take.measures.items():
                 values[take.label][name].append(value)
-    return Comparison(prompt, tuple(seeds), tuple(first), values, judge)
+    return Comparison(prompt, tuple(seeds), tuple(first), values, measures)
 
 
 def _part(progress: Report, number: int, parts: int, doing: str = "") -> Report:
@@ -176,24 +166,24 @@ def _part(progress: Report, number: int, parts: int, doing: str = "") -> Report:
     return report
 
 
-def general_judge(note: str = "") -> Judge:
+def general_measures(note: str = "") -> MeasureSet:
     """All measures that need no truth."""
-    rows = tuple(Row(row.name, row.label, row.better, row.unit) for row in MEASURES.values())
-    return Judge(rows, measure, note)
+    return MeasureSet(tuple(MEASURES.values()), measure, note)
 
 
-def truth_judge(prompt: str, height: int | None, width: int | None) -> Judge:
+def truth_measures(prompt: str, height: int | None, width: int | None) -> MeasureSet:
     """The general measures and, for a prompt and size the embedded world understands, its checker's truth."""
     from .toy import checker, world
 
     if (height, width) != (world.SIZE, world.SIZE):
-        return general_judge(
+        return general_measures(
             f"No truth to compare with: the embedded model's world is {world.SIZE}x{world.SIZE} pixels."
         )
     try:
         scene = world.parse_caption(prompt)
     except PromptError as error:
-        return general_judge(f"No truth to compare with: the prompt lies outside the embedded model's world ({error})")
-    truth = tuple(Row(m.name, m.label, m.better, m.unit, truth=True) for m in checker.TRUTH_MEASURES)
-    plain = general_judge()
-    return Judge(truth + plain.rows, lambda frames: checker.check(frames, scene) | measure(frames))
+        return general_measures(
+            f"No truth to compare with: the prompt lies outside the embedded model's world ({error})"
+        )
+    rows = (*checker.TRUTH_MEASURES, *MEASURES.values())
+    return MeasureSet(rows, lambda frames: checker.check(frames, scene) | measure(frames))

@@ -15,7 +15,8 @@ from urllib.parse import quote
 import numpy as np
 
 from . import pages, pictures, video
-from .comparison import Comparison, Row, Take
+from .comparison import Comparison, Take
+from .measures import Measure
 from .pages.drawing import BAD, BAND, FAINT, GOOD, styled, svg, whisker
 from .pages.words import STEADINESS, digits, listed, number, percent, steadiness, within
 from .record import Summary
@@ -94,7 +95,7 @@ def _plots(plain: Take, others: Sequence[Take]) -> list[tuple[str, Any, Any]]:
 
 def headline(comparison: Comparison, label: str) -> str:
     """The result for somebody who makes videos: is it steadier, by how much, does it move less, how sure is that?"""
-    rows = {row.name: row for row in comparison.judge.rows}
+    rows = {row.name: row for row in comparison.measures.rows}
     differences = comparison.differences().get(label, {})
     words = {name: judgement(rows[name], pair) for name, pair in differences.items()}
     parts = [steadiness(differences[STEADINESS], words[STEADINESS])] if STEADINESS in differences else []
@@ -107,7 +108,7 @@ def headline(comparison: Comparison, label: str) -> str:
 
 def verdict(comparison: Comparison, label: str) -> str:
     """What got better and what got worse, counted, the latter by name."""
-    rows = {row.name: row for row in comparison.judge.rows if row.better != "neither"}
+    rows = {row.name: row for row in comparison.measures.rows if row.better != "neither"}
     differences = {name: d for name, d in comparison.differences().get(label, {}).items() if name in rows}
     judged = {name: judgement(rows[name], pair) for name, pair in differences.items()}
     better, total = list(judged.values()).count("better"), len(judged)
@@ -130,7 +131,7 @@ def _relative(pair: Paired) -> str:
     return f" {percent(pair.relative)}".rstrip()
 
 
-def judgement(row: Row, pair: Paired) -> str:
+def judgement(row: Measure, pair: Paired) -> str:
     """better, worse, more, less, same or unclear: the word that the numbers allow."""
     if pair.difference == 0 and not abs(pair.high) > 0:  # one pair, or all pairs equal
         return "same"
@@ -145,10 +146,10 @@ def judgement(row: Row, pair: Paired) -> str:
 def table(comparison: Comparison, label: str) -> list[dict[str, Any]]:
     """The rows of a measures table, as text, with the places of a small picture of the interval."""
     differences = comparison.differences().get(label, {})
-    return [_line(row, differences.get(row.name)) for row in comparison.judge.rows]
+    return [_line(row, differences.get(row.name)) for row in comparison.measures.rows]
 
 
-def _line(row: Row, pair: Paired | None) -> dict[str, Any]:
+def _line(row: Measure, pair: Paired | None) -> dict[str, Any]:
     if pair is None:
         empty = dict.fromkeys(("before", "after", "difference", "low", "high", "half", "relative", "picture"), "")
         return {"row": row, "judgement": "nothing to measure", **empty}
@@ -168,7 +169,7 @@ def _line(row: Row, pair: Paired | None) -> dict[str, Any]:
     }
 
 
-def _whisker(row: Row, pair: Paired) -> str:
+def _whisker(row: Measure, pair: Paired) -> str:
     """A small picture of the difference and its interval, each row in its own scale; "" where there is no interval."""
     reach = max(abs(pair.low), abs(pair.high))
     if not math.isfinite(reach) or reach == 0:

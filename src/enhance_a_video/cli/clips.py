@@ -175,8 +175,8 @@ def _print(screen: Screen, made: Compared) -> None:
     for take in comparison.takes[1:]:
         screen.print(_table(comparison, take.label))
         screen.print(escape(report.verdict(comparison, take.label)), highlight=False)
-    if comparison.judge.note:
-        screen.print(f"[dim]{escape(comparison.judge.note)}[/]", highlight=False)
+    if comparison.measures.note:
+        screen.print(f"[dim]{escape(comparison.measures.note)}[/]", highlight=False)
     screen.print("\n[bold green]Written:[/]")
     for path in (*made.files, *(kept.side_by_side.parent for kept in made.pairs[1:])):
         screen.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)

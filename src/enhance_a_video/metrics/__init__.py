@@ -11,66 +11,69 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from ..errors import SettingsError
+from ..measures import Measure
 from . import no_reference as _m
 from .clip import Clip
 
-__all__ = ["MEASURES", "OVERLAP", "Clip", "Measure", "chosen", "measure", "measure_pieces"]
+__all__ = ["MEASURES", "OVERLAP", "Clip", "FrameMeasure", "chosen", "measure", "measure_pieces"]
 
 
 def _mean(series: np.ndarray) -> float:
     return float(series.mean())
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One row: what is measured, in which unit, which way is better and where the definition comes from.
+@dataclass(frozen=True, kw_only=True)
+class FrameMeasure(Measure):
+    """A measure that needs the frames alone, with how it is computed.
 
     series: clip -> one value for each run of `span` neighbouring frames, (T - span + 1, ...).
     pool: the series of the whole clip -> its number.
     min_frames: the shortest clip on which the number means something.
     """
 
-    name: str
-    label: str
-    better: Literal["higher", "lower", "neither"]
-    unit: str
     series: Callable[[Clip], np.ndarray]
-    source: str
     span: int = 1
     min_frames: int = 1
     pool: Callable[[np.ndarray], float] = _mean
 
 
-MEASURES: dict[str, Measure] = {
+MEASURES: dict[str, FrameMeasure] = {
     row.name: row
     for row in (
-        Measure("temporal_flicker", "Steadiness (VBench)", "higher", "0..1", _m.temporal_flicker,
-                "VBench temporal flickering, Huang et al. 2024", 2, 2),
-        Measure("warping_error", "Warping error", "lower", "1e-4", _m.warping_error,
-                "Lai et al. 2018; OpenCV DIS flow", 2, 2),
-        Measure("motion_smoothness", "Motion smoothness", "higher", "0..1", _m.motion_smoothness,
-                "middle frame from its neighbours by DIS flow; the idea is VBench's, the number is not", 3, 3),
-        Measure("tone_drift", "Drift of the mean colour", "lower", "dE*ab", _m.tone,
-                "CIE 1976 distance of the mean colours of the first and last third", 1, 2, _m.drift),
-        Measure("motion", "Motion", "neither", "px/frame", _m.motion, "mean length of OpenCV DIS flow", 2, 2),
-        Measure("dynamic_degree", "Fastest motion (top 5 %)", "neither", "%/frame", _m.dynamic_degree,
-                "what VBench's dynamic degree thresholds, with DIS flow in place of RAFT; not VBench's number", 2, 2),
-        Measure("sharpness", "Sharpness", "neither", "1e-3", _m.sharpness,
-                "variance of the Laplacian, Pech-Pacheco et al. 2000"),
-        Measure("contrast", "Contrast", "neither", "0..0.5", _m.contrast, "RMS contrast, Peli 1990"),
-        Measure("saturation", "Saturation", "neither", "0..1", _m.saturation, "HSV saturation"),
+        FrameMeasure("temporal_flicker", "Steadiness (VBench)", "higher", "0..1",
+                     "VBench temporal flickering, Huang et al. 2024",
+                     series=_m.temporal_flicker, span=2, min_frames=2),
+        FrameMeasure("warping_error", "Warping error", "lower", "1e-4", "Lai et al. 2018; OpenCV DIS flow",
+                     series=_m.warping_error, span=2, min_frames=2),
+        FrameMeasure("motion_smoothness", "Motion smoothness", "higher", "0..1",
+                     "middle frame from its neighbours by DIS flow; the idea is VBench's, the number is not",
+                     series=_m.motion_smoothness, span=3, min_frames=3),
+        FrameMeasure("tone_drift", "Drift of the mean colour", "lower", "dE*ab",
+                     "CIE 1976 distance of the mean colours of the first and last third",
+                     series=_m.tone, span=1, min_frames=2, pool=_m.drift),
+        FrameMeasure("motion", "Motion", "neither", "px/frame", "mean length of OpenCV DIS flow",
+                     series=_m.motion, span=2, min_frames=2),
+        FrameMeasure("dynamic_degree", "Fastest motion (top 5 %)", "neither", "%/frame",
+                     "what VBench's dynamic degree thresholds, with DIS flow in place of RAFT; not VBench's number",
+                     series=_m.dynamic_degree, span=2, min_frames=2),
+        FrameMeasure("sharpness", "Sharpness", "neither", "1e-3",
+                     "variance of the Laplacian, Pech-Pacheco et al. 2000",
+                     series=_m.sharpness),
+        FrameMeasure("contrast", "Contrast", "neither", "0..0.5", "RMS contrast, Peli 1990",
+                     series=_m.contrast),
+        FrameMeasure("saturation", "Saturation", "neither", "0..1", "HSV saturation",
+                     series=_m.saturation),
     )
 }  # fmt: skip
 
 OVERLAP = max(row.span for row in MEASURES.values()) - 1  # frames that pieces of one clip have in common
 
 
-def chosen(names: Iterable[str] | str | None) -> list[Measure]:
+def chosen(names: Iterable[str] | str | None) -> list[FrameMeasure]:
     """The rows of these names, all of them by default. Raises SettingsError for an unknown name or none at all."""
     names = list(MEASURES) if names is None else [names] if isinstance(names, str) else list(names)
     unknown = [name for name in names if name not in list(MEASURES)]  # a name may be anything, also unhashable

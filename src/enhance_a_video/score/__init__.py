@@ -102,11 +102,10 @@ def add_vbench(
 
 
 def rows(scores: Sequence[Score]) -> dict[str, dict[str, str]]:
-    """name -> label, better, unit and source of every measure that any of the files has."""
+    """name -> the row of every measure that any of the files has."""
     names = dict.fromkeys(name for score in scores for name in score.measures)
     described = {**MEASURES, **DIMENSIONS}
-    keys = ("label", "better", "unit", "source")
-    return {name: {key: getattr(described[name], key) for key in keys} for name in names}
+    return {name: described[name].to_dict() for name in names}
 
 
 def to_dict(scores: Sequence[Score]) -> dict[str, Any]:

@@ -15,12 +15,12 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .. import video
 from ..errors import ExternalToolError, MissingExtraError, SettingsError, VideoFileError
 from ..events import Progress, Report, silent
+from ..measures import Measure
 
 _WORKER = Path(__file__).with_name("vbench_worker.py")
 _HOW = (
@@ -30,29 +30,22 @@ _HOW = (
 )
 
 
-@dataclass(frozen=True)
-class Dimension:
-    """A row as `metrics.Measure` has them, for something that VBench measures."""
-
-    label: str
-    better: str = "higher"
-    unit: str = "0..1"
-    source: str = "VBench's own code and weights, Huang et al. 2024"
-    scale: float = 1.0  # of its value for one video to its unit
+def _dimension(name: str, unit: str = "0..1") -> Measure:
+    source = "VBench's own code and weights, Huang et al. 2024"
+    return Measure(f"vbench_{name}", f"VBench {name.replace('_', ' ')}", "higher", unit, source, "vbench")
 
 
 # What VBench measures on videos of one's own; its other dimensions compare with what its own prompts name.
 DIMENSIONS = {
-    "vbench_subject_consistency": Dimension("VBench subject consistency"),
-    "vbench_background_consistency": Dimension("VBench background consistency"),
-    "vbench_temporal_flickering": Dimension("VBench temporal flickering"),
-    "vbench_motion_smoothness": Dimension("VBench motion smoothness"),
-    "vbench_dynamic_degree": Dimension("VBench dynamic degree", unit="0 or 1"),
-    "vbench_aesthetic_quality": Dimension("VBench aesthetic quality"),
-    "vbench_imaging_quality": Dimension("VBench imaging quality", scale=0.01),
-    "vbench_overall_consistency": Dimension("VBench overall consistency", unit="cosine"),
-    "vbench_temporal_style": Dimension("VBench temporal style", unit="cosine"),
-}
+    row.name: row
+    for row in (
+        _dimension("subject_consistency"), _dimension("background_consistency"), _dimension("temporal_flickering"),
+        _dimension("motion_smoothness"), _dimension("dynamic_degree", "0 or 1"), _dimension("aesthetic_quality"),
+        _dimension("imaging_quality"), _dimension("overall_consistency", "cosine"),
+        _dimension("temporal_style", "cosine"),
+    )
+}  # fmt: skip
+_SCALE = {"vbench_imaging_quality": 0.01}  # of VBench's value for one video to our unit
 
 
 def check_vbench(dimensions: Sequence[str], python: str | None = None) -> None:
@@ -166,5 +159,5 @@ def _by_file(found: dict, names: Sequence[str], dimensions: Sequence[str]) -> li
         name = f"vbench_{dimension}"
         values = {Path(row["video_path"]).name: row["video_results"] for row in found[dimension][1]}
         for file, row in zip(names, result, strict=True):
-            row[name] = float(values.get(file, float("nan"))) * DIMENSIONS[name].scale
+            row[name] = float(values.get(file, float("nan"))) * _SCALE.get(name, 1.0)
     return result

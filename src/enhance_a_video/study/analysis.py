@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..comparison import Row
 from ..errors import SettingsError
+from ..measures import Measure
 from ..stats import Paired, adjusted, interval, p_value, paired
 from .definition import Study, Trial
 from .run import WORLD, targets, weights_are_here, weights_of
@@ -21,7 +21,7 @@ ALPHA = 0.05
 MANY_PROMPTS = 10  # from so many on, prompts are what is resampled; with fewer, pairs are
 BOOTSTRAP_FROM = 30  # with fewer units Student's interval stands in: a bootstrap of few is too narrow
 
-POOLED = Row("pooled", "pooled score", "higher", "sd of the baseline's clips")
+POOLED = Measure("pooled", "pooled score", "higher", "sd of the baseline's clips")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Effect:
     (without a direction: more). p is uncorrected; adjusted is corrected over all measures and settings.
     """
 
-    row: Row
+    row: Measure
     change: Paired
     p: float
     adjusted: float
@@ -139,7 +139,7 @@ class Results:
 class Table:
     """Stored values, aligned: one row per pair, one column per measure, NaN where nothing was measured."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Measure, ...]
     pairs: tuple[tuple[Any, ...], ...]  # Trial.pair
     trials: dict[str, list[Trial | None]]  # setting -> one for each pair
     values: dict[str, np.ndarray]  # setting -> (pairs, measures)
@@ -249,7 +249,7 @@ def unit_means(groups: np.ndarray, before: np.ndarray, after: np.ndarray) -> tup
 
 
 def effect(
-    row: Row, groups: np.ndarray, before: np.ndarray, after: np.ndarray, spread: float, corrected: float = math.nan
+    row: Measure, groups: np.ndarray, before: np.ndarray, after: np.ndarray, spread: float, corrected: float = math.nan
 ) -> Effect | None:
     """One measure's effect from values (pairs,); None where no pair has both."""
     first, second = unit_means(groups, before, after)

@@ -16,9 +16,10 @@ import yaml
 
 from .. import limits
 from ..alternatives import Change, alternative_from_dict
-from ..comparison import Row, general_judge
 from ..errors import EnhanceAVideoError, PromptError, SettingsError
 from ..files import named, reserved
+from ..measures import Measure
+from ..metrics import MEASURES
 from ..pipelines import EMBEDDED
 from ..plan import OPTIONS, Item, Prompt, as_text, check_option, expand, located, read_prompts, settings_text
 from ..prompts import checked_prompt
@@ -80,7 +81,7 @@ class Study:
     settings: Mapping[str, Change | None]  # label -> settings, the baseline first
     options: Mapping[str, Any]  # of pipelines.generate, the same for all clips
     varied: Mapping[str, tuple[Any, ...]]  # of pipelines.generate, each value a condition of its own
-    measures: tuple[Row, ...]
+    measures: tuple[Measure, ...]
     pooled: tuple[str, ...]  # measures that go into the pooled score, all with a direction
     correction: str = "holm"
     power: Power = Power()
@@ -217,10 +218,10 @@ def parse_study(data: Any, *, folder: Path = Path("."), text: str = "", name: st
     return study
 
 
-def measures_of(prompts: Sequence[Prompt], embedded: bool) -> list[Row]:
+def measures_of(prompts: Sequence[Prompt], embedded: bool) -> list[Measure]:
     """The measures there are for these prompts: with the checker's truth where they are of the embedded world."""
-    truth = tuple(Row(m.name, m.label, m.better, m.unit, truth=True) for m in checker.TRUTH_MEASURES)
-    return [*(truth if embedded and all(_understood(prompt.text) for prompt in prompts) else ()), *general_judge().rows]
+    truth = checker.TRUTH_MEASURES
+    return [*(truth if embedded and all(_understood(prompt.text) for prompt in prompts) else ()), *MEASURES.values()]
 
 
 def _in_its_size(prompts: Sequence[Prompt], options: Mapping[str, Any], varied: Mapping[str, Any]) -> bool:
@@ -464,7 +465,7 @@ def _not_too_many(prompts: int, got: Mapping[str, Any]) -> None:
     limits.clips(prompts * seeds * conditions * len(got["settings"]))
 
 
-def _choose(where: str, names: list[str] | None, known: Sequence[Row], which: str = "for these prompts") -> Any:
+def _choose(where: str, names: list[str] | None, known: Sequence[Measure], which: str = "for these prompts") -> Any:
     if names is None:
         return tuple(known)
     try:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..comparison import Row
 from ..limits import or_none
+from ..measures import Measure
 from ..stats import detectable, sample_size
 from .analysis import ALPHA, POOLED, Table, known_weights, scores_of, spreads_of, table_of, unit_means
 from .definition import Study
@@ -31,7 +31,7 @@ class Need:
     finds: the smallest difference (in the measure's unit) that the study as planned finds, corrected the same way.
     """
 
-    row: Row
+    row: Measure
     setting: str
     units: int  # of the pilot
     mean: float  # of the baseline
@@ -126,7 +126,7 @@ def _needs(study: Study, table: Table, planned: int) -> list[Need]:
 
 def _need(
     study: Study,
-    row: Row,
+    row: Measure,
     groups: np.ndarray,
     before: Mapping[str, np.ndarray],
     after: Mapping[str, np.ndarray],

@@ -7,12 +7,12 @@ On clips painted by the world itself it is right almost always (a study of the e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import cv2
 import numpy as np
 
+from ..measures import Measure
 from .world import BACKDROPS, COLOURS, KINDS, SIZE, Scene, Thing, backdrop, outline
 
 MIN_AREA, MAX_AREA = 24, 900  # pixels: what is smaller or larger is not a thing
@@ -20,31 +20,22 @@ FOREGROUND = 34  # largest channel difference from the backdrop that still count
 STRIPES = 0.15  # relative brightness swing between plain (shading only) and striped things
 
 
-@dataclass(frozen=True)
-class TruthMeasure:
-    """One thing that the embedded world's truth lets us measure. `better` says which direction is better."""
-
-    name: str
-    label: str
-    better: str  # "higher", "lower" or "neither"
-    unit: str
-
-
+_truth = partial(Measure, source="the embedded world's checker", needs="truth")
 TRUTH_MEASURES = (
-    TruthMeasure("colour_right", "asked colours present", "higher", "share"),
-    TruthMeasure("kind_right", "asked objects right", "higher", "share"),
-    TruthMeasure("texture_right", "asked textures right", "higher", "share"),
-    TruthMeasure("motion_right", "asked motions right", "higher", "share"),
-    TruthMeasure("backdrop_right", "asked backdrop right", "higher", "share"),
-    TruthMeasure("attributes_right", "asked attributes right, all", "higher", "share"),
-    TruthMeasure("colour_drift", "colour drift of the objects", "lower", "share of full scale"),
-    TruthMeasure("area_drift", "area drift of the objects", "lower", "share of the area"),
-    TruthMeasure("shape_change", "shape change from frame to frame", "lower", "1 - IoU"),
-    TruthMeasure("jerk", "jerk of the objects' paths", "lower", "px/frame^3"),
-    TruthMeasure("path_length", "distance the objects travel", "neither", "px/frame"),
-    TruthMeasure("backdrop_error", "backdrop error", "lower", "share of full scale"),
-    TruthMeasure("backdrop_flicker", "backdrop flicker", "lower", "share of full scale"),
-    TruthMeasure("debris", "foreground that nothing explains", "lower", "share of the picture"),
+    _truth("colour_right", "asked colours present", "higher", "share"),
+    _truth("kind_right", "asked objects right", "higher", "share"),
+    _truth("texture_right", "asked textures right", "higher", "share"),
+    _truth("motion_right", "asked motions right", "higher", "share"),
+    _truth("backdrop_right", "asked backdrop right", "higher", "share"),
+    _truth("attributes_right", "asked attributes right, all", "higher", "share"),
+    _truth("colour_drift", "colour drift of the objects", "lower", "share of full scale"),
+    _truth("area_drift", "area drift of the objects", "lower", "share of the area"),
+    _truth("shape_change", "shape change from frame to frame", "lower", "1 - IoU"),
+    _truth("jerk", "jerk of the objects' paths", "lower", "px/frame^3"),
+    _truth("path_length", "distance the objects travel", "neither", "px/frame"),
+    _truth("backdrop_error", "backdrop error", "lower", "share of full scale"),
+    _truth("backdrop_flicker", "backdrop flicker", "lower", "share of full scale"),
+    _truth("debris", "foreground that nothing explains", "lower", "share of the picture"),
 )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..comparison import Row
 from ..errors import EnhanceAVideoError
+from ..measures import Measure
 from ..plan import Item
 from ..settings import Settings
 from ..study.run import Into, measured
@@ -35,7 +35,7 @@ class Clips:
 
     def __init__(
         self, folder: Path, model: str, weights: str, load: Mapping[str, Any], items: Sequence[Item],
-        rows: Sequence[Row], *, workers: int | None = None, ray: str | None = None, command: str = "",
+        rows: Sequence[Measure], *, workers: int | None = None, ray: str | None = None, command: str = "",
         about: Mapping[str, Any] | None = None,
         told: Told = lambda n: None, changed: Changed = lambda news, wrong: None,
     ):  # fmt: skip

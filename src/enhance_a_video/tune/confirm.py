@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..comparison import Row
 from ..errors import EnhanceAVideoError
 from ..events import Report, silent
+from ..measures import Measure
 from ..plan import Prompt
 from ..settings import Settings
 from ..stats import Paired, paired
@@ -25,7 +25,7 @@ from ..wording import count
 from .reward import Reward
 
 PLAIN, DEFAULT, TUNED = "plain", "default", "tuned"
-REWARD_ROW = Row("reward", "reward", "higher", "see docs/tune.md")
+REWARD_ROW = Measure("reward", "reward", "higher", "see docs/tune.md")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..comparison import Row
 from ..errors import SettingsError
+from ..measures import Measure
 
 Measures = Mapping[str, float]
 
@@ -48,7 +48,7 @@ REWARDS = {
 }
 
 
-def rows_of(name: str, known: Sequence[Row]) -> tuple[Row, ...]:
+def rows_of(name: str, known: Sequence[Measure]) -> tuple[Measure, ...]:
     """The measures that a reward of this name looks at, guards included, out of those that there are.
 
     Raises:
@@ -68,12 +68,12 @@ def rows_of(name: str, known: Sequence[Row]) -> tuple[Row, ...]:
 class Reward:
     """The reward, with its scales: `spread` (sd) and `mean` of each measure over the plain clips."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Measure, ...]
     spread: Mapping[str, float]
     mean: Mapping[str, float]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], plain: Sequence[Measures]) -> Reward:
+    def of(cls, rows: Sequence[Measure], plain: Sequence[Measures]) -> Reward:
         """The scales from the plain model's clips.
 
         Raises:
@@ -116,7 +116,7 @@ class Reward:
         weight = max(0.5, len(truth) / (len(truth) + len(rest))) if truth and rest else float(bool(truth))
         return weight * float(np.mean(truth or [0.0])) + (1 - weight) * float(np.mean(rest or [0.0]))
 
-    def _term(self, row: Row, before: float, after: float) -> float | None:
+    def _term(self, row: Measure, before: float, after: float) -> float | None:
         had, has = math.isfinite(before), math.isfinite(after)
         if row.better == "neither" or not (had or has):
             return None

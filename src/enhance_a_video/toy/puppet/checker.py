@@ -8,10 +8,12 @@ clips it is right almost always, and each planted damage is found by its own mea
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 
-from ..checker import TruthMeasure
+from ...measures import Measure
 from . import pose
 from .finding import Seen, before_camera, centres, find, kind_of, reference, unit_area
 from .world import COLOURS, HEIGHTS, SIZE, Puppet, Scene, Thing
@@ -20,28 +22,29 @@ _RADIUS = pose.HEAD_RADII[0]  # of a head, in puppet heights
 _NAMES = list(COLOURS)
 PALE = 70.0  # lightness in Lab: stripes and spots are lighter than this, a shade of a colour is not
 
+_truth = partial(Measure, source="the puppet world's checker", needs="truth")
 PUPPET_MEASURES = (
-    TruthMeasure("puppet_right", "asked puppet present", "higher", "share"),
-    TruthMeasure("action_right", "asked action right", "higher", "share"),
-    TruthMeasure("gloves_right", "asked gloves right", "higher", "share"),
-    TruthMeasure("held_right", "what it holds right", "higher", "share"),
-    TruthMeasure("colour_right", "asked shapes present", "higher", "share"),
-    TruthMeasure("kind_right", "asked kinds of shape right", "higher", "share"),
-    TruthMeasure("motion_right", "asked motions of shapes right", "higher", "share"),
-    TruthMeasure("size_right", "asked sizes right", "higher", "share"),
-    TruthMeasure("texture_right", "asked textures right", "higher", "share"),
-    TruthMeasure("backdrop_right", "asked backdrop right", "higher", "share"),
-    TruthMeasure("camera_right", "asked camera right", "higher", "share"),
-    TruthMeasure("attributes_right", "asked attributes right, all", "higher", "share"),
-    TruthMeasure("hands_present", "frames with both hands", "higher", "share"),
-    TruthMeasure("hands_missing", "hands missing", "lower", "share of hands and frames"),
-    TruthMeasure("hands_extra", "hands too many", "lower", "a frame"),
-    TruthMeasure("glove_drift", "drift of the gloves' hue", "lower", "degrees"),
-    TruthMeasure("arm_stretch", "hands out of their arms' reach", "lower", "share of hands and frames"),
-    TruthMeasure("hand_jerk", "jerk of the hands", "lower", "head radii/frame^3"),
-    TruthMeasure("texture_change", "change of the texture", "lower", "share of its brightness"),
-    TruthMeasure("flicker", "flicker of the light", "lower", "share of full scale"),
-    TruthMeasure("path_length", "distance the hands travel", "neither", "head radii/frame"),
+    _truth("puppet_right", "asked puppet present", "higher", "share"),
+    _truth("action_right", "asked action right", "higher", "share"),
+    _truth("gloves_right", "asked gloves right", "higher", "share"),
+    _truth("held_right", "what it holds right", "higher", "share"),
+    _truth("colour_right", "asked shapes present", "higher", "share"),
+    _truth("kind_right", "asked kinds of shape right", "higher", "share"),
+    _truth("motion_right", "asked motions of shapes right", "higher", "share"),
+    _truth("size_right", "asked sizes right", "higher", "share"),
+    _truth("texture_right", "asked textures right", "higher", "share"),
+    _truth("backdrop_right", "asked backdrop right", "higher", "share"),
+    _truth("camera_right", "asked camera right", "higher", "share"),
+    _truth("attributes_right", "asked attributes right, all", "higher", "share"),
+    _truth("hands_present", "frames with both hands", "higher", "share"),
+    _truth("hands_missing", "hands missing", "lower", "share of hands and frames"),
+    _truth("hands_extra", "hands too many", "lower", "a frame"),
+    _truth("glove_drift", "drift of the gloves' hue", "lower", "degrees"),
+    _truth("arm_stretch", "hands out of their arms' reach", "lower", "share of hands and frames"),
+    _truth("hand_jerk", "jerk of the hands", "lower", "head radii/frame^3"),
+    _truth("texture_change", "change of the texture", "lower", "share of its brightness"),
+    _truth("flicker", "flicker of the light", "lower", "share of full scale"),
+    _truth("path_length", "distance the hands travel", "neither", "head radii/frame"),
 )
 
 
