@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz lint models-page compatibility train-toy study study-small models-study pictures release comfyui clean
+.PHONY: demo test fuzz lint house models-page compatibility train-toy study study-small models-study pictures release comfyui clean
 
 demo: $(READY)  ## the main job: one prompt, three seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -18,6 +18,9 @@ fuzz: $(READY)  ## command lines and Python calls, bad, odd and good: none may e
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples integrations && $(BIN)/mypy
+
+house: $(READY)  ## docs/house.svg from the code
+	$(BIN)/python benchmarks/house.py --out docs/house.svg
 
 models-page: $(READY)  ## docs/models.md from the rows
 	$(BIN)/python -m enhance_a_video.families > docs/models.md

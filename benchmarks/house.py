@@ -1,7 +1,8 @@
 """The house drawn from the code: its wings, their rooms, what imports what, and how many lines each has.
 
-    python benchmarks/house.py --out docs/house.svg          # the picture of docs/architecture.md
-    python benchmarks/house.py --check                       # only what tests/test_house.py holds
+    python benchmarks/house.py --out docs/house.svg                                   # the picture of docs/architecture.md
+    python benchmarks/house.py --out docs/house-before.svg --commit 69bddd0           # the same of an earlier commit
+    python benchmarks/house.py --out docs/house.svg --png house.png                   # and as PNG, to look at
 
 A room is a module or a package directly under src/enhance_a_video. Moving a wing's rooms into a folder of its own is
 then a matter of this list.
@@ -9,7 +10,14 @@ then a matter of this list.
 
 from __future__ import annotations
 
+import argparse
 import ast
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +40,8 @@ WINGS: dict[str, tuple[str, ...]] = {
     ),
     "cli": ("cli",),
 }  # fmt: skip
+# Rooms of earlier commits, for their pictures.
+FORMER = {"team": "generation", "job": "cli", "cross_frame": "library"}
 WING = {room: wing for wing, rooms in WINGS.items() for room in rooms}
 
 
@@ -82,3 +92,151 @@ def outside_imports(path: Path) -> Iterator[str]:
                 yield node.module.split(".")[0]
             elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 open_nodes.append(node)
+
+
+# ------------------------------------------------------------------------------------------------------ the drawing
+
+COLOURS = {"library": "#3b7dd8", "generation": "#2f9e6e", "lab": "#b7791f", "cli": "#8a5cc2"}
+TITLES = {
+    "library": "the library: torch, numpy", "generation": "generation: [video]", "lab": "the lab: [lab]",
+    "cli": "the front desk: [cli]",
+}  # fmt: skip
+WIDE, HIGH, GAP, ROW = 1.75, 0.62, 0.16, 8  # a room, the space between two, rooms in a row
+
+
+def direct(graph: dict[str, set[str]]) -> set[tuple[str, str]]:
+    """The arrows that no other way leads along: (room, room it imports)."""
+
+    def reached(room: str) -> set[str]:
+        found: set[str] = set()
+        left = [room]
+        while left:
+            left += (new := graph[left.pop()] - found)
+            found |= new
+        return found
+
+    below = {room: reached(room) for room in graph}
+    return {(a, b) for a in graph for b in graph[a] if not any(b in below[c] for c in graph[a] - {b})}
+
+
+def lines_of(source: Path) -> dict[str, int]:
+    """room -> its lines of Python."""
+    found: dict[str, int] = {}
+    for path in source.rglob("*.py"):
+        room = room_of(path, source)
+        found[room] = found.get(room, 0) + len(path.read_text(encoding="utf-8").splitlines())
+    return found
+
+
+def loaded_by_the_library(source: Path) -> tuple[int, int]:
+    """Files and lines of this package that `import enhance_a_video` loads."""
+    program = (
+        "import sys, enhance_a_video; "
+        "print([m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'enhance_a_video'])"
+    )
+    out = subprocess.run([sys.executable, "-c", program], cwd=source.parent, capture_output=True, text=True, check=True)
+    files = [Path(name) for name in ast.literal_eval(out.stdout)]
+    return len(files), sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+
+
+def required(source: Path) -> int:
+    """How many packages the wheel requires."""
+    project = (source.parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    return len(re.findall(r'"[^"]+"', re.search(r"^dependencies = \[(.*?)\]$", project, re.M | re.S)[1]))
+
+
+def wings_of(graph: dict[str, set[str]]) -> dict[str, list[str]]:
+    """wing -> its rooms; one hall where the rooms of the wings import each other."""
+    wing = WING | FORMER
+    order = list(WINGS)
+    walls = all(order.index(wing[b]) <= order.index(wing[a]) for a in graph for b in graph[a])
+    if not walls:
+        return {"": list(graph)}
+    return {name: [room for room in graph if wing[room] == name] for name in WINGS}
+
+
+def places(graph: dict[str, set[str]], wings: dict[str, list[str]]) -> tuple[dict[str, tuple[float, float]], dict]:
+    """room -> (x, y) of its middle, floors above each other; wing -> (lowest y, highest y)."""
+    at: dict[str, tuple[float, float]] = {}
+    bands, y = {}, 0.0
+    for wing, rooms in wings.items():
+        low, level = y, floors({room: graph[room] & set(rooms) for room in rooms})
+        for floor in range(max(level.values()) + 1):
+            row = sorted(room for room in rooms if level[room] == floor)
+            for start in range(0, len(row), ROW):
+                part = row[start : start + ROW]
+                for n, room in enumerate(part):
+                    at[room] = ((n - (len(part) - 1) / 2) * (WIDE + GAP), y)
+                y += HIGH + 0.5
+        bands[wing] = (low - HIGH / 2 - 0.25, y - 0.5 - HIGH / 2 + 0.25)
+        y += 0.7
+    return at, bands
+
+
+def draw(source: Path, out: Path, png: Path | None = None) -> str:
+    """Writes the picture. Returns what it shows in a line."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "house", "font.family": "DejaVu Sans"}
+    graph, lines = arrows(source), lines_of(source)
+    wings = wings_of(graph)
+    at, bands = places(graph, wings)
+    wide = ROW * (WIDE + GAP) / 2 + 0.3
+    top = max(high for _, high in bands.values()) + 0.8
+    figure = Figure(figsize=(2 * wide * 0.62, (top + 1) * 0.62), facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-wide, wide), ylim=(-1, top))
+    axes.axis("off")
+    for wing, (low, high) in bands.items():
+        colour, size = COLOURS.get(wing, "#666666"), sum(lines[room] for room in wings[wing])
+        box = FancyBboxPatch((-wide + 0.15, low), 2 * wide - 0.3, high - low, boxstyle="round,pad=0,rounding_size=0.15",
+                             facecolor=colour, alpha=0.08, edgecolor=colour)  # fmt: skip
+        axes.add_patch(box)
+        title = f"{TITLES.get(wing, 'one hall')}, {size:,} lines"
+        axes.text(-wide + 0.3, high + 0.08, title, color=colour, fontsize=10, weight="bold")
+    for a, b in sorted(direct(graph)):
+        start, end = (at[a][0], at[a][1] - HIGH / 2), (at[b][0], at[b][1] + HIGH / 2)
+        how = {"arrowstyle": "-|>", "color": "#888888", "alpha": 0.55, "linewidth": 0.7, "mutation_scale": 7}
+        axes.annotate("", end, start, arrowprops=how, zorder=1)
+    for room, (x, y) in at.items():
+        colour = COLOURS[(WING | FORMER)[room]]
+        axes.add_patch(
+            FancyBboxPatch((x - WIDE / 2, y - HIGH / 2), WIDE, HIGH, boxstyle="round,pad=0,rounding_size=0.08",
+                           facecolor="white", edgecolor=colour, linewidth=0.8 + lines[room] / 900, zorder=2)
+        )  # fmt: skip
+        axes.text(x, y + 0.08, room, ha="center", va="center", fontsize=8.5, zorder=3)
+        axes.text(x, y - 0.18, f"{lines[room]:,}", ha="center", va="center", fontsize=6.5, color="#666666", zorder=3)
+    files, read = loaded_by_the_library(source)
+    text = (
+        f"{sum(lines.values()):,} lines in {len(list(source.rglob('*.py')))} files; the wheel requires "
+        f"{required(source)} packages; import enhance_a_video loads {files} files, {read:,} lines"
+    )
+    axes.text(0, -0.75, text, ha="center", fontsize=8.5, color="#333333")
+    figure.savefig(out, metadata={"Date": None})
+    if png:
+        figure.savefig(png, dpi=110)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, required=True, help="the picture, .svg")
+    parser.add_argument("--png", type=Path, help="the same as PNG")
+    parser.add_argument("--commit", help="of an earlier state, in place of the working tree")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source = SOURCE
+        if given.commit:
+            command = ["git", "archive", given.commit, "src", "pyproject.toml"]
+            data = subprocess.run(command, cwd=SOURCE.parent.parent, capture_output=True, check=True).stdout
+            tarfile.open(fileobj=io.BytesIO(data)).extractall(folder, filter="data")
+            source = Path(folder, "src", "enhance_a_video")
+        print(draw(source, given.out, given.png))
+
+
+if __name__ == "__main__":
+    main()
