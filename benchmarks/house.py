@@ -1,8 +1,8 @@
 """The house drawn from the code: its wings, their rooms, what imports what, and how many lines each has.
 
-    python benchmarks/house.py --out docs/house.svg                                   # the picture of docs/architecture.md
-    python benchmarks/house.py --out docs/house-before.svg --commit 69bddd0           # the same of an earlier commit
-    python benchmarks/house.py --out docs/house.svg --png house.png                   # and as PNG, to look at
+    python benchmarks/house.py --out docs/house.svg                            # the picture of docs/architecture.md
+    python benchmarks/house.py --out docs/house-before.svg --commit 69bddd0    # the same of an earlier commit
+    python benchmarks/house.py --out docs/house.svg --png house.png            # and as PNG, to look at
 
 A room is a module or a package directly under src/enhance_a_video. Moving a wing's rooms into a folder of its own is
 then a matter of this list.
@@ -233,7 +233,8 @@ def main() -> None:
         if given.commit:
             command = ["git", "archive", given.commit, "src", "pyproject.toml"]
             data = subprocess.run(command, cwd=SOURCE.parent.parent, capture_output=True, check=True).stdout
-            tarfile.open(fileobj=io.BytesIO(data)).extractall(folder, filter="data")
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                archive.extractall(folder, filter="data")
             source = Path(folder, "src", "enhance_a_video")
         print(draw(source, given.out, given.png))
 
