@@ -17,20 +17,20 @@ fuzz: $(READY)  ## command lines and Python calls, bad, odd and good: none may e
 	$(BIN)/python -m tests.fuzz
 
 lint: $(READY)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples integrations && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples integrations training && $(BIN)/mypy
 
 house: $(READY)  ## docs/house.svg from the code
 	$(BIN)/python benchmarks/house.py --out docs/house.svg
 
 models-page: $(READY)  ## docs/models.md from the rows
-	$(BIN)/python -m enhance_a_video.families > docs/models.md
+	$(BIN)/python -m enhance_a_video.models > docs/models.md
 
 compatibility: $(READY)  ## docs/compatibility.md again: every way of running models, tested and listed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,compatibility]'
 	$(BIN)/pytest tests/compatibility --write-docs
 
 train-toy: $(READY)  ## train the embedded model again (hours)
-	$(BIN)/python -m enhance_a_video.toy.train --out runs/toy
+	$(BIN)/python -m training.train --out runs/toy
 
 study: $(READY)  ## the packaged model at 20 steps by strength, 200 prompts (docs/results.md, section 6); resumable
 	$(BIN)/enhance-a-video study studies/sweep.yaml --out runs/study --workers $(WORKERS)

@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from enhance_a_video.stats import Paired, paired
-from enhance_a_video.study import Study, analyse, read_study
-from enhance_a_video.study.analysis import known_weights, scores_of, spreads_of, table_of
-from enhance_a_video.study.run import WORLD, targets
-from enhance_a_video.study.store import Clip, Store
-from enhance_a_video.tune.reward import Reward, rows_of
+from enhance_a_video.lab.stats import Paired, paired
+from enhance_a_video.lab.study import Study, analyse, read_study
+from enhance_a_video.lab.study.analysis import known_weights, scores_of, spreads_of, table_of
+from enhance_a_video.lab.study.run import WORLD, targets
+from enhance_a_video.lab.study.store import Clip, Store
+from enhance_a_video.lab.tune.reward import Reward, rows_of
 
 LEAST = 4  # prompts: a setting with fewer is left out
 

@@ -36,14 +36,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from enhance_a_video import pipelines
 from enhance_a_video.alternatives import Change, alternative_from_dict
 from enhance_a_video.enhancement import Enhancement
-from enhance_a_video.families import attention_modules, denoisers, family_of
-from enhance_a_video.plan import read_prompts
+from enhance_a_video.generation import pipelines
+from enhance_a_video.generation.requests import read_prompts
+from enhance_a_video.lab.study.definition import held_out_prompt
+from enhance_a_video.models import attention_modules, denoisers, family_of
 from enhance_a_video.record import Summary
 from enhance_a_video.settings import Settings
-from enhance_a_video.study.definition import held_out_prompt
 
 MAP_LAYERS, MAP_STEPS = 8, 4  # at most so many are drawn, spread evenly
 QUANTITIES = {

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from enhance_a_video import pictures, video
-from enhance_a_video.study import Study, analyse, read_study
-from enhance_a_video.study.analysis import Case
-from enhance_a_video.study.definition import Videos
-from enhance_a_video.study.run import ensure_videos
+from enhance_a_video.generation import video
+from enhance_a_video.lab import pictures
+from enhance_a_video.lab.study import Study, analyse, read_study
+from enhance_a_video.lab.study.analysis import Case
+from enhance_a_video.lab.study.definition import Videos
+from enhance_a_video.lab.study.run import ensure_videos
 
 FRAMES = 7
 

@@ -20,9 +20,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from overhead import extra_bytes, machine
 
-from enhance_a_video import enhance, pipelines
-from enhance_a_video.seam import layer
-from enhance_a_video.stats import interval
+from enhance_a_video import enhance
+from enhance_a_video.attention import subclasses
+from enhance_a_video.generation import pipelines
+from enhance_a_video.lab.stats import interval
 
 PROMPT = "A red ball bounces up and down while a striped blue star moves to the left over a green meadow."
 
@@ -88,7 +89,7 @@ def measure(name: str, args: argparse.Namespace) -> str:
     target, run = make(args.device)
     times: list[tuple[float, float]] = []
     own: list[float] = []  # share of the enhanced run
-    scaled = layer.scaled = Timed(layer.scaled)
+    scaled = subclasses.scaled = Timed(subclasses.scaled)
     for number in range(1 + (args.pairs or pairs)):  # the first pair warms up
         plain = seconds(run, args.device)
         scaled.seconds = 0.0
@@ -99,7 +100,7 @@ def measure(name: str, args: argparse.Namespace) -> str:
         print(f"{name}: pair {number}: {plain:.3f} s, {enhanced:.3f} s, its own work {own[-1]:.3%}", flush=True)
     ratios = [enhanced / plain for plain, enhanced in times[1:]]
     low, high = interval(ratios)
-    layer.scaled = scaled.function
+    subclasses.scaled = scaled.function
     memory = extra_bytes(run, args.device)
     with enhance(target):
         more = extra_bytes(run, args.device)

@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from enhance_a_video.metrics.damage import DAMAGES
-from enhance_a_video.toy.encoder import drawn_clips, features, frechet_distance
+from enhance_a_video.embedded.encoder import drawn_clips, features, frechet_distance
+from enhance_a_video.lab.metrics.damage import DAMAGES
 
 
 def main() -> None:

@@ -4,8 +4,8 @@
     python benchmarks/house.py --out docs/house-before.svg --commit 69bddd0    # the same of an earlier commit
     python benchmarks/house.py --out docs/house.svg --png house.png            # and as PNG, to look at
 
-A room is a module or a package directly under src/enhance_a_video. Moving a wing's rooms into a folder of its own is
-then a matter of this list.
+A room is a module or a package. Those of the library and the front desks lie directly under src/enhance_a_video, those
+of generation and the lab in a folder of their own.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "enhance_a_video"
 # Each wing may import from those before it, and from none after it.
 WINGS: dict[str, tuple[str, ...]] = {
     "library": (
-        "errors", "wording", "extras", "limits", "intensity", "policy", "query_key", "parallel", "settings", "schedule",
-        "record", "seam", "operators", "alternatives", "families", "layer", "probe", "denoiser", "enhancement",
-        "attention",
+        "errors", "wording", "extras", "limits", "intensity", "policies", "sharding", "settings", "progress", "record",
+        "operators", "attention", "alternatives", "models", "enhanced_layer", "probe", "denoiser", "enhancement",
+        "described",
     ),
     "generation": (
-        "terminal", "events", "files", "prompts", "shape", "media", "video", "measures", "toy", "plan", "loading",
-        "pipelines", "preflight", "making", "workers", "batch",
+        "terminal", "events", "files", "prompts", "shape", "media", "video", "measures", "embedded", "requests",
+        "loading", "pipelines", "preflight", "making", "workers", "batch",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",
@@ -40,22 +40,33 @@ WINGS: dict[str, tuple[str, ...]] = {
     ),
     "cli": ("cli",),
 }  # fmt: skip
+FOLDERS = ("generation", "lab")  # wings whose rooms lie in a folder of their own
 # Rooms of earlier commits, for their pictures.
-FORMER = {"team": "generation", "job": "cli", "cross_frame": "library"}
+FORMER = {"team": "generation", "job": "cli", "toy": "generation", "plan": "generation"} | dict.fromkeys(
+    ("cross_frame", "seam", "families", "policy", "schedule", "layer", "query_key", "parallel"), "library"
+)
 WING = {room: wing for wing, rooms in WINGS.items() for room in rooms}
 
 
 def room_of(path: Path, source: Path = SOURCE) -> str:
-    return path.relative_to(source).parts[0].removesuffix(".py")
+    return room_at(path.relative_to(source).with_suffix("").parts)
+
+
+def room_at(parts: tuple[str, ...]) -> str:
+    """The room of a module, of its dotted name's parts below this package."""
+    return parts[1] if parts[0] in FOLDERS and len(parts) > 1 else parts[0]
 
 
 def imported_rooms(path: Path, source: Path = SOURCE) -> set[str]:
     """Rooms of this package that a file imports, at its top or inside a function."""
     found = set()
-    depth = len(path.relative_to(source).parts)
+    folder = path.relative_to(source).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level == depth:
-            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = folder[: len(folder) - node.level + 1] + tuple(node.module.split(".") if node.module else ())
+            is_room = base and base not in {(wing,) for wing in FOLDERS}
+            rooms = [base] if is_room else [(*base, alias.name) for alias in node.names]
+            found |= {room_at(parts) for parts in rooms}
     return found
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from enhance_a_video.metrics import MEASURES, measure
-from enhance_a_video.metrics.damage import DAMAGES
-from enhance_a_video.toy import world
+from enhance_a_video.embedded import world
+from enhance_a_video.lab.metrics import MEASURES, measure
+from enhance_a_video.lab.metrics.damage import DAMAGES
 
 ERR = Console(stderr=True)
 

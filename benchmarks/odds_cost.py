@@ -17,7 +17,7 @@ from overhead import DTYPES, Shape, extra_bytes, machine, seconds
 from torch import Tensor
 
 from enhance_a_video.operators import AttentionCall, CrossFrame
-from enhance_a_video.policy import DEFAULT_ODDS, Moment, Odds
+from enhance_a_video.policies import DEFAULT_ODDS, GainContext, Odds
 
 SHAPES = (
     Shape("embedded model", 4, 64, 9, 16),
@@ -28,7 +28,7 @@ SHAPES = (
 
 
 def with_odds(call: AttentionCall) -> Tensor:
-    moment = Moment(call.num_frames, 0.0, torch.tensor(0.5))
+    moment = GainContext(call.num_frames, 0.0, torch.tensor(0.5))
     return CrossFrame().attend(call, lambda mass: Odds(DEFAULT_ODDS)(mass, moment))
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enhance_a_video import enhance, pipelines
-from enhance_a_video.policy import Moment, Strength
-from enhance_a_video.stats import interval
-from enhance_a_video.toy import world
-from enhance_a_video.toy.architectures import ARCHITECTURES, Architecture
-from enhance_a_video.toy.recipe import text_states
-from enhance_a_video.toy.train_vae import to_video
+from enhance_a_video import enhance
+from enhance_a_video.embedded import world
+from enhance_a_video.generation import pipelines
+from enhance_a_video.lab.stats import interval
+from enhance_a_video.policies import GainContext, Strength
+from training.architectures import ARCHITECTURES, Architecture
+from training.recipe import text_states
+from training.train_vae import to_video
 
 LEVELS = (0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625)  # u: 1 is pure noise
 BATCH = 8
@@ -38,7 +39,7 @@ class Gains:
     def __init__(self, gains: Tensor):
         self.gains = gains  # (layers,)
 
-    def __call__(self, mass: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, mass: Tensor, moment: GainContext) -> Tensor:
         return self.gains[round(float(moment.layer) * (len(self.gains) - 1))].expand(mass.shape)
 
 

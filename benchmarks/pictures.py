@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from enhance_a_video import Settings, pictures, pipelines
-from enhance_a_video.making import generate_with
-from enhance_a_video.metrics import measure
-from enhance_a_video.study.definition import held_out_prompt
+from enhance_a_video import Settings
+from enhance_a_video.generation import pipelines
+from enhance_a_video.generation.making import generate_with
+from enhance_a_video.lab import pictures
+from enhance_a_video.lab.metrics import measure
+from enhance_a_video.lab.study.definition import held_out_prompt
 
 FIRST, COUNT = 625, 6  # prompts in motion
 STILL = 3  # of these as still pictures

@@ -25,9 +25,10 @@ import cv2
 import numpy as np
 import torch
 
-from enhance_a_video import enhance, stats
-from enhance_a_video.toy.puppet import world
-from enhance_a_video.toy.puppet.checker import PUPPET_MEASURES, check
+from enhance_a_video import enhance
+from enhance_a_video.embedded.puppet import world
+from enhance_a_video.embedded.puppet.checker import PUPPET_MEASURES, check
+from enhance_a_video.lab import stats
 
 SETTINGS: dict[str, dict[str, Any] | None] = {
     "plain": None,

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from enhance_a_video.toy.puppet import paint, world
-from enhance_a_video.toy.puppet.checker import PUPPET_MEASURES, check
-from enhance_a_video.toy.puppet.damage import DAMAGES, found
+from enhance_a_video.embedded.puppet import paint, world
+from enhance_a_video.embedded.puppet.checker import PUPPET_MEASURES, check
+from enhance_a_video.embedded.puppet.damage import DAMAGES, found
 
 FRAMES = (3, 14, 25)  # of each clip, in the sheet
 

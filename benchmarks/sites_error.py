@@ -18,10 +18,10 @@ import torch
 from diffusers.models.transformers import transformer_wan
 from torch import Tensor
 
+from enhance_a_video.embedded import model_folder, world
+from enhance_a_video.generation.pipelines import load
 from enhance_a_video.intensity import DEFAULT_SITES, cross_frame_mass, site_mass, spread_sites
-from enhance_a_video.pipelines import load
-from enhance_a_video.policy import Moment, Policy, Strength, Temperature
-from enhance_a_video.toy import model_folder, world
+from enhance_a_video.policies import GainContext, Policy, Strength, Temperature
 
 COUNTS = (2, 4, 8, 16, 24, 32, 64, 128, 256, 512)
 POLICIES: dict[str, Policy] = {
@@ -35,7 +35,7 @@ Errors = dict[tuple[int, str], list[Tensor]]  # by number of sites and policy: r
 
 def add_errors(errors: Errors, query: Tensor, key: Tensor, num_frames: int) -> None:
     """Add one layer's relative errors of the gain, for each number of sites that is not all of them."""
-    moment = Moment(num_frames, layer=0.0, progress=torch.tensor(float("nan")))
+    moment = GainContext(num_frames, layer=0.0, progress=torch.tensor(float("nan")))
     exact = cross_frame_mass(query, key, num_frames, sites=None)
     for count in (n for n in COUNTS if n < query.shape[2] // num_frames):
         mass = cross_frame_mass(query, key, num_frames, sites=count)

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from enhance_a_video import enhance_attention
-from enhance_a_video.query_key import Kernel
-from enhance_a_video.schedule import Flow
-from enhance_a_video.seam import Tokens
+from enhance_a_video.attention import Tokens
+from enhance_a_video.attention.query_key import Kernel
+from enhance_a_video.progress import Flow
 
 
 # ------------------------------------------------------------------- the model, as somebody's repository may have it

@@ -4,7 +4,7 @@ import torch
 from diffusers import WanPipeline
 
 from enhance_a_video import enhance
-from enhance_a_video.toy import model_folder
+from enhance_a_video.embedded import model_folder
 
 pipe = WanPipeline.from_pretrained(model_folder())
 with enhance(pipe, observe_only=True, start=0.0, end=1.0) as handle:

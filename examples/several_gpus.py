@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, WanPipeline
 
-from enhance_a_video import enhance, pipelines, video
-from enhance_a_video.toy import model_folder
+from enhance_a_video import enhance
+from enhance_a_video.embedded import model_folder
+from enhance_a_video.generation import pipelines, video
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", default=None)

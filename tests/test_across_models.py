@@ -11,10 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from enhance_a_video.metrics import damage
-from enhance_a_video.study import read_study, run
-from enhance_a_video.study.definition import held_out_prompt
-from enhance_a_video.toy import world
+from enhance_a_video.embedded import world
+from enhance_a_video.lab.metrics import damage
+from enhance_a_video.lab.study import read_study, run
+from enhance_a_video.lab.study.definition import held_out_prompt
 
 SCENES = {held_out_prompt(i): i for i in range(8)}
 
@@ -57,7 +57,7 @@ def results(tiny_folder, tmp_path, monkeypatch):
         drawn = [world.render(world.held_out_scene(SCENES[prompt]))[0] / np.float32(255) for prompt in prompts]
         return np.stack([np.rint(255 * how[0](clip, how[1])).astype(np.uint8) for clip in drawn]), None
 
-    monkeypatch.setattr(import_module("enhance_a_video.making"), "generate_with", painted)
+    monkeypatch.setattr(import_module("enhance_a_video.generation.making"), "generate_with", painted)
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     assert not run(read_study(file), tmp_path / "results").failures
@@ -99,7 +99,7 @@ def test_the_best_is_chosen_and_what_boils_is_not(across, results, monkeypatch, 
 
 
 def test_each_clip_is_scored_as_the_study_scores_it(across, results):
-    from enhance_a_video.study import analyse
+    from enhance_a_video.lab.study import analyse
 
     file, folder = results
     study = across.of_model(read_study(file), read_study(file).models[0])

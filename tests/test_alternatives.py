@@ -17,12 +17,12 @@ from enhance_a_video.alternatives import (
     MapScaling,
     alternative_from_dict,
 )
+from enhance_a_video.attention import Tokens
+from enhance_a_video.attention.query_key import Outputs
 from enhance_a_video.enhancement import Enhancement
 from enhance_a_video.errors import AlreadyEnhancedError, NoLayersError, SettingsError, UnsupportedModelError
-from enhance_a_video.families import family_of
+from enhance_a_video.models import family_of
 from enhance_a_video.operators import Logits
-from enhance_a_video.query_key import Outputs
-from enhance_a_video.seam import Tokens
 from enhance_a_video.settings import Settings
 
 S = H * W
@@ -260,7 +260,7 @@ def test_json_and_back(kind, layers):
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_a_whole_pipeline(tiny_pipe, change):
-    from enhance_a_video.pipelines import generate
+    from enhance_a_video.generation.pipelines import generate
 
     options = {"steps": 2, "frames": 9, "height": 32, "width": 32, "seed": 0}
     plain = generate(tiny_pipe, "a red ball moves right", **options)

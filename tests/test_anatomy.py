@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_models import TINY, run
 
 from enhance_a_video import enhance
-from enhance_a_video.families import attention_modules, family_of
+from enhance_a_video.models import attention_modules, family_of
 
 
 @pytest.fixture(scope="module")

@@ -13,22 +13,23 @@ from pathlib import Path
 import psutil
 import pytest
 
-from enhance_a_video import cli, video
-from enhance_a_video.batch import run
-from enhance_a_video.batch.folder import Folder, file_name
-from enhance_a_video.batch.run import _encoded, make_missing
+from enhance_a_video import cli
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, VideoFileError
-from enhance_a_video.plan import Item, Prompt, expand
+from enhance_a_video.generation import video
+from enhance_a_video.generation.batch import run
+from enhance_a_video.generation.batch.folder import Folder, file_name
+from enhance_a_video.generation.batch.run import _encoded, make_missing
+from enhance_a_video.generation.requests import ClipRequest, Prompt, expand
+from enhance_a_video.generation.workers import Count, Pool, Task
+from enhance_a_video.generation.workers.pool import MAX_DEATHS
+from enhance_a_video.generation.workers.worker import Worker
 from enhance_a_video.settings import Settings
-from enhance_a_video.workers import Count, Pool, Task
-from enhance_a_video.workers.pool import MAX_DEATHS
-from enhance_a_video.workers.worker import Worker
 
 QUICK = {"steps": 1}
 CPU = {"device": "cpu"}
 
 
-def items_of(prompts: int, seeds: int = 1, **options) -> list[Item]:
+def items_of(prompts: int, seeds: int = 1, **options) -> list[ClipRequest]:
     texts = [Prompt(f"a red ball moves {'left ' * n}") for n in range(prompts)]
     return expand(texts, range(seeds), [("enhanced", Settings())], QUICK | options)
 
@@ -202,14 +203,14 @@ def test_a_kill_of_the_driver_costs_nothing_that_was_done(tiny_folder, tmp_path)
     made_before = len(before)
     assert 3 <= made_before < len(items)
 
-    items = [Item(i.prompt.strip(), i.seed, i.label, i.settings, {**i.options, "fps": 8}) for i in items]
+    items = [ClipRequest(i.prompt.strip(), i.seed, i.label, i.settings, {**i.options, "fps": 8}) for i in items]
     tally = run(out, items, model=str(tiny_folder), load=CPU)
     assert tally.there + tally.adopted == made_before and tally.made == len(items) - made_before
     check_whole(out, items)
     assert before == {name: (out / name).stat().st_mtime_ns for name in before}, "a clip was made twice"
 
 
-def make(folder: Folder, item: Item, worker: Worker) -> None:
+def make(folder: Folder, item: ClipRequest, worker: Worker) -> None:
     """One clip, without a queue."""
     kind, (answer,) = worker.make(Task((item,), partial(_encoded, known=folder.facts(item))), [item.call()])
     assert kind == "made" and not answer.error
@@ -370,7 +371,7 @@ def test_a_clip_on_which_workers_keep_dying_is_given_up(worker, tmp_path):
 
 
 def test_after_an_error_that_is_not_ours_the_worker_is_replaced(worker, tmp_path, monkeypatch):
-    from enhance_a_video import making
+    from enhance_a_video.generation import making
 
     generate_with = making.generate_with
 
@@ -457,7 +458,7 @@ def test_a_killed_ray_workers_clip_is_made_by_another(tiny_folder, tmp_path, mon
 
 
 def test_a_ray_cluster_that_is_not_there_is_reported_at_once():
-    from enhance_a_video.workers.cluster import _reach
+    from enhance_a_video.generation.workers.cluster import _reach
 
     with pytest.raises(EnhanceAVideoError, match=r"No Ray cluster answers at ray://127\.0\.0\.1:9"):
         _reach("ray://127.0.0.1:9")

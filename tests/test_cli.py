@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from enhance_a_video import cli, making, toy, video
-from enhance_a_video.families import families
-from enhance_a_video.policy import DEFAULT_ODDS
-from enhance_a_video.vote import find_pairs
+from enhance_a_video import cli, embedded
+from enhance_a_video.generation import making, video
+from enhance_a_video.lab.vote import find_pairs
+from enhance_a_video.models import families
+from enhance_a_video.policies import DEFAULT_ODDS
 
 PROMPT = "a red ball moves right"
 OUTPUTS = {"baseline.mp4", "enhanced.mp4", "side_by_side.mp4", "strip.png", "steadiness.png", "report.html"}
@@ -76,13 +77,13 @@ def test_demo_json_is_one_object(run, tiny_folder):
 def test_demo_with_the_embedded_truth(run, tmp_path, tiny_folder, monkeypatch):
     import shutil
 
-    from enhance_a_video.study.definition import held_out_prompt
+    from enhance_a_video.lab.study.definition import held_out_prompt
 
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     known = json.loads((folder / "defaults.json").read_text())
     prompt = held_out_prompt(625)
     (folder / "defaults.json").write_text(json.dumps(known | {"height": 64, "width": 64, "steps": 2}))
-    monkeypatch.setattr(toy, "model_folder", lambda: folder)
+    monkeypatch.setattr(embedded, "model_folder", lambda: folder)
     code, out, _ = run("demo", "--json", "-o", "truth", "--steps", 1)
     assert code == 0
     data = json.loads(out)
@@ -303,7 +304,7 @@ def test_version(run):
     ],
 )
 def test_errors_are_one_message_and_an_exit_code(run, tmp_path, tiny_folder, monkeypatch, words, code, says):
-    monkeypatch.setattr(toy, "model_folder", lambda: tiny_folder)
+    monkeypatch.setattr(embedded, "model_folder", lambda: tiny_folder)
     (tmp_path / "file").touch()
     got, out, err = run(*words)
     assert got == code
@@ -338,7 +339,7 @@ def test_an_unexpected_error_is_a_sentence_and_its_traceback_a_file(run, tiny_fo
     def broken(*_, **__):
         raise KeyError("latents")
 
-    monkeypatch.setattr("enhance_a_video.making.generate_with", broken)
+    monkeypatch.setattr("enhance_a_video.generation.making.generate_with", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
     error = json.loads(out)["error"]
@@ -351,7 +352,7 @@ def test_ctrl_c_is_json_too(run, tiny_folder, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("enhance_a_video.making.generate_with", stopped)
+    monkeypatch.setattr("enhance_a_video.generation.making.generate_with", stopped)
     code, out, err = run("generate", "-m", tiny_folder, "-p", PROMPT, "-o", "x.mp4", "--json")
     assert code == 130 and json.loads(out)["error"]["class"] == "KeyboardInterrupt" and "Stopped" in err
 

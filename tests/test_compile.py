@@ -11,7 +11,7 @@ from torch._dynamo.testing import CompileCounter
 
 from enhance_a_video import enhance
 from enhance_a_video.errors import EnhancementLostWarning
-from enhance_a_video.policy import OddsGrid, OddsNetwork
+from enhance_a_video.policies import OddsGrid, OddsNetwork
 
 ALWAYS = {"start": 0.0, "end": 1.0}
 

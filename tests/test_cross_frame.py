@@ -16,11 +16,11 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import scaled_dot_product_attention
 
 from enhance_a_video import enhance, enhance_attention
+from enhance_a_video.attention import Tokens
 from enhance_a_video.errors import SettingsError, UnsupportedModelError, WholeOutputWarning
 from enhance_a_video.operators import AttentionCall
 from enhance_a_video.operators.cross_frame import own_frame, with_scaled_cross_frame
-from enhance_a_video.policy import DEFAULT_ODDS, DEFAULT_STRENGTH, Moment, Odds
-from enhance_a_video.seam import Tokens
+from enhance_a_video.policies import DEFAULT_ODDS, DEFAULT_STRENGTH, GainContext, Odds
 from enhance_a_video.settings import Settings
 
 S = H * W
@@ -95,7 +95,7 @@ def test_with_each_tokens_own_mass_odds_are_a_softmax_with_raised_logits(factor,
     attention = logits.softmax(-1)[:, :, call.video]
     foreign = (frame[call.video, None] != frame[None]) & (frame >= 0)  # (T*S, L): text is nobody's frame
     mass = (attention * foreign).sum(-1)  # (B, H, T*S)
-    gain = Odds(factor)(mass.flatten(), Moment(frames, 0.0, torch.tensor(0.5))).view_as(mass)
+    gain = Odds(factor)(mass.flatten(), GainContext(frames, 0.0, torch.tensor(0.5))).view_as(mass)
     raised = logits[:, :, call.video] + torch.where(foreign, torch.tensor(factor).log(), 0.0)
     expected = raised.softmax(-1) @ call.value
     found = with_scaled_cross_frame(call.run(), call, gain)[:, :, call.video]

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import TINY, T, noise, run, take
 
-from enhance_a_video import Settings, Strength, enhance, families
+from enhance_a_video import Settings, Strength, enhance, models
+from enhance_a_video.attention.observer import ENTRY
 from enhance_a_video.enhancement import enhancement_of
 from enhance_a_video.errors import (
     AlreadyEnhancedError,
@@ -27,7 +28,6 @@ from enhance_a_video.errors import (
     SettingsError,
     TokenLayoutError,
 )
-from enhance_a_video.seam.watch import ENTRY
 
 ALWAYS = {"start": 0.0, "end": 1.0}
 
@@ -74,7 +74,7 @@ def test_one_frame_is_left_alone(tiny):
 
 def test_outside_the_window_no_bit_changes(tiny):
     model = tiny.model()
-    if families.family_of(model).noise is None:
+    if models.family_of(model).noise is None:
         pytest.skip("a bare transformer of this class does not say where in the denoising it is")
     inside, outside = tiny.inputs(timestep=995.0), tiny.inputs(timestep=20.0)
     plain = [run(model, x) for x in (inside, outside)]
@@ -460,15 +460,15 @@ def test_bad_arguments_are_said(wan, arguments, message):
 
 
 def test_tokens_that_do_not_divide_into_frames(wan, monkeypatch):
-    row = dataclasses.replace(families.family_of(wan), frames=lambda config, arguments: 5)
-    monkeypatch.setitem(families.registry._FAMILIES, "WanTransformer3DModel", row)
+    row = dataclasses.replace(models.family_of(wan), frames=lambda config, arguments: 5)
+    monkeypatch.setitem(models.registry._FAMILIES, "WanTransformer3DModel", row)
     with enhance(wan), pytest.raises(TokenLayoutError, match="96 video tokens do not divide into 5 frames"):
         run(wan, TINY["wan"].inputs())
 
 
 def test_a_window_needs_a_place(wan, monkeypatch):
-    row = dataclasses.replace(families.family_of(wan), noise=None)
-    monkeypatch.setitem(families.registry._FAMILIES, "WanTransformer3DModel", row)
+    row = dataclasses.replace(models.family_of(wan), noise=None)
+    monkeypatch.setitem(models.registry._FAMILIES, "WanTransformer3DModel", row)
     with enhance(wan, **ALWAYS) as handle:
         run(wan, TINY["wan"].inputs())
     assert handle.summary().progress_source == "unknown" and handle.summary().active.all()

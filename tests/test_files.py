@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from enhance_a_video import database, files
 from enhance_a_video.errors import EnhanceAVideoError, OutputExistsError, SettingsError, VideoFileError
+from enhance_a_video.generation import files
+from enhance_a_video.lab import database
 
 
 def refusing(number: int):

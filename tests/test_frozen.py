@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from enhance_a_video.alternatives import alternative_from_dict
-from enhance_a_video.plan import Item
-from enhance_a_video.policy import Moment, read_profile
+from enhance_a_video.generation.requests import ClipRequest
+from enhance_a_video.policies import GainContext, read_profile
 from enhance_a_video.settings import Settings
 
 PROFILES = Path(__file__).parent.parent / "studies" / "profiles"
@@ -34,7 +34,7 @@ KEYS = [  # settings, options, key; the seeds are 7, 8, ...
 def test_the_key_of_a_clip(number):
     data, options, key = KEYS[number]
     read = alternative_from_dict if data and "alternative" in data else Settings.from_dict
-    assert Item(PROMPT, 7 + number, "label", None if data is None else read(data), options).key == key
+    assert ClipRequest(PROMPT, 7 + number, "label", None if data is None else read(data), options).key == key
 
 
 @pytest.mark.parametrize("name, gains", [
@@ -44,5 +44,5 @@ def test_the_key_of_a_clip(number):
 def test_the_gains_of_a_profile(name, gains):
     """At the first and the last layer, a quarter of the way, for three masses."""
     policy, mass = read_profile(PROFILES / f"temporal-{name}.json").policy, torch.tensor([0.1, 0.5, 0.9])
-    found = [policy(mass, Moment(17, layer, torch.tensor(0.25))) for layer in (0.0, 1.0)]
+    found = [policy(mass, GainContext(17, layer, torch.tensor(0.25))) for layer in (0.0, 1.0)]
     assert torch.cat(found).tolist() == pytest.approx(gains, abs=2e-6)

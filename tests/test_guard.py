@@ -16,8 +16,8 @@ from packaging.version import Version
 from tiny_models import TINY
 from tiny_models.base import absent
 
-from enhance_a_video.families import families
-from enhance_a_video.families.page import REGENERATE, page
+from enhance_a_video.models import families
+from enhance_a_video.models.table import REGENERATE, page
 
 DIFFUSERS = Path(importlib.util.find_spec("diffusers").origin).parent
 DOCS = Path(__file__).parent.parent / "docs"

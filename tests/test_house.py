@@ -52,7 +52,7 @@ before = set(sys.modules)
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from enhance_a_video import enhance_attention
-from enhance_a_video.seam import Tokens
+from enhance_a_video.attention import Tokens
 
 class Attention(nn.Module):
     def __init__(self):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from enhance_a_video import limits, media, pipelines, plan
+from enhance_a_video import limits
 from enhance_a_video.errors import EnhanceAVideoError, PromptError, SettingsError
-from enhance_a_video.plan import Item
-from enhance_a_video.policy import from_dict, read_profile
+from enhance_a_video.generation import media, pipelines, requests
+from enhance_a_video.generation.requests import ClipRequest
+from enhance_a_video.lab.study import read_study
+from enhance_a_video.policies import from_dict, read_profile
 from enhance_a_video.settings import Settings
-from enhance_a_video.study import read_study
 
 PROMPT = "a red ball moves right"
 BAD = [float("nan"), float("inf"), -math.inf, True, "0.5", 10**400, -2]
@@ -83,14 +84,14 @@ def test_seeds_have_64_bits_everywhere(tiny_pipe, tmp_path):
     largest = 2**64 - 1
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({"prompt": PROMPT, "seeds": [2**63, largest]}))
-    assert plan.read_prompts(file)[0].seeds == (2**63, largest)
+    assert requests.read_prompts(file)[0].seeds == (2**63, largest)
     assert pipelines.generate(tiny_pipe, PROMPT, seed=largest, steps=1).shape == (9, 32, 32, 3)
     for seed in (largest + 1, -1, 1.0, True, "7", math.nan):
         with pytest.raises(SettingsError, match="seed="):
             pipelines.generate(tiny_pipe, PROMPT, seed=seed)
         file.write_text(json.dumps({"prompt": PROMPT, "seed": seed}))
         with pytest.raises(PromptError, match="line 1"):
-            plan.read_prompts(file)
+            requests.read_prompts(file)
     assert list(limits.seeds_from(largest, 1)) == [largest]
     with pytest.raises(SettingsError, match="beyond the largest"):
         limits.seeds_from(largest, 2)
@@ -104,9 +105,9 @@ def test_two_seeds_of_the_same_noise_are_not_two_samples():
 
 
 def test_databases_keep_large_seeds(tmp_path):
-    from enhance_a_video.study.store import Store
+    from enhance_a_video.lab.study.store import Store
 
-    clip = Item("p", 2**64 - 2, "s").facts() | {
+    clip = ClipRequest("p", 2**64 - 2, "s").facts() | {
         "frames": 1, "height": 1, "width": 1, "seconds": 0.0, "enhancement": None,
     }  # fmt: skip
     with Store(tmp_path) as store:
@@ -119,9 +120,9 @@ def test_a_tuning_takes_any_seed():
     pytest.importorskip("optuna")
     import optuna
 
-    from enhance_a_video.tune.learn import Recipe, start_of
-    from enhance_a_video.tune.search import _sampler
-    from enhance_a_video.tune.space import SPACES
+    from enhance_a_video.lab.tune.learn import Recipe, start_of
+    from enhance_a_video.lab.tune.search import _sampler
+    from enhance_a_video.lab.tune.space import SPACES
 
     assert start_of(Recipe(seed=2**64 - 1), next(iter(SPACES.values()))).isfinite().all()
     _sampler(optuna, "tpe", (2**64 - 1) * 1_000_003 % 2**32)
@@ -145,7 +146,7 @@ def test_a_bad_number_stops_a_batch_before_it_begins(run, tmp_path, line):
 
 def test_an_item_with_nan_has_no_key():
     with pytest.raises(SettingsError, match="finite"):
-        _ = Item("x", 0, "a", None, {"guidance": math.nan}).key
+        _ = ClipRequest("x", 0, "a", None, {"guidance": math.nan}).key
 
 
 @pytest.mark.parametrize(
@@ -170,9 +171,9 @@ def test_the_command_line_refuses_such_numbers_at_once(run, words, monkeypatch):
      ("batch", "p.txt", "-o", "c", "--seed", 2**64 - 1, "--seeds", 2)],
 )  # fmt: skip
 def test_counts_that_no_machine_has_are_refused_at_once(run, tmp_path, tiny_folder, monkeypatch, words):
-    from enhance_a_video import toy
+    from enhance_a_video import embedded
 
-    monkeypatch.setattr(toy, "model_folder", lambda: tiny_folder)
+    monkeypatch.setattr(embedded, "model_folder", lambda: tiny_folder)
     (tmp_path / "p.txt").write_text("x")
     code, _, err = run(*words)
     assert code == 2 and "Traceback" not in err
@@ -184,7 +185,7 @@ def test_counts_that_no_machine_has_are_refused_at_once(run, tmp_path, tiny_fold
 )
 def test_a_plan_checks_seeds_and_options(seeds, options):
     with pytest.raises(SettingsError):
-        plan.expand([plan.Prompt("a")], seeds, [("plain", None)], options)
+        requests.expand([requests.Prompt("a")], seeds, [("plain", None)], options)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ STUDY = "prompts: [a, b]\nsettings: {plain: null, default: {}}\n"
      "load: {batch: 1000000000}", "options: {extra: {shift: .inf}}", "seeds: &a [*a]"],
 )  # fmt: skip
 def test_a_study_with_such_numbers_is_refused(tmp_path, more):
-    from enhance_a_video.study.definition import read_study
+    from enhance_a_video.lab.study.definition import read_study
 
     (tmp_path / "s.yaml").write_text(STUDY + more)
     with pytest.raises(SettingsError):
@@ -227,7 +228,7 @@ def test_a_study_with_such_numbers_is_refused(tmp_path, more):
 
 @pytest.mark.parametrize("knobs", ["strength: .nan", "sites: 8.0", "policy: {name: constant, gain: .inf}"])
 def test_the_settings_of_a_study_too(tmp_path, knobs):
-    from enhance_a_video.study.definition import read_study
+    from enhance_a_video.lab.study.definition import read_study
 
     (tmp_path / "s.yaml").write_text(f"prompts: [a, b]\nsettings: {{plain: null, other: {{{knobs}}}}}")
     with pytest.raises(SettingsError):
@@ -253,7 +254,7 @@ def test_numbers_of_a_policy_are_bounded():
 @pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
 @pytest.mark.parametrize(
     "read",
-    [plan.read_prompts, read_study, read_profile, media.read_video, media.read_comment, media.open_picture],
+    [requests.read_prompts, read_study, read_profile, media.read_video, media.read_comment, media.open_picture],
     ids=lambda read: read.__name__,
 )
 def test_a_pipe_or_a_device_is_not_read(tmp_path, read, name):
@@ -267,6 +268,6 @@ def test_the_shells_own_pipes_are_read():
     os.write(write, b"a red ball")
     os.close(write)
     try:
-        assert [prompt.text for prompt in plan.read_prompts(f"/dev/fd/{read}")] == ["a red ball"]
+        assert [prompt.text for prompt in requests.read_prompts(f"/dev/fd/{read}")] == ["a red ball"]
     finally:
         os.close(read)

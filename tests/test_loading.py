@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from enhance_a_video import loading
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
-from enhance_a_video.pipelines import generate, load
+from enhance_a_video.generation import loading
+from enhance_a_video.generation.pipelines import generate, load
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_which_memory_ran_out(tiny_pipe, monkeypatch, error, says):
     "words", [("batch", "p.txt", "-o", "out"), ("tune", "-o", "out", "--first", 0), ("study", "s.yaml")]
 )
 def test_a_model_that_is_none_is_refused_before_workers_start(command, tmp_path, monkeypatch, words):
-    from enhance_a_video.workers import local
+    from enhance_a_video.generation.workers import local
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(local.LocalCrew, "start", lambda *_: pytest.fail("a worker was started"))

@@ -11,12 +11,12 @@ import pytest
 from media_files import TURNS, animation, moving, sound, turned, write
 from PIL import Image
 
-from enhance_a_video import media
 from enhance_a_video.errors import SettingsError, VideoFileError
-from enhance_a_video.media import open_picture, open_video, read_video
-from enhance_a_video.pipelines import generate
-from enhance_a_video.plan import Item
-from enhance_a_video.video import write_video
+from enhance_a_video.generation import media
+from enhance_a_video.generation.media import open_picture, open_video, read_video
+from enhance_a_video.generation.pipelines import generate
+from enhance_a_video.generation.requests import ClipRequest
+from enhance_a_video.generation.video import write_video
 
 as_superuser = os.name != "posix" or os.geteuid() == 0
 
@@ -41,10 +41,10 @@ def test_pictures_are_turned_by_their_exif_orientation(tmp_path, orientation):
     exif[0x0112] = orientation
     picture.save(tmp_path / "phone.png", exif=exif)
     assert np.array_equal(open_picture(tmp_path / "phone.png"), SCENE)
-    item = Item("a ball", 0, "plain", None, {"image": tmp_path / "phone.png"})
+    item = ClipRequest("a ball", 0, "plain", None, {"image": tmp_path / "phone.png"})
     assert np.array_equal(item.call()["image"], SCENE)
     Image.fromarray(SCENE).save(tmp_path / "upright.png")
-    assert item.key == Item("a ball", 0, "plain", None, {"image": tmp_path / "upright.png"}).key
+    assert item.key == ClipRequest("a ball", 0, "plain", None, {"image": tmp_path / "upright.png"}).key
     assert near(read_video(tmp_path / "phone.png")[0][0], SCENE, 1)
 
 
@@ -54,8 +54,8 @@ def test_a_picture_that_was_opened_before_is_the_same_picture(tmp_path):
     exif = picture.getexif()
     exif[0x0112] = 6
     picture.save(tmp_path / "phone.png", exif=exif)
-    opened = Item("a ball", 0, "plain", None, {"image": Image.open(tmp_path / "phone.png")})
-    assert opened.key == Item("a ball", 0, "plain", None, {"image": tmp_path / "phone.png"}).key
+    opened = ClipRequest("a ball", 0, "plain", None, {"image": Image.open(tmp_path / "phone.png")})
+    assert opened.key == ClipRequest("a ball", 0, "plain", None, {"image": tmp_path / "phone.png"}).key
 
     class Pipe:
         components: dict = {}  # noqa: RUF012

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from enhance_a_video.errors import SettingsError
-from enhance_a_video.metrics import MEASURES, OVERLAP, Clip, measure, measure_pieces
-from enhance_a_video.metrics.damage import DAMAGES
+from enhance_a_video.lab.metrics import MEASURES, OVERLAP, Clip, measure, measure_pieces
+from enhance_a_video.lab.metrics.damage import DAMAGES
 
 
 def moving_clip(frames: int = 17, side: int = 64) -> np.ndarray:
@@ -217,7 +217,7 @@ def test_a_clip_is_measured_as_its_frames():
 
 def test_metrics_do_not_load_a_model_library():
     code = (
-        "import sys, numpy as np, enhance_a_video.metrics as m;"
+        "import sys, numpy as np, enhance_a_video.lab.metrics as m;"
         "m.measure(np.zeros((2, 8, 8, 3))); print('diffusers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

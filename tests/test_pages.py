@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from enhance_a_video import Settings, pages, report
-from enhance_a_video.comparison import Comparison, MeasureSet, Take, general_measures
-from enhance_a_video.measures import Measure
-from enhance_a_video.pages import drawing, words
-from enhance_a_video.plan import Item
-from enhance_a_video.stats import Paired, paired
-from enhance_a_video.toy.checker import TRUTH_MEASURES
+from enhance_a_video import Settings
+from enhance_a_video.embedded.checker import TRUTH_MEASURES
+from enhance_a_video.generation.measures import Measure
+from enhance_a_video.generation.requests import ClipRequest
+from enhance_a_video.lab import pages, report
+from enhance_a_video.lab.comparison import Comparison, MeasureSet, Take, general_measures
+from enhance_a_video.lab.pages import drawing, words
+from enhance_a_video.lab.stats import Paired, paired
 from enhance_a_video.wording import count
 
 
@@ -117,7 +118,7 @@ def compared(prompt: str, label: str, seeds: int = 2) -> Comparison:
         Measure("warping_error", "Warping error", "lower", "1e-4"),
         Measure("motion", "Motion", "neither", "px/frame"),
     )
-    items = [Item("a ball", 0, name, None if name == "without" else Settings()) for name in labels]
+    items = [ClipRequest("a ball", 0, name, None if name == "without" else Settings()) for name in labels]
     takes = [Take(item, FRAMES, None, 1.8, 8) for item in items]
     values = {
         name: {row.name: [2.0 - n + 0.1 * seed for seed in range(seeds)] for row in rows}

@@ -6,9 +6,9 @@ from test_pages import comparison_page
 from test_study_analysis import gentle, plant, study_of
 from vote_folders import clip
 
-from enhance_a_video import video
-from enhance_a_video.study import analyse, make_plan
-from enhance_a_video.study import pages as study_pages
+from enhance_a_video.generation import video
+from enhance_a_video.lab.study import analyse, make_plan
+from enhance_a_video.lab.study import pages as study_pages
 
 pytestmark = needs_chromium
 WIDTHS = (1280, 390)

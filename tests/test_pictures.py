@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from enhance_a_video import pictures
 from enhance_a_video.errors import SettingsError
+from enhance_a_video.lab import pictures
 
 T, H, W = 12, 24, 36
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from enhance_a_video import Settings, loading, pipelines, toy
-from enhance_a_video.comparison import MeasureSet, compare, compare_seeds, general_measures, truth_measures
+from enhance_a_video import Settings, embedded
+from enhance_a_video.embedded import world
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
-from enhance_a_video.making import brief
-from enhance_a_video.measures import Measure
-from enhance_a_video.pipelines import defaults, describe, generate, load
-from enhance_a_video.toy import world
+from enhance_a_video.generation import loading, pipelines
+from enhance_a_video.generation.making import brief
+from enhance_a_video.generation.measures import Measure
+from enhance_a_video.generation.pipelines import defaults, describe, generate, load
+from enhance_a_video.lab.comparison import MeasureSet, compare, compare_seeds, general_measures, truth_measures
 
 PROMPT = "a red ball moves right over the grass"
 STRONG = Settings(strength=1.0, start=0.0, end=1.0)
@@ -43,12 +44,12 @@ def test_half_precision_keeps_the_wan_vae_in_float32(tiny_folder):
 
 
 def test_embedded_is_the_packaged_folder(tiny_folder, monkeypatch):
-    monkeypatch.setattr(toy, "model_folder", lambda: tiny_folder)
+    monkeypatch.setattr(embedded, "model_folder", lambda: tiny_folder)
     assert type(load()).__name__ == "WanPipeline"
 
 
 def test_embedded_model_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy, "model_folder", lambda: tmp_path)
+    monkeypatch.setattr(embedded, "model_folder", lambda: tmp_path)
     with pytest.raises(SettingsError, match="embedded model is missing"):
         load()
 
@@ -291,7 +292,7 @@ def test_threads_that_the_user_chose_are_kept(pipe, two_threads, monkeypatch):
 
 
 def test_a_batch_worker_sets_its_share_of_threads_for_a_large_model_only(tiny_folder, two_threads, monkeypatch):
-    from enhance_a_video.workers.worker import Worker
+    from enhance_a_video.generation.workers.worker import Worker
 
     assert Worker(str(tiny_folder), {}, threads=3).load()[0] == "ready"
     assert torch.get_num_threads() == 2

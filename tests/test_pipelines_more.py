@@ -331,7 +331,7 @@ def test_first_and_last_frame_by_command(command, tiny_pipe, tmp_path, monkeypat
     """--set last_image=FILE reaches a model that is given its first and its last frame."""
     from PIL import Image
 
-    from enhance_a_video import video
+    from enhance_a_video.generation import video
 
     monkeypatch.chdir(tmp_path)
     wan_i2v(

@@ -11,12 +11,12 @@ import pytest
 import torch
 from tiny_models import TINY, T, run
 
-from enhance_a_video import enhance, families, layer
+from enhance_a_video import enhance, enhanced_layer, models
 from enhance_a_video.errors import EnhanceAVideoError
 from enhance_a_video.operators import cross_frame, output
 
 TWINS = "ABAC"  # frames 0 and 2 are equal
-MEASURES = ((output, "site_mass"), (cross_frame, "token_mass"), (layer, "temporal_attention_map"))
+MEASURES = ((output, "site_mass"), (cross_frame, "token_mass"), (enhanced_layer, "temporal_attention_map"))
 
 
 def observed(model, tiny, letters):
@@ -64,9 +64,9 @@ def tensors(value):
 def test_as_many_tokens_are_scaled_as_are_seen_and_no_others(name, monkeypatch):
     tiny = TINY[name]
     model, inputs, outputs, seen = tiny.model(), tiny.inputs(), [], []
-    family = families.family_of(model)
-    attention, module = next(iter(families.attention_modules(model, family).items()))
-    module = families.scaled_module(model, family, attention) or module
+    family = models.family_of(model)
+    attention, module = next(iter(models.attention_modules(model, family).items()))
+    module = models.scaled_module(model, family, attention) or module
     module.register_forward_hook(lambda m, args, output: outputs.append(tensors(output)))
     run(model, inputs)
     plain = outputs[0]
@@ -128,7 +128,7 @@ def mistaken_row(mistake, family, sites):
 
 def mistakes():
     """(variant, mistake that can be made with its class)"""
-    rows = {family.transformer: family for family in families.families()}
+    rows = {family.transformer: family for family in models.families()}
     for name, tiny in TINY.items():
         row = rows[tiny.transformer]
         yield from ((name, mistake) for mistake in ("sites first", "twice the frames", "half the frames"))
@@ -142,7 +142,7 @@ def mistakes():
 def test_a_mistake_is_noticed(name, mistake, monkeypatch):
     tiny = TINY[name]
     model = tiny.sharpened()
-    family = families.family_of(model)
+    family = models.family_of(model)
     rows = family.video and family.video(model.config, tiny.clip(TWINS))
     if mistake == "a frame beside" and rows is None:
         pytest.skip("every token of the stream is video")
@@ -151,6 +151,6 @@ def test_a_mistake_is_noticed(name, mistake, monkeypatch):
             monkeypatch.setattr(home, measure, sites_first(getattr(home, measure)))
     else:
         sites = sites_of(model, tiny, monkeypatch)
-        monkeypatch.setitem(families.registry._FAMILIES, family.transformer, mistaken_row(mistake, family, sites))
+        monkeypatch.setitem(models.registry._FAMILIES, family.transformer, mistaken_row(mistake, family, sites))
     with pytest.raises((AssertionError, EnhanceAVideoError)):
         check_twins(model, tiny)

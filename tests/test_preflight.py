@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-import enhance_a_video.tune as tuning
-from enhance_a_video import making, pipelines, preflight, toy, video
+import enhance_a_video.lab.tune as tuning
+from enhance_a_video import embedded
 from enhance_a_video.alternatives import LogitTemperature
+from enhance_a_video.embedded import world
 from enhance_a_video.errors import PromptError, SettingsError
-from enhance_a_video.plan import Item, Prompt, expand, overridden, read_prompts, repeats
-from enhance_a_video.policy import Constant
-from enhance_a_video.prompts import checked_prompt
-from enhance_a_video.schedule import progress_at_steps, progress_of
+from enhance_a_video.generation import making, pipelines, preflight, video
+from enhance_a_video.generation.prompts import checked_prompt
+from enhance_a_video.generation.requests import ClipRequest, Prompt, expand, overridden, read_prompts, repeats
+from enhance_a_video.generation.shape import _DOWN, _NEAREST, _PATCHED, made_frames
+from enhance_a_video.lab.study import parse_study
+from enhance_a_video.policies import Constant
+from enhance_a_video.progress import progress_at_steps, progress_of
 from enhance_a_video.settings import Settings
-from enhance_a_video.shape import _DOWN, _NEAREST, _PATCHED, made_frames
-from enhance_a_video.study import parse_study
-from enhance_a_video.toy import world
 
 ROOT = Path(__file__).parent.parent
 INSIDE = "A red ball moves to the left over a green meadow."
@@ -48,7 +49,7 @@ def outlines():
 
 
 def notes(pipe, prompt=INSIDE, settings=None, label="", **options) -> str:
-    return "\n".join(preflight.notices(pipe, [Item(prompt, 0, label, settings, options)]))
+    return "\n".join(preflight.notices(pipe, [ClipRequest(prompt, 0, label, settings, options)]))
 
 
 # ------------------------------------------------------------------------------------------------ empty prompts
@@ -66,7 +67,7 @@ def test_what_is_no_prompt(text):
 def test_an_empty_prompt_is_refused_wherever_one_comes_in(text, tmp_path):
     for make in (
         lambda: Prompt(text),
-        lambda: Item(text, 0, "plain"),
+        lambda: ClipRequest(text, 0, "plain"),
         lambda: pipelines.generate(preflight.outline("embedded"), text),
         lambda: pipelines.generate(preflight.outline("embedded"), [INSIDE, text], seed=[0, 1]),
         lambda: parse_study({"prompts": [INSIDE, text], "settings": {"plain": None, "default": {}}}),
@@ -263,7 +264,7 @@ def test_nothing_that_acted_is_reported_afterwards(tiny_folder):
 
 def test_an_outline_of_what_is_no_model(tmp_path):
     assert preflight.outline(tmp_path) is None
-    assert preflight.notices_about(tmp_path, [Item(INSIDE, 0, "")]) == []
+    assert preflight.notices_about(tmp_path, [ClipRequest(INSIDE, 0, "")]) == []
 
 
 # ------------------------------------------------------------------------------------------------- prompts files
@@ -313,7 +314,7 @@ def test_compare_refuses_two_frames_that_become_one(run, tiny_folder):
 
 
 def test_compare_and_demo_report_and_list(run, tiny_folder, monkeypatch):
-    monkeypatch.setattr(toy, "model_folder", lambda: tiny_folder)
+    monkeypatch.setattr(embedded, "model_folder", lambda: tiny_folder)
     words = ["compare", "-p", "a red cat", "--steps", 1, "--frames", 6, "--panel", "same: observe_only=true"]
     code, out, err = run(*words, "--json")
     assert code == 0, err

@@ -6,10 +6,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from enhance_a_video.toy.puppet import paint, world
-from enhance_a_video.toy.puppet.checker import PUPPET_MEASURES, check, motion_of
-from enhance_a_video.toy.puppet.damage import DAMAGES, found
-from enhance_a_video.toy.puppet.finding import find
+from enhance_a_video.embedded.puppet import paint, world
+from enhance_a_video.embedded.puppet.checker import PUPPET_MEASURES, check, motion_of
+from enhance_a_video.embedded.puppet.damage import DAMAGES, found
+from enhance_a_video.embedded.puppet.finding import find
 
 RIGHT = [m.name for m in PUPPET_MEASURES if m.name.endswith("_right")]
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from enhance_a_video.embedded.puppet import paint, world
+from enhance_a_video.embedded.puppet.pose import REACH, pose
 from enhance_a_video.errors import PromptError
-from enhance_a_video.toy.puppet import paint, world
-from enhance_a_video.toy.puppet.pose import REACH, pose
-from enhance_a_video.toy.recipe import build_tokenizer
-from enhance_a_video.toy.worlds import NOT_NAMED, PUPPETS, puppet_map
+from training.recipe import build_tokenizer
+from training.worlds import NOT_NAMED, PUPPETS, puppet_map
 
 EVERY_EIGHTH = slice(0, 33, 8)
 
@@ -141,8 +141,8 @@ def test_shapes_are_where_the_truth_has_them_and_hardly_hidden():
 def test_backdrops_are_muted_so_that_colours_find_things():
     import cv2
 
-    from enhance_a_video.toy.puppet.backdrops import backdrop
-    from enhance_a_video.toy.puppet.finding import CHROMA
+    from enhance_a_video.embedded.puppet.backdrops import backdrop
+    from enhance_a_video.embedded.puppet.finding import CHROMA
 
     for name in world.BACKDROPS:
         lab = cv2.cvtColor(backdrop(name, 1.0) / 255, cv2.COLOR_RGB2LAB)

@@ -16,6 +16,8 @@ from tiny_models import TINY, noise, run
 from torch import nn
 
 from enhance_a_video import enhance, enhance_attention
+from enhance_a_video.attention import Tokens
+from enhance_a_video.attention.query_key import Kernel, Outputs
 from enhance_a_video.errors import (
     EnhancementLostWarning,
     NoEffectWarning,
@@ -23,9 +25,7 @@ from enhance_a_video.errors import (
     TokenLayoutError,
     UnsupportedModelError,
 )
-from enhance_a_video.query_key import Kernel, Outputs
-from enhance_a_video.schedule import Flow, Karras, VariancePreserving
-from enhance_a_video.seam import Tokens
+from enhance_a_video.progress import Flow, Karras, VariancePreserving
 
 T = 4
 

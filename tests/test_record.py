@@ -39,7 +39,7 @@ def test_shapes_and_values(handle):
 
 
 def test_mass_and_map_are_those_of_the_method():
-    from test_seam import Spy, attended
+    from test_attention_patch import Spy, attended
 
     model, inputs, spy = TINY["wan"].model(), TINY["wan"].inputs(), Spy()
     attended(model, inputs, spy)
@@ -141,7 +141,7 @@ def test_no_number_leaves_the_device_while_it_runs(monkeypatch):
     """No .item(), bool() or copy to the host between enhance() and summary() or remove()."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Watch(TorchDispatchMode):
+    class AttentionObserver(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             assert "_local_scalar_dense" not in str(func), "host sync"
             return func(*args, **(kwargs or {}))
@@ -149,6 +149,6 @@ def test_no_number_leaves_the_device_while_it_runs(monkeypatch):
     model, inputs = TINY["wan"].model(), TINY["wan"].inputs()
     run(model, inputs)
     handle = enhance(model, attention_maps=True)
-    with Watch():
+    with AttentionObserver():
         run(model, inputs)
     handle.remove()  # reads the record, to warn where nothing was changed

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from enhance_a_video import Settings, report
-from enhance_a_video.comparison import Comparison, MeasureSet, Take, compare_seeds
-from enhance_a_video.measures import Measure
-from enhance_a_video.pipelines import load
-from enhance_a_video.plan import Item
-from enhance_a_video.stats import Paired, paired
+from enhance_a_video import Settings
+from enhance_a_video.generation.measures import Measure
+from enhance_a_video.generation.pipelines import load
+from enhance_a_video.generation.requests import ClipRequest
+from enhance_a_video.lab import report
+from enhance_a_video.lab.comparison import Comparison, MeasureSet, Take, compare_seeds
+from enhance_a_video.lab.stats import Paired, paired
 
 ROWS = (
     Measure("truth", "Right things", "higher", "share", needs="truth"),
@@ -22,7 +23,7 @@ FRAMES = np.zeros((3, 8, 8, 3), np.uint8)
 
 
 def take(label: str, settings: Settings | None) -> Take:
-    return Take(Item("a prompt", 0, label, settings), FRAMES, None, 1.0, 8)
+    return Take(ClipRequest("a prompt", 0, label, settings), FRAMES, None, 1.0, 8)
 
 
 def comparison(values: dict[str, tuple[list[float], list[float]]], prompt: str = "a prompt") -> Comparison:

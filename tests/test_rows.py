@@ -14,9 +14,9 @@ from tiny_models.cached import BEFORE as CHUNKS
 from tiny_models.helios import AUDIO, REFERENCE
 from tiny_models.sana import rotary, sana_video
 
-from enhance_a_video import enhance, families
+from enhance_a_video import enhance, models
 from enhance_a_video.errors import SettingsError, TokenLayoutError, UnsupportedModelError
-from enhance_a_video.families import ltx, minimax, once, sana
+from enhance_a_video.models import device_reads, ltx, minimax, sana
 
 ALWAYS = {"start": 0.0, "end": 1.0}
 SITES = H * W
@@ -54,7 +54,7 @@ def test_only_the_video_is_scaled(name, layer, part, video):
 
 
 def test_sana_wm_is_enhanced_where_it_has_softmax_layers():
-    assert list(families.attention_modules(TINY["sana_wm"].model(), families.find(TINY["sana_wm"].model()))) == [
+    assert list(models.attention_modules(TINY["sana_wm"].model(), models.find(TINY["sana_wm"].model()))) == [
         "blocks.1.attn.attn", "blocks.3.attn.attn",
     ]  # fmt: skip
 
@@ -68,9 +68,9 @@ def test_sana_wm_is_enhanced_where_it_has_softmax_layers():
 def test_a_mistake_in_the_tokens_is_noticed(name, mistake, monkeypatch):
     model = TINY[name].sharpened()
     check_twins(model, TINY[name])
-    family = families.family_of(model)
+    family = models.family_of(model)
     wrong = dataclasses.replace(family, tokens=dataclasses.replace(family.tokens, **mistake))
-    monkeypatch.setitem(families.registry._FAMILIES, family.transformer, wrong)
+    monkeypatch.setitem(models.registry._FAMILIES, family.transformer, wrong)
     with pytest.raises((AssertionError, TokenLayoutError)):
         check_twins(model, TINY[name])
 
@@ -271,7 +271,7 @@ def test_a_bare_transformer_does_not_say_where_it_is(name):
 # --------------------------------------------------------------------------------- what is read from the device
 def test_where_the_video_lies_is_read_once(monkeypatch):
     model, inputs, reads = TINY["minimax_h3"].model(), TINY["minimax_h3"].inputs(), []
-    monkeypatch.setattr(minimax, "steps", lambda values: (reads.append(1), once.steps(values))[1])
+    monkeypatch.setattr(minimax, "steps", lambda values: (reads.append(1), device_reads.steps(values))[1])
     with enhance(model, **ALWAYS) as handle:
         for _ in range(3):
             run(model, inputs)
@@ -283,24 +283,26 @@ def test_where_the_video_lies_is_read_once(monkeypatch):
 
 def test_tensors_are_not_kept_alive():
     gc.collect()
-    before = len(once._KNOWN)
+    before = len(device_reads._KNOWN)
     indices = torch.arange(5, 9)
-    assert once.as_rows(indices, first=5) == slice(0, 4) and len(once._KNOWN) == before + 1
+    assert device_reads.as_rows(indices, first=5) == slice(0, 4) and len(device_reads._KNOWN) == before + 1
     del indices
     gc.collect()
-    assert len(once._KNOWN) == before
+    assert len(device_reads._KNOWN) == before
 
 
 def test_indices_with_gaps_stay_indices():
-    assert once.as_rows(torch.tensor([7, 9, 10]), first=5).tolist() == [2, 4, 5]
-    assert once.last_run(torch.tensor([3, 4, 9, 10, 11])) == (9, 12) and once.last_run(torch.arange(4)) == (0, 4)
-    assert once.steps(torch.tensor([1.0, 1.0, 2.0, 1.0])) == 3 and once.steps(torch.tensor([4.0])) == 1
+    assert device_reads.as_rows(torch.tensor([7, 9, 10]), first=5).tolist() == [2, 4, 5]
+    assert device_reads.last_run(torch.tensor([3, 4, 9, 10, 11])) == (9, 12) and device_reads.last_run(
+        torch.arange(4)
+    ) == (0, 4)
+    assert device_reads.steps(torch.tensor([1.0, 1.0, 2.0, 1.0])) == 3 and device_reads.steps(torch.tensor([4.0])) == 1
 
 
 def test_tensors_of_inference_mode_can_be_read():
     with torch.inference_mode():
         indices = torch.arange(2, 6)
-    assert [once.as_rows(indices) for _ in range(2)] == [slice(2, 6)] * 2
+    assert [device_reads.as_rows(indices) for _ in range(2)] == [slice(2, 6)] * 2
 
 
 # ------------------------------------------------------------------------------- LTX: the video by its coordinates
@@ -321,7 +323,7 @@ def test_coordinates_are_read_once_for_a_generation(monkeypatch):
 @pytest.mark.parametrize("name", ["ltx_conditions", "ltx_guides", "ltx2_keyframes_by_place"])
 def test_where_the_video_lies_is_the_same_at_any_length(name):
     tiny = TINY[name]
-    family = next(f for f in families.families() if f.transformer == tiny.transformer)
+    family = next(f for f in models.families() if f.transformer == tiny.transformer)
     config = {"patch_size": 1, "patch_size_t": 1}
     for frames in (2, 3, 17):
         inputs = tiny.make_inputs(1, frames)
@@ -386,7 +388,7 @@ def test_vace_without_a_condition_has_no_references():
 def test_mochi_would_undo_a_gain_at_its_attention(monkeypatch):
     model, inputs = TINY["mochi"].model(), TINY["mochi"].inputs()
     plain = run(model, inputs)
-    row = dataclasses.replace(families.family_of(model), scale_at=None)
-    monkeypatch.setitem(families.registry._FAMILIES, row.transformer, row)
+    row = dataclasses.replace(models.family_of(model), scale_at=None)
+    monkeypatch.setitem(models.registry._FAMILIES, row.transformer, row)
     with enhance(model, policy=lambda mass, moment: 2 + 0 * mass, **ALWAYS):
         assert torch.allclose(run(model, inputs), plain, atol=1e-4)

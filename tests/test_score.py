@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from media_files import animation, moving, sound, write
 
-from enhance_a_video import media, score, video
+from enhance_a_video.embedded import world
 from enhance_a_video.errors import ExternalToolError, MissingExtraError, SettingsError
-from enhance_a_video.metrics import MEASURES, OVERLAP, measure, measure_pieces
-from enhance_a_video.metrics.damage import DAMAGES
-from enhance_a_video.toy import world
+from enhance_a_video.generation import media, video
+from enhance_a_video.lab import score
+from enhance_a_video.lab.metrics import MEASURES, OVERLAP, measure, measure_pieces
+from enhance_a_video.lab.metrics.damage import DAMAGES
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from enhance_a_video.errors import SettingsError
-from enhance_a_video.stats import (
+from enhance_a_video.lab.stats import (
     adjusted,
     detectable,
     interval,

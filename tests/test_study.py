@@ -14,11 +14,12 @@ import psutil
 import pytest
 import yaml
 
-from enhance_a_video import cli, making, pipelines, video
+from enhance_a_video import cli
 from enhance_a_video.errors import EnhanceAVideoError
-from enhance_a_video.study import analyse, parse_study, read_study, run, write_pages
-from enhance_a_video.study.run import _small, targets, weights_of
-from enhance_a_video.study.store import Store, only_one
+from enhance_a_video.generation import making, pipelines, video
+from enhance_a_video.lab.study import analyse, parse_study, read_study, run, write_pages
+from enhance_a_video.lab.study.run import _small, targets, weights_of
+from enhance_a_video.lab.study.store import Store, only_one
 
 WORDS = ["a red ball moves left", "a blue square moves right", "the green ball", "a square over the sky"]
 
@@ -336,6 +337,6 @@ def test_a_pipeline_that_wants_one_prompt_at_a_time_gets_it(tiny_folder, tmp_pat
     (folder / "defaults.json").write_text(json.dumps(known | {"several": False}))
     generate, seen = pipelines.generate, []
     noting = lambda pipe, prompt, **options: seen.append(prompt) or generate(pipe, prompt, **options)  # noqa: E731
-    monkeypatch.setattr("enhance_a_video.making.generate", noting)
+    monkeypatch.setattr("enhance_a_video.generation.making.generate", noting)
     run(parse_study(data_of(folder, load={"batch": 4})), tmp_path / "results")
     assert sorted(map(len, seen)) == [1] * 12

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from enhance_a_video.errors import SettingsError
-from enhance_a_video.study import analyse, make_plan, parse_study, run, view
-from enhance_a_video.study.analysis import unit_means
-from enhance_a_video.study.pages import markdown
-from enhance_a_video.study.run import targets, weights_of
-from enhance_a_video.study.store import Store
+from enhance_a_video.lab.study import analyse, make_plan, parse_study, run, view
+from enhance_a_video.lab.study.analysis import unit_means
+from enhance_a_video.lab.study.pages import markdown
+from enhance_a_video.lab.study.run import targets, weights_of
+from enhance_a_video.lab.study.store import Store
 
 MEASURES = ["colour_right", "backdrop_flicker", "warping_error", "motion"]
 

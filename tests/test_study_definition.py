@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from enhance_a_video.alternatives import LogitTemperature, MapScaling
+from enhance_a_video.embedded import world
 from enhance_a_video.errors import PromptError, SettingsError
+from enhance_a_video.lab.study import parse_study, read_study
 from enhance_a_video.settings import Settings
-from enhance_a_video.study import parse_study, read_study
-from enhance_a_video.toy import world
 
 BASE = """
 prompts: [a red ball, a blue square]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from enhance_a_video import cli, pictures, terminal, video
+from enhance_a_video import cli
 from enhance_a_video.cli.commands import app
 from enhance_a_video.cli.screen import Screen
+from enhance_a_video.generation import terminal, video
+from enhance_a_video.lab import pictures
 
 ODD = "[red] [/] :cat: τ <b>$\\frac{"
 

@@ -11,12 +11,11 @@ from tiny_models import TINY, T, noise, run, take
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from enhance_a_video import enhance
-from enhance_a_video.attention import enhance_attention
+from enhance_a_video import enhance, enhance_attention
+from enhance_a_video.attention import Tokens
 from enhance_a_video.errors import UnsupportedModelError
-from enhance_a_video.families import attention_modules, family_of, scaled_module
-from enhance_a_video.policy import Constant, Strength, Trust, Window
-from enhance_a_video.seam import Tokens
+from enhance_a_video.models import attention_modules, family_of, scaled_module
+from enhance_a_video.policies import Constant, Strength, Trust, Window
 
 BOUND = 0.05
 TIGHT = Trust(Constant(3.0), BOUND)  # every layer would like more
@@ -259,7 +258,7 @@ def test_a_described_model():
 
 def test_a_block_that_is_its_own_attention():
     """What is scaled is its projection, and the block around that is the layer itself."""
-    from enhance_a_video.query_key import Kernel
+    from enhance_a_video.attention.query_key import Kernel
 
     torch.manual_seed(0)
     model = JointModel().requires_grad_(False)

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+from enhance_a_video.embedded import checker, world
 from enhance_a_video.errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, PromptError, SettingsError
-from enhance_a_video.measures import Measure
-from enhance_a_video.metrics import measure
-from enhance_a_video.metrics.damage import DAMAGES
-from enhance_a_video.plan import Prompt
-from enhance_a_video.policy import Grid, Moment, Odds, read_profile
-from enhance_a_video.study import parse_study
-from enhance_a_video.study.definition import held_out_prompt, measures_of
-from enhance_a_video.toy import checker, world
-from enhance_a_video.tune import REWARDS, Reward, Tuning, chosen_prompts, tune
-from enhance_a_video.tune.learn import Recipe, episodes, learn, network_of, start_of
-from enhance_a_video.tune.reward import rows_of
-from enhance_a_video.tune.search import grid_of, search, seeds_of
-from enhance_a_video.tune.space import SPACES
+from enhance_a_video.generation.measures import Measure
+from enhance_a_video.generation.requests import Prompt
+from enhance_a_video.lab.metrics import measure
+from enhance_a_video.lab.metrics.damage import DAMAGES
+from enhance_a_video.lab.study import parse_study
+from enhance_a_video.lab.study.definition import held_out_prompt, measures_of
+from enhance_a_video.lab.tune import REWARDS, Reward, Tuning, chosen_prompts, tune
+from enhance_a_video.lab.tune.learn import Recipe, episodes, learn, network_of, start_of
+from enhance_a_video.lab.tune.reward import rows_of
+from enhance_a_video.lab.tune.search import grid_of, search, seeds_of
+from enhance_a_video.lab.tune.space import SPACES
+from enhance_a_video.policies import GainContext, Grid, Odds, read_profile
 
 KNOWN = measures_of([Prompt(held_out_prompt(0))], True)
 WORDS = ["a red ball moves left", "a blue square moves right", "the green ball", "a square over the sky"]
@@ -158,7 +158,7 @@ class Ideal:
         total = 0.0
         for depth in (0.0, 1.0):
             for progress in (0.0, 0.5, 1.0):
-                gain = torch.ones(2) if policy is None else policy(MASS, Moment(9, depth, torch.tensor(progress)))
+                gain = torch.ones(2) if policy is None else policy(MASS, GainContext(9, depth, torch.tensor(progress)))
                 ideal = 1 + 0.4 * (1 - progress) * (1 - depth) * MASS
                 total += float(((gain - ideal) ** 2).mean())
         return total
@@ -173,7 +173,7 @@ def test_the_first_trials_are_the_plain_model_and_sensible_ones():
     assert len(seeds_of(1, 1, 0.2)) == 2
     assert grid_of(np.array([[0.12345, -0.1]]), OUTPUT) == Grid(((0.1235, -0.1),))
     _, default, *_ = seeds_of(2, 2, ODDS.usual)
-    moment = Moment(9, 0.3, torch.tensor(0.4))
+    moment = GainContext(9, 0.3, torch.tensor(0.4))
     assert torch.allclose(grid_of(default, ODDS)(MASS, moment), Odds(2.0)(MASS, moment), atol=1e-4)
 
 
@@ -262,7 +262,7 @@ def test_a_search_refuses_what_is_not_its_own(tmp_path):
 
 
 def test_learning_starts_at_the_plain_model_or_the_default_and_improves(tmp_path):
-    recipe, moment = Recipe(seed=1), Moment(9, 0.3, torch.tensor(0.4))
+    recipe, moment = Recipe(seed=1), GainContext(9, 0.3, torch.tensor(0.4))
     start = network_of(start_of(recipe, OUTPUT), recipe.hidden, OUTPUT)
     assert torch.equal(start(MASS, moment), torch.ones(2))
     start = network_of(start_of(recipe, ODDS), recipe.hidden, ODDS)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from enhance_a_video import plan, video
-from enhance_a_video.batch import run
+from enhance_a_video.generation import requests, video
+from enhance_a_video.generation.batch import run
 from enhance_a_video.settings import Settings
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -34,17 +34,17 @@ def info(tmp_path):
 
 def test_prompts_have_vbench_counts_and_seeds_of_their_own(suite, info, tmp_path):
     suite.main(["prompts", str(info), str(tmp_path / "suite.jsonl")])
-    found = plan.read_prompts(tmp_path / "suite.jsonl")
+    found = requests.read_prompts(tmp_path / "suite.jsonl")
     assert [(prompt.text, len(prompt.seeds)) for prompt in found] == [("a red ball", 25), ("a blue ball moves left", 5)]
     seeds = [seed for prompt in found for seed in prompt.seeds]
     assert len(set(seeds)) == len(seeds)
     suite.main(["prompts", str(info), str(tmp_path / "suite.jsonl"), "--dimension", "scene"])
-    assert [prompt.text for prompt in plan.read_prompts(tmp_path / "suite.jsonl")] == ["a blue ball moves left"]
+    assert [prompt.text for prompt in requests.read_prompts(tmp_path / "suite.jsonl")] == ["a blue ball moves left"]
 
 
 def test_a_batch_gets_vbench_names(suite, tmp_path, tiny_folder):
-    prompts = [plan.Prompt("a red ball", seeds=(7, 3)), plan.Prompt("a blue ball", seeds=(5,))]
-    items = plan.expand(prompts, [0], [("plain", None), ("enhanced", Settings())], {"steps": 1, "frames": 5})
+    prompts = [requests.Prompt("a red ball", seeds=(7, 3)), requests.Prompt("a blue ball", seeds=(5,))]
+    items = requests.expand(prompts, [0], [("plain", None), ("enhanced", Settings())], {"steps": 1, "frames": 5})
     run(tmp_path / "clips", items, model=str(tiny_folder))
     suite.main(["link", str(tmp_path / "clips"), str(tmp_path / "videos")])
     suite.main(["link", str(tmp_path / "clips"), str(tmp_path / "videos")])  # again, after more clips

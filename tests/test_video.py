@@ -6,9 +6,10 @@ import av
 import numpy as np
 import pytest
 
-from enhance_a_video import pictures, video
+from enhance_a_video.embedded import world
 from enhance_a_video.errors import OutputExistsError, SettingsError, VideoFileError
-from enhance_a_video.toy import world
+from enhance_a_video.generation import video
+from enhance_a_video.lab import pictures
 
 
 def ramp(frames: int = 9, height: int = 48, width: int = 64) -> np.ndarray:

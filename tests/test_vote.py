@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from vote_folders import clip, compared, folder_of_folders, manifest, record, told, write
 
-from enhance_a_video import video
 from enhance_a_video.errors import OutputExistsError, SettingsError, VideoFileError, VoteError
-from enhance_a_video.study import parse_study
-from enhance_a_video.study import run as run_study
-from enhance_a_video.vote import FILE, Ballots, Server, find_pairs, results
-from enhance_a_video.vote.neutral import inspect, neutral
+from enhance_a_video.generation import video
+from enhance_a_video.lab.study import parse_study
+from enhance_a_video.lab.study import run as run_study
+from enhance_a_video.lab.vote import FILE, Ballots, Server, find_pairs, results
+from enhance_a_video.lab.vote.blinding import inspect, neutral
 
 GOOD = {"consistency": "left", "prompt": "equal", "quality": "right"}
 
@@ -123,8 +123,8 @@ def test_what_batch_wrote(tmp_path):
 
 
 def test_the_folder_that_batch_itself_keeps(tmp_path):
-    from enhance_a_video.batch.folder import Folder
-    from enhance_a_video.plan import Prompt, expand
+    from enhance_a_video.generation.batch.folder import Folder
+    from enhance_a_video.generation.requests import Prompt, expand
     from enhance_a_video.settings import Settings
 
     items = expand([Prompt("a bar")], [0, 1], [("without", None), ("with", Settings())], {"steps": 1})

@@ -13,7 +13,7 @@ import pytest
 from chromium import needs_chromium, playwright
 from vote_folders import compared, folder_of_folders, write
 
-from enhance_a_video.vote import FILE, Ballots, Server, find_pairs, results
+from enhance_a_video.lab.vote import FILE, Ballots, Server, find_pairs, results
 
 pytestmark = needs_chromium
 

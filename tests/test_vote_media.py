@@ -9,9 +9,9 @@ from media_files import TURNS, animation, moving, turned, write
 from vote_folders import clip, folder_of_folders
 
 from enhance_a_video.errors import VideoFileError
-from enhance_a_video.media import open_video, read_video
-from enhance_a_video.vote import FILE, Ballots, Server, find_pairs
-from enhance_a_video.vote.neutral import inspect, neutral
+from enhance_a_video.generation.media import open_video, read_video
+from enhance_a_video.lab.vote import FILE, Ballots, Server, find_pairs
+from enhance_a_video.lab.vote.blinding import inspect, neutral
 
 GOOD = {"consistency": "left", "prompt": "equal", "quality": "right"}
 

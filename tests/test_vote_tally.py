@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enhance_a_video.errors import SettingsError
-from enhance_a_video.vote.tally import agreement, krippendorff_alpha, win_rate
+from enhance_a_video.lab.vote.statistics import agreement, krippendorff_alpha, win_rate
 
 
 def test_one_vote_a_clip_is_wilsons_interval():

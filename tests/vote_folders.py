@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from enhance_a_video import video
+from enhance_a_video.generation import video
 
 COLOURS = {"without": (40, 60, 200), "with": (210, 40, 50)}
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from enhance_a_video.policy import Odds, Strength, Temperature
+from enhance_a_video.policies import Odds, Strength, Temperature
 
 ODDS, TEMPERATURE, STRENGTH = "odds", "temperature", "strength"
 POLICIES = {ODDS: Odds, TEMPERATURE: Temperature, STRENGTH: Strength}

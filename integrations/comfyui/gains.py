@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from enhance_a_video.operators import AttentionCall, CrossFrame, Output
-from enhance_a_video.policy import Moment
+from enhance_a_video.policies import GainContext
 
 from .attention import Attention
 from .choice import ODDS, Choice
@@ -62,6 +62,6 @@ def _whole_output(call: Attention, tensors: AttentionCall, choice: Choice) -> Do
     return Done(output, mass, gain)
 
 
-def _moment(tensors: AttentionCall) -> Moment:
+def _moment(tensors: AttentionCall) -> GainContext:
     """None of the node's policies goes by depth or progress."""
-    return Moment(tensors.num_frames, 0.0, torch.tensor(float("nan")))
+    return GainContext(tensors.num_frames, 0.0, torch.tensor(float("nan")))

@@ -5,10 +5,10 @@ handle = enhance(pipe)
 """
 
 from . import errors
-from .attention import enhance_attention
+from .described import enhance_attention
 from .enhancement import Enhancement, enhance
 from .intensity import cross_frame_intensity
-from .policy import Odds, Strength, Temperature
+from .policies import Odds, Strength, Temperature
 from .record import Summary
 from .settings import Settings
 

@@ -37,7 +37,7 @@ from . import limits
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
 from .operators import AttentionMap, Logits, Operator
-from .policy import DEFAULT_STRENGTH, Constant
+from .policies import DEFAULT_STRENGTH, Constant
 from .settings import Layers, Settings
 
 

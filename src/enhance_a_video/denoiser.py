@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attention import AttentionPatch, Entrance, ModelPatch, Rows, calls_of, not_a_frame_of_its_own
+from .enhanced_layer import EnhancedLayer, ForwardContext, timed
 from .errors import (
     AlreadyEnhancedError,
     EnhancementLostWarning,
@@ -21,20 +23,18 @@ from .errors import (
     UnsupportedModelError,
     WholeOutputWarning,
 )
-from .families import Family, FrameCount, attention_modules, block_around, chosen, scaled_module
-from .layer import Layer, Now, timed
-from .policy import DEFAULT_STRENGTH, Strength, needs_progress, needs_share, with_tensors
+from .models import Family, FrameCount, attention_modules, block_around, chosen, scaled_module
+from .policies import DEFAULT_STRENGTH, Strength, needs_progress, needs_share, with_tensors
 from .probe import Probe, first_tensor
+from .progress import progress_of
 from .record import Recorder
-from .schedule import progress_of
-from .seam import Entrance, ModelPatch, Rows, Seam, calls_of, not_a_frame_of_its_own
 
 _EDGE = 2e-3  # so near to an edge of the window counts as on it: UniPC's tenth of ten steps is 0.0999 wide
 _CLEAN = 0.99  # a first forward call beyond this progress means that the timestep is not what `noise` takes it for
 
 
 class _InThread(threading.local):
-    now: Now | None = None
+    now: ForwardContext | None = None
 
 
 class Denoiser:
@@ -46,7 +46,7 @@ class Denoiser:
         self.settings, self.described = enhancement.settings, described
         self.operator = enhancement.change.operator
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
-        self.latest: Now | None = None
+        self.latest: ForwardContext | None = None
         self.in_thread = _InThread()
         if calls_of(model) is not None:
             raise AlreadyEnhancedError(
@@ -58,8 +58,10 @@ class Denoiser:
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
         self.asks_share = needs_share(self.settings.gain_policy)
-        self.layers = [Layer(n, i, depths[n], self) for i, n in enumerate(names)]
-        self.seams = [Seam(modules[w.name], w, scaled_module(model, self.family, w.name)) for w in self.layers]
+        self.layers = [EnhancedLayer(n, i, depths[n], self) for i, n in enumerate(names)]
+        self.seams = [
+            AttentionPatch(modules[w.name], w, scaled_module(model, self.family, w.name)) for w in self.layers
+        ]
         blocks = [block_around(model, self.family, n) for n in names] if self.asks_share else []
         self.entrances = [Entrance(b, self.family.tokens.argument or 0) for b in {id(b): b for b in blocks}.values()]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
@@ -117,7 +119,7 @@ class Denoiser:
         )
         return len(lost)
 
-    def _module(self, seam: Seam) -> Any:
+    def _module(self, seam: AttentionPatch) -> Any:
         """The module that stands where a layer was found, or None; the layer itself where that was reported."""
         if seam.watch.name in self.gone:
             return seam.module
@@ -126,7 +128,7 @@ class Denoiser:
         except AttributeError:
             return None
 
-    def _follow(self, seam: Seam) -> bool:
+    def _follow(self, seam: AttentionPatch) -> bool:
         module = self._module(seam)
         if module is None:
             seam.detach()
@@ -152,7 +154,7 @@ class Denoiser:
 
     # ----------------------------------------------------------------------------------------------- forward calls
     @property
-    def now(self) -> Now | None:
+    def now(self) -> ForwardContext | None:
         """The forward call running in this thread. Dynamo cannot read a threading.local, so there it is the latest."""
         return self.latest if torch.compiler.is_compiling() else self.in_thread.now
 
@@ -176,7 +178,7 @@ class Denoiser:
             batch = self._count("batch", family.batch(config, arguments))
         progress, active = self._place(self._timestep(config, arguments))
         row = self.recorder.begin(progress, active, num_frames)
-        self.latest = Now(num_frames, batch, rows, progress, active, row)
+        self.latest = ForwardContext(num_frames, batch, rows, progress, active, row)
         if not torch.compiler.is_compiling():
             self.in_thread.now = self.latest
             self._warn_about_frames(num_frames)

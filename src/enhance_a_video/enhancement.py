@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from .alternatives import Alternative, Change
+from .attention import calls_of
 from .denoiser import Denoiser
 from .errors import NoEffectWarning
-from .families import Family, denoisers, family_of, unwrapped
 from .intensity import DEFAULT_SITES
-from .policy import name_of, not_finite
+from .models import Family, denoisers, family_of, unwrapped
+from .policies import name_of, not_finite
 from .record import Summary
-from .seam import calls_of
 from .settings import Layers, Settings
 
 

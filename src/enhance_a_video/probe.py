@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UnsupportedModelError
-from .families import block_around
+from .models import block_around
 
 _TRIED = (-1.0, 1.0, 4.0)
 _UNDONE = 0.05  # so little of the change from -1 to 1 is left from 1 to 4

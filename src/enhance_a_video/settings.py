@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import limits
-from . import policy as policies
+from . import limits, policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
 from .operators import CrossFrame, Operator, Output
@@ -25,7 +24,7 @@ class Settings:
                   nothing. It scales what a frame takes from the others, not the whole output
                   (operators/cross_frame.py). The default. A layer in which that part cannot be told apart is scaled
                   by the default strength, and a WholeOutputWarning says so
-    policy        in place of these three, any callable (mass (B,), Moment) -> gain (B,): one of the package `policy`,
+    policy        in place of these three, any callable (mass (B,), GainContext) -> gain (B,): one of `policies`,
                   what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own, which
                   enhance() calls once with a few masses to check it; it may return one number for all, and a gain that
                   is not finite acts as 1

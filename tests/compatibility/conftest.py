@@ -14,7 +14,7 @@ import pytest
 import torch
 from cells import OUTCOMES, PACKAGES, PAGE, Cell, page, section_of, sections
 
-from enhance_a_video.files import write_text
+from enhance_a_video.generation.files import write_text
 
 # The page is about one version of diffusers, the pinned one; an old one lacks what half of it is about.
 collect_ignore_glob = [] if hasattr(diffusers.hooks, "SeaCacheConfig") else ["test_*.py"]

@@ -12,10 +12,10 @@ from diffusers.hooks import SeaCacheConfig, TaylorSeerCacheConfig
 from test_matrix_caches import cache_dit_on, diffusers_cache, timestep_of
 
 from enhance_a_video import enhance
-from enhance_a_video.metrics import measure
-from enhance_a_video.pipelines import generate, load
-from enhance_a_video.toy import world
-from enhance_a_video.toy.checker import check
+from enhance_a_video.embedded import world
+from enhance_a_video.embedded.checker import check
+from enhance_a_video.generation.pipelines import generate, load
+from enhance_a_video.lab.metrics import measure
 
 STEPS = 16
 SCENE = world.Scene((world.Thing("red", "ball", "plain", "right"),), "meadow")

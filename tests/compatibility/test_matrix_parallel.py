@@ -1,6 +1,6 @@
 """Context parallelism: two processes (gloo, on the CPU) share each video, as diffusers' `enable_parallelism` cuts it
 along the sequence. Only sequences of nothing but video are cut here; what else is refused and tested is in
-`tests/test_parallel.py`, and the recipe for one long video over several GPUs in docs/performance.md.
+`tests/test_sharding.py`, and the recipe for one long video over several GPUs in docs/performance.md.
 """
 
 import os
@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from common import FAMILIES, ON, acts, by_hand, run, same
-from test_parallel import cpu_flash
+from test_sharding import cpu_flash
 
 from enhance_a_video import enhance
 

@@ -100,7 +100,8 @@ def _warm(names: dict[str, object]) -> None:
     "".encode("utf-8-sig")  # a user who may not write everywhere may not read Python's own modules either
     import matplotlib.font_manager  # noqa: F401
 
-    from enhance_a_video import cli, job, report, tune  # noqa: F401
+    from enhance_a_video import cli
+    from enhance_a_video.lab import report, tune  # noqa: F401
 
     names["run"](seed=0)  # type: ignore[operator]
     words = shlex.split("generate -p 'a red ball moves left over a green meadow' --steps 1 --frames 5 --json -o")

@@ -108,7 +108,7 @@ def encode(path: Path, clip: np.ndarray, codec: str = "libx264", form: str | Non
 
 @material("good.mp4", "other.mp4", "[red]x[bold].mp4", "видео 🎬.mp4", "~.mp4")
 def video_file(path: Path) -> None:
-    from enhance_a_video import video
+    from enhance_a_video.generation import video
 
     video.write_video(path, frames(seed=len(path.name)), 8)
 
@@ -140,7 +140,7 @@ def part(path: Path) -> None:
     whole = path.with_name(f"whole-{path.name}")
     clip = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), dtype=np.uint8)
     if path.suffix == ".mp4":
-        from enhance_a_video import video
+        from enhance_a_video.generation import video
 
         video.write_video(whole, clip, 8)
     else:
@@ -291,7 +291,7 @@ def drawing(path: Path) -> None:
 def model(path: Path, **changes: Any) -> None:
     """The embedded model, quick: a step of five frames. changes: a file's path ("/" written "__") -> its text, None =
     missing, or a function of the path."""
-    from enhance_a_video.toy import model_folder
+    from enhance_a_video.embedded import model_folder
 
     shutil.copytree(model_folder(), path, copy_function=_copy_file)
     known = json.loads((path / "defaults.json").read_text())
@@ -433,14 +433,14 @@ for _name, _changes in _BROKEN.items():
 @material("only-transformer")
 def only_transformer(path: Path) -> None:
     """What people download by mistake: a part of a pipeline."""
-    from enhance_a_video.toy import model_folder
+    from enhance_a_video.embedded import model_folder
 
     shutil.copytree(model_folder() / "transformer", path, copy_function=_copy_file)
 
 
 @material("weights.safetensors")
 def single_file(path: Path) -> None:
-    from enhance_a_video.toy import model_folder
+    from enhance_a_video.embedded import model_folder
 
     shutil.copy(model_folder() / "vae" / _WEIGHTS, path)
 
@@ -505,7 +505,7 @@ def compared_read_only(path: Path) -> None:
 @material("voted")
 def voted(path: Path) -> None:
     """A comparison with a vote."""
-    from enhance_a_video.vote import FILE, Ballots, find_pairs
+    from enhance_a_video.lab.vote import FILE, Ballots, find_pairs
 
     _compared(path, "without", "with")
     ballots = Ballots(path / FILE, find_pairs(path).pairs)
@@ -560,7 +560,7 @@ def file(path: Path) -> None:
 
 
 def _compared(path: Path, *labels: str) -> None:
-    from enhance_a_video import video
+    from enhance_a_video.generation import video
 
     path.mkdir()
     for number, (name, label) in enumerate(zip(("baseline", "enhanced"), labels, strict=True)):

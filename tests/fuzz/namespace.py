@@ -16,31 +16,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from enhance_a_video import (
-    Settings,
-    Strength,
-    Temperature,
-    cross_frame_intensity,
-    enhance,
-    enhance_attention,
-    metrics,
-    pipelines,
-    plan,
-    stats,
-    video,
-)  # fmt: skip
-from enhance_a_video import batch as batches
-from enhance_a_video import policy as policies
-from enhance_a_video import score as scores
-from enhance_a_video.comparison import compare, compare_seeds
-from enhance_a_video.pipelines import generate
-from enhance_a_video.policy import Constant
-from enhance_a_video.query_key import Kernel, Outputs
-from enhance_a_video.schedule import Flow
-from enhance_a_video.seam import Tokens
-from enhance_a_video.stats import paired
-from enhance_a_video.study.definition import parse_study, read_study
-from enhance_a_video.vote import Ballots, find_pairs, results
+from enhance_a_video import Settings, Strength, Temperature, cross_frame_intensity, enhance, enhance_attention, policies
+from enhance_a_video.attention import Tokens
+from enhance_a_video.attention.query_key import Kernel, Outputs
+from enhance_a_video.generation import batch as batches
+from enhance_a_video.generation import pipelines, video  # fmt: skip
+from enhance_a_video.generation.pipelines import generate
+from enhance_a_video.lab import metrics, stats
+from enhance_a_video.lab import score as scores
+from enhance_a_video.lab.comparison import compare, compare_seeds
+from enhance_a_video.lab.stats import paired
+from enhance_a_video.lab.study.definition import parse_study, read_study
+from enhance_a_video.lab.vote import Ballots, find_pairs, results
+from enhance_a_video.policies import Constant
+from enhance_a_video.progress import Flow
 
 from .materials import frames
 
@@ -169,6 +158,6 @@ __all__ = [
     "Settings", "Strength", "T", "Temperature", "Tokens", "acted_or_warned", "batches", "clip", "compare",
     "compare_seeds", "copy", "cross_frame_intensity", "described", "differs", "enhance", "enhance_attention",
     "find_pairs", "generate", "hooked", "inf", "json", "metrics", "nan", "nn", "np", "own", "paired", "parse_study",
-    "pipe", "pipelines", "plan", "policies", "read_study", "results", "run", "same", "scores", "stats", "t", "torch",
+    "pipe", "pipelines", "policies", "read_study", "results", "run", "same", "scores", "stats", "t", "torch",
     "types", "video", "warnings", "x",
 ]  # fmt: skip

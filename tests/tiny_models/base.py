@@ -92,13 +92,13 @@ class Tiny:
 
     def sharpened(self) -> nn.Module:
         """The model with key = query projections: a token looks at tokens like itself."""
-        from enhance_a_video import families
+        from enhance_a_video import models
 
         model = self.model()
         if self.sharpen is not None:
             self.sharpen(model)
             return model
-        for module in families.attention_modules(model, families.family_of(model)).values():
+        for module in models.attention_modules(model, models.family_of(model)).values():
             if getattr(module, "norm_q", None) is None:  # nothing else makes the logits large
                 module.to_q.weight.mul_(2)
             else:

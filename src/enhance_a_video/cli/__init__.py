@@ -10,7 +10,7 @@ import sys
 
 from ..errors import MissingExtraError
 from ..extras import require
-from ..terminal import print_json
+from ..generation.terminal import print_json
 
 # command -> the extras that it needs besides [cli]
 NEEDS: dict[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, PromptError, SettingsError
-from ..terminal import print_json, streams
+from ..generation.terminal import print_json, streams
 from .screen import Screen
 
 
@@ -104,7 +104,7 @@ def _run(words: list[str], debug: bool) -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        from ..loading import out_of_memory  # here, as it imports torch
+        from ..generation.loading import out_of_memory  # here, as it imports torch
 
         _fail(words, error, str(out_of_memory(error) or _unexpected(error)), 1)
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from ..generation.terminal import print_json
 from ..limits import MAX_CLIPS, seeds_from
-from ..terminal import print_json
 from ..wording import count
 from .app import app, print_notes
 from .options import Clip, Json, Knobs, Load, Model, Ray, Seed, WithRay, Workers, given, grouped, panel_of, path_of
@@ -18,7 +18,7 @@ from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..batch import Tally
+    from ..generation.batch import Tally
 
 
 @app.command(cls=WithRay)
@@ -73,18 +73,18 @@ def batch(
     A line of prompts.jsonl: {"prompt": "a cat", "seeds": [0, 1], "negative": "blur", "steps": 30}
     """
     settings = knobs.settings(enhance)
-    from .. import batch as batches
-    from .. import pipelines, plan, preflight
+    from ..generation import batch as batches
+    from ..generation import pipelines, preflight, requests
 
     pipelines.quiet()
     panels = [("plain", None)] if plain or not enhance else []
     panels += [("enhanced", settings)] if enhance else []  # type: ignore[list-item]
     panels += [panel_of(text) for text in panel or []]  # type: ignore[misc]
     options = clip.options(open_image=False)
-    lines = plan.read_prompts(prompts)
-    items = plan.expand(lines, seeds_from(seed, seeds), panels, options)
+    lines = requests.read_prompts(prompts)
+    items = requests.expand(lines, seeds_from(seed, seeds), panels, options)
     flags = [flag.removeprefix("--") for flag in given(ctx, "seed", "seeds")]
-    notes = [*plan.repeats(lines), *plan.overridden(lines, [*options, *flags])]
+    notes = [*requests.repeats(lines), *requests.overridden(lines, [*options, *flags])]
     notes += preflight.notices_about(model, items)
     print_notes(notes)
     with working("Stopped. What is written stays; the same command goes on from there.", lines=True) as progress:
@@ -98,7 +98,7 @@ def batch(
 
 
 def _say(tally: Tally, out: Path, model: str, json: bool, notes: list[str]) -> None:
-    from ..batch.folder import MANIFEST
+    from ..generation.batch.folder import MANIFEST
 
     if json:
         facts = {"out": str(out), "manifest": str(out / MANIFEST), "model": model}

@@ -11,8 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from ..generation.terminal import print_json
 from ..limits import MAX_SEED
-from ..terminal import print_json
 from ..wording import count
 from .app import app
 from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, command_of, grouped, panel_of, path_of
@@ -20,8 +20,8 @@ from .progress import Notes, working
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..comparing import Compared
-    from ..comparison import Comparison
+    from ..lab.comparing import Compared
+    from ..lab.comparison import Comparison
 
 # Held-out prompt 625, the first of the confirmation in docs/results.md: drawn by that rule, not chosen.
 DRAWN = "In the night sky, a striped orange heart swings from side to side."
@@ -94,10 +94,10 @@ def generate(
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
     """
     settings = knobs.settings(enhance)
-    from ..making import make_file
-    from ..plan import Item
+    from ..generation.making import make_file
+    from ..generation.requests import ClipRequest
 
-    item, notes = Item(prompt, seed, "", settings, clip.options()), Notes()
+    item, notes = ClipRequest(prompt, seed, "", settings, clip.options()), Notes()
     with working("Stopped. Nothing is written.") as progress:
         made = make_file(out, item, model=model, load=asdict(load), force=force, notice=notes, progress=progress)
     record = made.record()
@@ -156,7 +156,7 @@ def _compare(
     ctx: typer.Context, json: bool, prompt: str | None, seed: int | None, seeds: int, **comparing: Any
 ) -> None:
     """Makes a comparison and prints what it found."""
-    from ..comparing import Comparing
+    from ..lab.comparing import Comparing
 
     notes = Notes()
     with working() as progress:
@@ -169,7 +169,7 @@ def _compare(
 
 
 def _print(screen: Screen, made: Compared) -> None:
-    from .. import report
+    from ..lab import report
 
     comparison = made.comparison
     for take in comparison.takes[1:]:
@@ -185,7 +185,7 @@ def _print(screen: Screen, made: Compared) -> None:
 
 def _table(comparison: Comparison, label: str) -> Table:
     """The measures of one panel against the first, for a terminal of 80 columns."""
-    from .. import report
+    from ..lab import report
 
     many = len(comparison.seeds) > 1
     table = Table(
@@ -207,7 +207,7 @@ def _table(comparison: Comparison, label: str) -> Table:
 @app.command()
 def models(json: Json = False) -> None:
     """The supported video transformers and published weights that use them."""
-    from ..families.page import described_all
+    from ..models.table import described_all
 
     rows = described_all()
     if json:

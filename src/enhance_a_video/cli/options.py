@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 
 from .. import limits
 from ..errors import SettingsError
-from ..files import named
+from ..generation.files import named
 from ..limits import MAX_SEED, MAX_WORKERS
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Clip:
         for name, value in given.items():
             if value is not None:
                 limits.option(name, value, f"--{name}")
-        from ..plan import check_extra, located, opened
+        from ..generation.requests import check_extra, located, opened
 
         given["extra"] = pairs_of("--set", self.extra or []) or None
         check_extra(given["extra"] or {}, "--set")

@@ -9,7 +9,7 @@ from datetime import timedelta
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .. import events
+from ..generation import events
 from ..wording import count
 from .app import Stopped, err
 

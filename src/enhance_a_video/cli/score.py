@@ -13,14 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ExternalToolError, SettingsError
-from ..terminal import print_json
+from ..generation.terminal import print_json
 from .app import app, err
 from .options import Json, path_of
 from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..score import Score
+    from ..lab.score import Score
 
 _ACROSS = 3  # files beside each other in one table, so that it fits a terminal of 80 columns
 _ARROW = {"higher": "↑", "lower": "↓", "neither": " "}
@@ -52,7 +52,7 @@ def score(
     enhance-a-video score *.mp4 --json --measures temporal_flicker,warping_error
     enhance-a-video score A.mp4 --vbench subject_consistency,motion_smoothness --vbench-python vbench-env/bin/python
     """
-    from .. import score as room
+    from ..lab import score as room
 
     python = os.path.expanduser(vbench_python) if vbench_python else None  # as it is typed: ./python is not python
     names, dimensions = _words("--measures", measures), _words("--vbench", vbench)

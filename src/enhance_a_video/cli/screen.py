@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..terminal import let_go
+from ..generation.terminal import let_go
 
 
 class Screen(Console):

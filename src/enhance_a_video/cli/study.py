@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import EnhanceAVideoError, SettingsError, VideoFileError
-from ..terminal import print_json
+from ..generation.terminal import print_json
 from ..wording import count
 from .app import app, err, print_notes
 from .options import Json, Ray, WithRay, Workers, command_of, given, path_of, without_effect
@@ -19,7 +19,7 @@ from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..study import Outcome, Plan, Results, Study
+    from ..lab.study import Outcome, Results, Study, StudySize
 
 
 @app.command(cls=WithRay)
@@ -51,7 +51,7 @@ def study(
     """
     if sum((plan, report, pilot is not None)) > 1:
         raise SettingsError("--plan, --pilot and --report are three things to do: give one of them.")
-    from .. import study as room
+    from ..lab import study as room
 
     asked = room.read_study(file)
     folder = out or Path(asked.name)
@@ -95,7 +95,7 @@ def study(
 
 
 def _results(asked: Study, folder: Path, outcome: Outcome | None) -> Results:
-    from .. import study as room
+    from ..lab import study as room
 
     try:
         return room.analyse(asked, folder)
@@ -121,8 +121,8 @@ def _end(asked: Study, outcome: Outcome | None) -> None:
 # -------------------------------------------------------------------------------------------------------- printing
 
 
-def _tell_plan(say: Screen, plan: Plan, file: Path) -> None:
-    from ..study import view
+def _tell_plan(say: Screen, plan: StudySize, file: Path) -> None:
+    from ..lab.study import view
 
     asked = plan.study
     parts = [count(len(asked.prompts), "prompt"), count(len(asked.settings), "setting")]
@@ -165,7 +165,7 @@ def _hours(hours: float) -> str:
 
 
 def _tell(say: Screen, results: Results, pages: list[Path]) -> None:
-    from ..study import view
+    from ..lab.study import view
 
     say.print(f"[bold]{escape(results.study.name)}[/]: {escape(view.headline(results))}", highlight=False)
     for text in view.warnings(results):

@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from ..generation.terminal import print_json
 from ..limits import MAX_SEED
-from ..terminal import print_json
 from ..wording import count
 from .app import app, print_notes
 from .options import Clip, Json, Load, Model, Ray, WithRay, Workers, command_of, given, grouped, path_of, without_effect
@@ -20,7 +20,7 @@ from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..tune import Confirmation, Result
+    from ..lab.tune import Confirmation, Result
 
 
 @app.command(cls=WithRay)
@@ -89,7 +89,7 @@ def tune(
     enhance-a-video tune --method learn --budget 100 --clips 32 --out runs/learned
     enhance-a-video tune -m ./my-model --prompts prompts.txt --clips 16 --confirm 32 --out runs/mine
     """
-    from .. import tune as room
+    from ..lab import tune as room
 
     own, others = room.chosen_prompts(model, prompts, clips, confirm, first)
     asked = room.Tuning(

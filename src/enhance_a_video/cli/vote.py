@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import EnhanceAVideoError, VideoFileError
-from ..terminal import print_json
+from ..generation.terminal import print_json
 from ..wording import count
 from .app import app, err, print_notes
 from .options import Json, given, path_of, without_effect
@@ -21,7 +21,7 @@ from .progress import working
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..vote import Found, Results, Row, Server
+    from ..lab.vote import Found, Results, Row, Server
 
 
 @app.command()
@@ -60,7 +60,7 @@ def vote(
 
 
 def _serve(folder: Path, against: str | None, host: str, port: int, open_page: bool, json: bool) -> None:
-    from ..vote import FILE, Ballots, Server
+    from ..lab.vote import FILE, Ballots, Server
 
     found = _find(folder, against)
     ballots = Ballots(folder / FILE, found.pairs)
@@ -121,14 +121,14 @@ def _own_address() -> str:
 
 
 def _find(folder: Path, against: str | None) -> Found:
-    from ..vote import find_pairs
+    from ..lab.vote import find_pairs
 
     with working() as progress:
         return find_pairs(folder, against, progress=progress)
 
 
 def _results(folder: Path, against: str | None, json: bool, notes: list[str]) -> None:
-    from ..vote import FILE, results
+    from ..lab.vote import FILE, results
 
     current, note = None, ""
     try:

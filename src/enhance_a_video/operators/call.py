@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..parallel import Shards
+from ..sharding import Shards
 
 Rows = slice | Tensor
 """Places among a call's tokens: a slice, or int64 indices."""

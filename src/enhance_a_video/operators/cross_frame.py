@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..intensity import token_mass
-from ..parallel import Shards, by_heads, by_tokens
+from ..sharding import Shards, by_heads, by_tokens
 from .base import Gains, Operator
 from .call import AttentionCall
 from .output import Output

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..intensity import DEFAULT_SITES, site_mass
-from ..parallel import gathered
+from ..sharding import gathered
 from .base import Operator
 from .call import AttentionCall
 

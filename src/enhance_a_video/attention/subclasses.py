@@ -1,0 +1,299 @@
+"""The enhanced layer: subclasses of processors and modules that are watched, and the scaling of what they return."""
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import TokenLayoutError, UnsupportedModelError
+from ..operators import scaled
+from ..sharding import Shards
+from .forward import ForwardPatch, carried, function_of, places_of, replacing, stood_for
+from .kernel import kernels_called, look, observed_copy_of
+from .observer import ENTRY, WATCH, AttentionObserver, Rows, running
+from .query_key import KNOWN_KERNELS, Kernel, Outputs
+from .residual import Residual, video_of
+
+
+def kernels_of(carrier: Any, watch: AttentionObserver, function: Any = None) -> tuple[Kernel, ...]:
+    """Which kernels are observed in a layer: none where its query and key are seen elsewhere.
+
+    function: what the layer runs, where that is not its class's. Raises UnsupportedModelError when query and key are to
+    be seen at a kernel that it does not call.
+    """
+    how, original = watch.query_key, type(carrier)
+    if watch.acts_at_kernel and not _computes_in_one_call(watch):
+        known = ", ".join(kernel.name for kernel in KNOWN_KERNELS[:2])
+        watch.fall_back(f"{original.__name__} does not compute its attention in one call of a known kernel ({known})")
+    if how is not None and not isinstance(how, Kernel):
+        return ()
+    called: tuple[Kernel, ...] = ()
+    method = "__call__"
+    if callable(carrier):
+        function = function or function_of(original)
+        method = getattr(how, "method", None) or function.__name__
+        runs = getattr(original, method, None) if getattr(how, "method", None) else function
+        called = kernels_called(runs, KNOWN_KERNELS if how is None else (how,))
+    if not called and how is not None:
+        raise UnsupportedModelError(
+            f"{watch.name}: {original.__name__} has no plain function {method} that loads {how.name} from its globals. "
+            "Name the method that does, or see query and key elsewhere (docs/add-a-model.md)."
+        )
+    if not called:
+        raise UnsupportedModelError(
+            f"{watch.name}: {original.__name__} calls neither dispatch_attention_fn nor "
+            f"F.scaled_dot_product_attention in its own {method}, so its query and key cannot be seen. Use a diffusers "
+            "processor for this layer, leave it out with layers=..., or say where to see them (docs/add-a-model.md)."
+        )
+    return called
+
+
+def _computes_in_one_call(watch: AttentionObserver) -> bool:
+    """Whether a layer's attention is one call of a known kernel, in the layout that is known of it."""
+    how = watch.query_key
+    known = how is None or (isinstance(how, Kernel) and any(how.same_call(kernel) for kernel in KNOWN_KERNELS))
+    return known and watch.tokens.call is not None
+
+
+def patch_of(carrier: Any, watch: AttentionObserver) -> ForwardPatch:
+    """What replaces a layer's function, in its class and in its instance. Nothing is changed yet.
+
+    Raises UnsupportedModelError as kernels_of(), and for a forward of the instance that does not lead to its own.
+    """
+    original: Any = type(carrier)
+    own = [stood_for(place.get().__func__) for place in places_of(carrier)]
+    kernels = {function: kernels_of(carrier, watch, function) for function in own or [None]}
+    if not own and carried(carrier) is not None and any(kernels.values()):
+        raise UnsupportedModelError(
+            f"{watch.name}: its forward was replaced by {carried(carrier)!r}, which does not lead to a method of "
+            f"{original.__name__}, so the attention kernel in it cannot be observed. Enhance the model before that is "
+            "put on, or give query_key a function (docs/add-a-model.md)."
+        )
+    classes = kernels.get(function_of(original), kernels.get(None, ()))
+    enhanced: Any = enhanced_class(original, next((k for k in kernels.values() if k and k[0].method), classes))
+    return ForwardPatch(carrier, enhanced, lambda function: watched(function, kernels.get(function, ())))
+
+
+@functools.cache  # one subclass for one class: blocks stay alike, and torch.compile makes one graph for all
+def enhanced_class(original: type, kernels: tuple[Kernel, ...]) -> type:
+    """The subclass whose function is watched, and in which the kernels are observed."""
+    function = function_of(original)
+    functions = dict[str, Any]()
+    method = kernels[0].method if kernels else None
+    if method and method != function.__name__:
+        observed = observed_copy_of(getattr(original, method), kernels)
+        static = isinstance(inspect.getattr_static(original, method), staticmethod)
+        functions[method] = staticmethod(observed) if static else observed
+    functions[function.__name__] = replacing(function, lambda f: watched(f, kernels))
+    return subclass_of(original, functions)
+
+
+@functools.cache
+def watched(function: Any, kernels: tuple[Kernel, ...]) -> Any:
+    """What runs in place of a layer's function: it opens the layer, in which the kernels are observed, and scales."""
+    method = kernels[0].method if kernels else None
+    inner = observed_copy_of(function, kernels) if kernels and method in (None, function.__name__) else function
+    names = tuple(inspect.signature(function).parameters)
+
+    @functools.wraps(function)  # diffusers filters keyword arguments by this signature
+    def running_layer(self, *args, **kwargs):
+        watch = getattr(self, WATCH, None)
+        if watch is None:  # a hook that was put on while enhanced keeps this function after remove()
+            return function(self, *args, **kwargs)
+        call = running()
+        call.watch, call.length, call.kernel_calls = watch, _length(self, watch, names, args, kwargs), 0
+        call.seen, call.late, call.done, call.shards = [], None, False, _shards(self, watch)
+        try:
+            _look_before(self, watch, args, kwargs)
+            output = inner(self, *args, **kwargs)
+            seen = call.seen
+        finally:
+            call.watch, call.seen, call.query, call.key = None, [], None, None
+        if call.done:
+            return output
+        if not seen and not watch.tokens.skips:
+            raise UnsupportedModelError(_missed(watch, type(self).__name__))
+        if watch.scaled_later:
+            call.late = seen
+            return output
+        return _scaled_by_gain(output, watch, seen)
+
+    return running_layer
+
+
+def _missed(watch: AttentionObserver, name: str) -> str:
+    how, missed = watch.query_key, "calling its attention kernel"
+    if isinstance(how, Outputs):
+        missed = f"running {how.query} and {how.key}"
+    return (
+        f"{watch.name}: {name} returned without {missed}, so there was nothing to see. Leave this layer out with "
+        "layers=..."
+    )
+
+
+def _length(
+    self: Any, watch: AttentionObserver, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> int:
+    """Tokens of the layer's stream, 0 if it gets none; a processor's first argument is its attention module."""
+    if watch.tokens.argument is None:
+        return 0
+    at = watch.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
+    name = names[at + 1] if at + 1 < len(names) else ""  # after self
+    stream = args[at] if at < len(args) else kwargs.get(name if name in kwargs else "hidden_states")
+    if not isinstance(stream, Tensor) or stream.ndim < 2:
+        found = f"of shape {tuple(stream.shape)}" if isinstance(stream, Tensor) else type(stream).__name__
+        raise TokenLayoutError(
+            f"{watch.name}: argument {watch.tokens.argument} of {type(self).__name__} is to be the stream (..., N, C), "
+            f"but it is {found}. Give Tokens(argument=...) the place of the stream, or None where there is none."
+        )
+    return stream.shape[-2]
+
+
+def _look_before(self: Any, watch: AttentionObserver, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Where a function finds query and key."""
+    how = watch.query_key
+    if how is None or isinstance(how, (Kernel, Outputs)):
+        return
+    with torch.no_grad():
+        query, key = how(self, args, kwargs)
+    look(query, key, None)
+
+
+NOTES = "_notes_for_enhance_a_video"
+
+
+@functools.cache
+def noting_class(original: Any, name: str) -> type:
+    """The subclass of a module whose output is the running layer's query or key."""
+    return subclass_of(original, {"forward": replacing(original.forward, lambda f: noting(f, name)), NOTES: name})
+
+
+@functools.cache
+def noting(function: Any, name: str) -> Any:
+    """What runs in place of such a module's forward."""
+
+    @functools.wraps(function)
+    def forward(self, *args, **kwargs):
+        output = function(self, *args, **kwargs)
+        call: Any = running()
+        watch = getattr(self, WATCH, None)
+        if watch is not None and call.watch is watch:
+            how: Any = watch.query_key
+            setattr(call, name, output)
+            if call.query is not None and call.key is not None:
+                look(how.arrange(call.query), how.arrange(call.key), how.scale)
+        return output
+
+    return forward
+
+
+def _shards(self: Any, watch: AttentionObserver) -> Shards | None:
+    """Where the tokens lie on several devices; only sequences of nothing but video can be told apart there."""
+    shards = Shards.of(getattr(self, "_parallel_config", None))
+    if shards is not None and (watch.tokens.place != "video only" or watch.rows() is not None):
+        raise TokenLayoutError(
+            f"{watch.name}: context parallelism cuts a sequence that holds more than video ({watch.tokens.place}), "
+            "which is not supported. Remove the enhancement or run without enable_parallelism()."
+        )
+    return shards
+
+
+@functools.cache
+def scaling_class(original: Any) -> type:
+    """The subclass of a module whose output is scaled in place of the attention's."""
+    return subclass_of(original, {"forward": replacing(original.forward, scaling)})
+
+
+@functools.cache
+def scaling(function: Any) -> Any:
+    """What runs in place of such a module's forward."""
+
+    @functools.wraps(function)
+    def forward(self, *args, **kwargs):
+        output = function(self, *args, **kwargs)
+        watch = getattr(self, WATCH, None)
+        return output if watch is None else _scaled_by_gain(output, watch, _seen_by_now(watch))
+
+    return forward
+
+
+def _seen_by_now(watch: AttentionObserver) -> list[Any]:
+    """What was seen in the layer in whose place a module is scaled, which runs after it or inside it."""
+    call = running()
+    if call.watch is not watch:  # after it
+        seen, call.late = call.late, None
+        return seen or []
+    if not call.seen and not watch.tokens.skips:
+        raise UnsupportedModelError(
+            f"{watch.name}: the module that is to be scaled ran before query and key were seen, so it is not what "
+            "follows the attention. Name another one."
+        )
+    call.done = True
+    return call.seen
+
+
+def _scaled_by_gain(output: Any, watch: Any, seen: list[Any]) -> Any:
+    """The output, its video scaled by what the watch says to what was seen; as it is where that is nothing."""
+    if not seen:
+        return output
+    rows, part = watch.rows(), watch.tokens.argument or 0
+    gain = watch.gain(seen, _residual(output, watch, rows, part) if watch.asks_share else None)
+    return output if gain is None else scaled(output, gain, rows, part)
+
+
+def _residual(output: Any, watch: AttentionObserver, rows: Rows, part: int) -> Residual:
+    """What the layer puts out and the stream of the block that is running."""
+    call = running()
+    if call.stream is None:
+        raise UnsupportedModelError(
+            f"{watch.name} ran outside of its block, so its share of the residual stream cannot be measured. Use a "
+            "policy that does not ask for it, or leave this layer out with layers=..."
+        )
+    return Residual(video_of(output, rows, part), call.stream, call.shards)
+
+
+@functools.cache
+def entering_class(original: Any, argument: int) -> type:
+    """The subclass of a block that keeps the stream that enters it, while it runs: its tensor number `argument`.
+
+    Both ways in are watched: a compiled block is entered by its forward, and one whose forward was replaced (step
+    caches and offloading do that, at the instance) by its __call__.
+    """
+    names = tuple(inspect.signature(original.forward).parameters)[1:]  # without self
+
+    def keeping(function: Any) -> Any:
+        @functools.wraps(function)
+        def entered(self, *args, **kwargs):
+            call = running()
+            around, call.stream = call.stream, _tensor(argument, names, args, kwargs)
+            try:
+                return function(self, *args, **kwargs)
+            finally:
+                call.stream = around
+
+        return entered
+
+    return subclass_of(original, {"forward": keeping(original.forward), "__call__": keeping(original.__call__)})
+
+
+def _tensor(argument: int, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """That of the tensors among a forward's arguments, in the order of its definition."""
+    given = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
+    tensors = [value for value in given if isinstance(value, Tensor)]
+    return tensors[argument] if argument < len(tensors) else None
+
+
+def subclass_of(original: type, functions: dict[str, Any]) -> type:
+    """`original` with functions replaced, under its own name; copies and pickles of its instances are plain."""
+
+    def __reduce_ex__(self, protocol):  # an enhancement belongs to its handle
+        return _plain, (original,), {k: v for k, v in self.__dict__.items() if k not in (WATCH, ENTRY)}
+
+    same = {k: getattr(original, k) for k in ("__module__", "__qualname__", "__doc__")}
+    return type(original.__name__, (original,), {**same, **functions, "__reduce_ex__": __reduce_ex__})
+
+
+def _plain(original: type) -> Any:
+    return object.__new__(original)

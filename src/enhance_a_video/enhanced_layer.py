@@ -1,0 +1,266 @@
+"""One layer of an enhanced model: can its operator act? -> mass -> policy -> operator -> record."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .attention import Residual, Rows
+from .errors import TokenLayoutError, UnsupportedModelError
+from .intensity import temporal_attention_map
+from .operators import AttentionCall, Operator, usable
+from .policies import GainContext
+from .sharding import Shards, gathered, summed
+
+
+def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the host time of a method to the record of self.denoiser; inside torch.compile there is none to measure."""
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *args: Any) -> Any:
+        recorder = self.denoiser.recorder
+        if torch.compiler.is_compiling():
+            recorder.compiled = True
+            return method(self, *args)
+        begin = time.perf_counter()
+        try:
+            return method(self, *args)
+        finally:
+            recorder.seconds += time.perf_counter() - begin
+
+    return wrapper
+
+
+@dataclasses.dataclass
+class ForwardContext:
+    """What one forward call is about."""
+
+    num_frames: int
+    batch: int | None  # samples, where the call tells
+    rows: Rows  # which tokens of a layer's stream are the video
+    progress: Tensor  # () fp32
+    active: Tensor  # () bool
+    row: Tensor  # (1,) of the record
+
+
+class Observation(NamedTuple):
+    """What was measured in one kernel call: masses (B, n) of its sites, None where an operator has acted in its place;
+    maps (B, T, T), if they are wanted."""
+
+    masses: Tensor | None
+    maps: Tensor | None = None
+
+
+class EnhancedLayer:
+    """The observer of one attention layer. What differs between layers is tensors, so all share one compiled graph."""
+
+    def __init__(self, name: str, index: int, depth: float, denoiser: Any):
+        self.name, self.denoiser = name, denoiser
+        self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
+        self.scaled_later = denoiser.family.scale_at is not None
+        self.asks_share = denoiser.asks_share
+        self.ran = False  # whether its kernel was seen in a forward call; not known inside torch.compile
+        self.operator: Operator = denoiser.operator  # or what stands in for it here
+        self.whole = ""  # why that is the whole output
+        self.index = torch.tensor(index, device=denoiser.device)
+        self.depth = torch.tensor(depth, device=denoiser.device)
+
+    def to(self, device: torch.device) -> None:
+        self.index, self.depth = self.index.to(device), self.depth.to(device)
+
+    # --------------------------------------------------------------------------------- what the patched layer reads
+    @property
+    def acts_at_kernel(self) -> bool:
+        return self.operator.acts == "kernel"
+
+    @property
+    def num_frames(self) -> int:
+        now = self.denoiser.now
+        return 1 if now is None else now.num_frames
+
+    @property
+    def samples(self) -> int | None:
+        now = self.denoiser.now
+        return now.batch if now is not None and self.tokens.place == "temporal" else None
+
+    def rows(self) -> Rows:
+        now = self.denoiser.now
+        return None if now is None else now.rows
+
+    def fall_back(self, reason: str) -> None:
+        """To the first fallback that acts on the output. Raises UnsupportedModelError where there is none."""
+        operator: Operator | None = self.operator
+        while operator is not None and operator.acts == "kernel":
+            operator = operator.fallback
+        if operator is None:
+            raise UnsupportedModelError(
+                f"{self.name}: {reason}, so it cannot be replaced by another attention. Scale the layer's whole "
+                "output instead: enhance() with a strength can."
+            )
+        self.operator, self.whole = operator, reason
+
+    # -------------------------------------------------------------------------------------------- a kernel is called
+    def observe(self, call: AttentionCall) -> tuple[Observation | None, Tensor | None]:
+        """Measure, and act where that is in the kernel's place: what was measured, and the kernel's new output."""
+        now = self.denoiser.now
+        if now is None:
+            self.denoiser.warn_about_outside(self.name)
+            return None, None
+        if not torch.compiler.is_compiling():
+            self.ran = True
+        if now.num_frames == 1:
+            return None, None
+        if self._tried_gain is not None:
+            return Observation(call.query.new_ones(1, 1)), None
+        self._choose(call, now)
+        maps = self._maps(call) if self.denoiser.settings.attention_maps else None
+        if self.operator.acts == "output":
+            return Observation(self._mass(call), maps), None
+        if self.denoiser.settings.observe_only:
+            self._gains(self._mass(call), call.shards, now)
+            return Observation(None, maps), None
+        if not self.operator.compiles and not bool(now.active):  # outside its window: the kernel's own, to the bit
+            self._gains(self._mass(call), call.shards, now)
+            return Observation(None, maps), None
+        begun = self.operator.begin(call)
+        return Observation(None, maps), self._finish(call, begun, now)
+
+    @timed
+    def _choose(self, call: AttentionCall, now: ForwardContext) -> None:
+        """Check how the tokens lie and whether the operator can act on them, before anything is measured."""
+        self._check(call, now)
+        try:
+            operator, reasons = usable(self.operator, call)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(
+                f"{self.name}: {error}. Leave the layer out with layers=..., or scale its whole output: enhance() with "
+                "a strength can."
+            ) from None
+        if reasons:
+            self.operator, self.whole = operator, reasons[-1]
+
+    @timed
+    def _maps(self, call: AttentionCall) -> Tensor:
+        """The layer's temporal attention map of each sample, (B, T, T)."""
+        (query, key), sites = call.video_query_key(), self.denoiser.settings.sites
+        if call.shards is not None:
+            query, key = gathered(query, key, call.num_frames, sites, call.shards)
+            sites = None
+        return temporal_attention_map(query, key, call.num_frames, sites=sites, scale=call.scale)
+
+    @timed
+    def _mass(self, call: AttentionCall) -> Tensor:
+        return self.operator.mass(call)
+
+    @timed
+    def _finish(self, call: AttentionCall, begun: Any, now: ForwardContext) -> Tensor:
+        """The kernel's output by the operator, (B, H, L, D); the numbers go into the record."""
+        return self.operator.finish(call, begun, lambda mass: self._gains(mass, call.shards, now))
+
+    # --------------------------------------------------------------------------------------------------- the gains
+    def _gains(self, mass: Tensor, shards: Shards | None, now: ForwardContext) -> Tensor:
+        """The gain as it acts now, recorded: of masses of tokens (B, H, T*S) one for each, of sites (B, n) one for
+        each sample, (B,) or (1,)."""
+        if mass.ndim == 2:
+            return self._of_samples(mass, now)
+        each = self.denoiser.policy(mass.flatten(), self._moment(now))  # (B*H*T*S,)
+        numbers = self._of_all_ranks(shards, mass.flatten(1).mean(1), each.mean(0, keepdim=True), (each <= 1.0).float())
+        self._record(now, *numbers)
+        return torch.where(now.active, each, 1.0).view_as(mass)
+
+    def _of_samples(self, masses: Tensor, now: ForwardContext, residual: Residual | None = None) -> Tensor:
+        """masses (B, n) -> the gain of each sample (B,), or (1,) of the batch, as it acts now, recorded."""
+        per_sample = self.denoiser.settings.per_sample
+        mass = masses.mean(1) if per_sample else masses.mean().reshape(1)  # (B,), or (1,) as in the authors' code
+        moment = self._moment(now)
+        both = torch.cat([mass, masses.flatten()])  # (B + B*n,) the policy is evaluated once
+        if residual is not None:
+            share = residual.share(len(mass))  # (B,) or (1,)
+            each = share.repeat_interleave(masses.numel() // len(mass))  # each site has that of its sample
+            moment = dataclasses.replace(moment, share=torch.cat([share, each]))
+        policy = self.denoiser.policy_of_whole if self.whole else self.denoiser.policy
+        gain, each = policy(both, moment).split([len(mass), masses.numel()])
+        self._record(now, mass, gain, (each <= 1.0).float())
+        return torch.where(now.active, gain, 1.0)
+
+    def _record(self, now: ForwardContext, mass: Tensor, gain: Tensor, clipped: Tensor) -> None:
+        self.denoiser.recorder.layer(now.row, self.index, mass, torch.where(now.active, gain, 1.0), clipped)
+
+    def _moment(self, now: ForwardContext) -> GainContext:
+        return GainContext(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
+
+    @staticmethod
+    def _of_all_ranks(shards: Shards | None, *numbers: Tensor) -> list[Tensor]:
+        """Means over the ranks, whose heads are as many; to be recorded, so only their means over the rest matter."""
+        if shards is None:
+            return list(numbers)
+        return [summed(number.mean(0, keepdim=True), shards) / shards.ranks for number in numbers]
+
+    # ------------------------------------------------------------------------------------------ the layer has run
+    @timed
+    def gain(self, seen: list[Observation | None], residual: Residual | None = None) -> Tensor | None:
+        """What was measured, call by call -> the whole output's gain (B,) or (1,); None = leave the output alone."""
+        denoiser, now = self.denoiser, self.denoiser.now
+        found = [each for each in seen if each is not None]
+        if now is None or not found:
+            return None
+        if self._tried_gain is not None:
+            return None if found[0].masses is None else torch.full((1,), self._tried_gain, device=denoiser.device)
+        maps = [each.maps for each in found if each.maps is not None]
+        if maps:
+            denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
+        masses = [each.masses for each in found if each.masses is not None]
+        if not masses:
+            return None
+        gain = self._of_samples(masses[0] if len(masses) == 1 else torch.cat(masses), now, residual)
+        return None if denoiser.settings.observe_only else gain
+
+    @property
+    def _tried_gain(self) -> float | None:
+        """The gain of a trial (probe.py), while there is one."""
+        probe = self.denoiser.probe
+        return None if probe is None else probe.gain
+
+    # -------------------------------------------------------------------------------------------------- the layout
+    def _check(self, call: AttentionCall, now: ForwardContext) -> None:
+        """Raise TokenLayoutError for tokens that do not lie as the row says."""
+        sequences, _, tokens, _ = call.query.shape
+        if self.tokens.place == "temporal":
+            self._check_temporal(sequences, tokens, now)
+            return
+        video = call.num_video
+        if self.denoiser.described and video == now.num_frames and sequences > 1:
+            raise TokenLayoutError(
+                f"{self.name}: {sequences} sequences of {now.num_frames} tokens for {now.num_frames} frames, one token "
+                f"a frame: this looks like a temporal layer. Describe it as Tokens('temporal'), not "
+                f"{self.tokens.place!r}."
+            )
+        if call.shards is None and video % now.num_frames:
+            raise TokenLayoutError(
+                f"{self.name}: {video} video tokens do not divide into {now.num_frames} frames. Extra tokens "
+                "(reference, history) are not supported here: remove the enhancement, or leave the layer out with "
+                "layers=..."
+            )
+
+    def _check_temporal(self, sequences: int, tokens: int, now: ForwardContext) -> None:
+        if now.batch is None:
+            raise TokenLayoutError(
+                f"{self.name}: the forward call got no tensor, so the number of videos in it is unknown: give batch=..."
+            )
+        if tokens != now.num_frames:
+            raise TokenLayoutError(
+                f"{self.name}: a temporal layer of {now.num_frames} frames gets sequences of that many tokens, but the "
+                f"kernel got {tokens}. Give frames=... or tokens=... as the layer has them, or leave it out with "
+                "layers=..."
+            )
+        if sequences % now.batch:
+            raise TokenLayoutError(
+                f"{self.name}: {sequences} sequences do not divide among {now.batch} videos: give batch=..., the "
+                "number of videos in a call"
+            )

@@ -1,5 +1,0 @@
-"""Prints docs/models.md."""
-
-from .page import page
-
-print(page(), end="")

@@ -1,0 +1,466 @@
+"""Load a video pipeline and generate with it.
+
+pipe = load()                                               # the embedded model, or a hub id, or a folder
+frames = generate(pipe, "a red ball rolls ...", seed=0)     # uint8 (T, H, W, 3)
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import reprlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import limits
+from ..errors import EnhanceAVideoError, SettingsError
+from ..models import find
+from ..wording import count
+from .events import Progress, Report
+from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
+from .media import as_rgb
+from .prompts import checked_prompt
+from .requests import check_extra
+from .shape import made_frames, made_size
+
+Notice = Callable[[str], None]
+
+# Frames per second the published models were trained for, which their pipelines do not know.
+# A folder's own defaults.json comes first; what neither names is the pipeline's own default.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "WanPipeline": {"fps": 16},
+    "WanImageToVideoPipeline": {"fps": 16},
+    "WanVideoToVideoPipeline": {"fps": 16},
+    "CogVideoXPipeline": {"fps": 8},  # 1.5 was trained at 16: --fps 16
+    "CogVideoXImageToVideoPipeline": {"fps": 8},
+    "HunyuanVideoPipeline": {"fps": 24},
+    "HunyuanVideoImageToVideoPipeline": {"fps": 24},
+    "LattePipeline": {"fps": 8},
+    "LTXPipeline": {"fps": 25},
+    "LTXImageToVideoPipeline": {"fps": 25},
+}
+_FALLBACK_FPS = 16
+
+# Our names for what pipelines call otherwise.
+_ARGUMENTS = {
+    "negative": "negative_prompt", "steps": "num_inference_steps", "guidance": "guidance_scale",
+    "frames": "num_frames", "height": "height", "width": "width", "image": "image",
+}  # fmt: skip
+_ELSEWHERE = {"num_frames": "video_length"}  # what Latte calls it
+
+
+# ---------------------------------------------------------------------------------------------------- loading
+
+
+def load(
+    model: str | Path = EMBEDDED,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    offload: str = "none",
+    vae_tiling: bool = False,
+) -> Any:
+    """A diffusers pipeline, ready to generate.
+
+    Args:
+        model: "embedded" (the small model in this package), a hub id such as
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", or a folder that `save_pretrained` wrote.
+        dtype: "float32", "bfloat16", "float16"; "auto" is bfloat16 on cuda, float16 on mps, float32 on cpu.
+        device: "cuda", "mps", "cpu" (or with an index); "auto" takes the first of these that is there.
+        offload: keep weights in main memory until needed: "none", "model", "group" or "sequential",
+            in this order slower and smaller. Needs an accelerator.
+        vae_tiling: decode in tiles: much less memory, slightly slower.
+
+    Raises:
+        SettingsError: unknown dtype, device or offload; no such folder or model, or what is wrong in it; the hub cannot
+            be reached.
+        UnsupportedModelError: no supported video transformer in it, which shows before the weights are loaded.
+    """
+    from diffusers import DiffusionPipeline
+
+    source, kind, where = check(model, dtype=dtype, device=device, offload=offload)
+    parts = [name for _, name in parts_of(source).values()]
+    # A Wan VAE is small and visibly worse in half precision: it stays in float32, as its authors advise.
+    dtypes = {"default": kind, "vae": torch.float32} if "AutoencoderKLWan" in parts else kind
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # renamed in 0.4x; every version takes this
+            pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtypes)
+    except Exception as error:  # of many kinds, by the part and the library that reads it
+        raise out_of_memory(error) or SettingsError(why_not(source, error)) from error
+    _check_filled(pipe, source)
+    pipe.set_progress_bar_config(disable=True)
+    if vae_tiling:
+        if not hasattr(getattr(pipe, "vae", None), "enable_tiling"):
+            raise SettingsError(f"The VAE of {type(pipe).__name__} cannot decode in tiles: leave out vae_tiling.")
+        pipe.vae.enable_tiling()
+    _OFFLOADS[offload](pipe, where)
+    return pipe
+
+
+def _check_filled(pipe: Any, source: str) -> None:
+    """SettingsError where a part has weights that were in no file: diffusers leaves them empty."""
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
+            raise SettingsError(
+                f"{source}: the files of {name} lack weights that its config.json asks for. Copy or download it again."
+            )
+
+
+def check(
+    model: str | Path, *, dtype: str = "auto", device: str = "auto", offload: str = "none", vae_tiling: bool = False
+) -> tuple[str, torch.dtype, torch.device]:
+    """What `load` refuses before it reads weights; arguments and errors as there.
+
+    Returns:
+        The model's folder or hub id, and the type and device that its weights will have.
+    """
+    where = _device(device)
+    kind = _dtype(dtype, where)
+    if offload not in _OFFLOADS:
+        raise SettingsError(f"offload={offload!r} is unknown: give one of {', '.join(_OFFLOADS)}.")
+    if offload != "none" and where.type == "cpu":
+        raise SettingsError(
+            f"offload={offload!r} moves weights off an accelerator, and this runs on the CPU: leave it out."
+        )
+    source = source_of(model)
+    check_folder(source)
+    return source, kind, where
+
+
+def quiet() -> None:
+    """Silences the chatter of the libraries while they load; for commands, which have a progress bar of their own."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.logging.set_verbosity_error()
+        library.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about libraries
+
+
+_OFFLOADS: dict[str, Callable[[Any, torch.device], Any]] = {
+    "none": lambda pipe, device: pipe.to(device),
+    "model": lambda pipe, device: pipe.enable_model_cpu_offload(device=device),
+    "group": lambda pipe, device: pipe.enable_group_offload(
+        onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda"
+    ),
+    "sequential": lambda pipe, device: pipe.enable_sequential_cpu_offload(device=device),
+}
+
+
+def _device(name: str) -> torch.device:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    kind, _, index = str(name).partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not present.get(kind, False) or (index and not (index.isdecimal() and int(index) < count)) or name[-1] == ":":
+        found = ", ".join(kind for kind, there in present.items() if there)
+        raise SettingsError(f"device={name!r} is not available here. Available: auto, {found}.")
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        name = {"cuda": "bfloat16", "mps": "float16"}.get(device.type, "float32")
+    known = ("float32", "bfloat16", "float16")
+    if name not in known:
+        raise SettingsError(f"dtype={name!r} is unknown: give auto, {', '.join(known)}.")
+    return getattr(torch, name)
+
+
+# ------------------------------------------------------------------------------------------------- generating
+
+
+def defaults(pipe: Any) -> dict[str, Any]:
+    """What `generate` fills in for this pipeline: its folder's defaults.json, else a row of a small table."""
+    found = dict(_DEFAULTS.get(type(pipe).__name__, {}))
+    found |= defaults_in(Path(str(getattr(pipe, "name_or_path", "") or "")))
+    return {"fps": _FALLBACK_FPS, **found}
+
+
+def generate(
+    pipe: Any,
+    prompt: str | Sequence[str],
+    *,
+    seed: int | Sequence[int] = 0,
+    negative: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    fps: float | None = None,
+    image: Any = None,
+    extra: dict[str, Any] | None = None,
+    progress: Report | None = None,
+    notice: Notice | None = None,
+) -> np.ndarray:
+    """One video. Whatever is None is the default of the model.
+
+    Args:
+        pipe: from `load`, or any diffusers video pipeline.
+        prompt: or several, with a seed each: one call makes them all, quicker than one by one.
+        seed: of the initial noise, 0 to 2**64 - 1, drawn on the CPU so that it is the same on any device.
+        steps, guidance, frames, height, width, fps: within limits.OPTIONS. fps is only for models that take their
+            frame rate (LTX-Video).
+        image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
+        extra: further arguments of this pipeline's call, by its own names; not those that this function sets itself.
+        progress: called after each step.
+        notice: called with a sentence about what was not done as requested: the warnings that the pipeline itself logs,
+            and another number of frames or pixels than was requested.
+
+    Returns:
+        uint8 (T, H, W, 3); for several prompts (n, T, H, W, 3).
+
+    Raises:
+        PromptError: an empty prompt.
+        SettingsError: what this pipeline does not take or refuses; frames that are not finite; several prompts whose
+            number is not that of the seeds.
+        EnhanceAVideoError: out of memory.
+    """
+    if not hasattr(pipe, "__call__"):  # noqa: B004
+        raise SettingsError(f"pipe={pipe!r} is not a pipeline: take one from load().")
+    if not isinstance(extra or {}, Mapping):
+        raise SettingsError(f"extra={extra!r}, but a dict of arguments is wanted.")
+    accepted = inspect.signature(pipe.__call__).parameters
+    if hasattr(image, "getexif"):  # PIL's; pipelines leave a phone's picture on its side
+        image = as_rgb(image)
+    call = call_of(
+        pipe, negative=negative, steps=steps, guidance=guidance, frames=frames, height=height, width=width, fps=fps,
+        image=image, extra=extra,
+    )  # fmt: skip
+    if progress and "callback_on_step_end" in accepted:
+        call["callback_on_step_end"] = _reporter(progress)
+    asked, generator = _several(prompt, seed)
+    call = _rounded(pipe, call)
+    try:
+        with torch.inference_mode(), _fitting_threads(pipe), _logged(notice):
+            videos = pipe(prompt=asked, generator=generator, output_type="np", **call).frames
+    except EnhanceAVideoError:
+        raise
+    except (ValueError, TypeError) as error:
+        given = "".join(f" Given besides: {name}={reprlib.repr(value)}." for name, value in (extra or {}).items())
+        raise SettingsError(f"{type(pipe).__name__} refuses this: {error}{'.' * bool(given)}{given}") from error
+    except Exception as error:
+        if (memory := out_of_memory(error)) is not None:
+            raise memory from error
+        if extra:  # the likely reason: nothing else that is given goes there unchecked
+            names, what = ", ".join(extra), f"{type(error).__name__}: {error}"
+            raise SettingsError(f"{type(pipe).__name__} fails, perhaps by the value of {names}: {what}") from error
+        raise
+    clips = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
+    if notice:
+        _compare_with(call, clips, notice)
+    return clips[0] if isinstance(prompt, str) else clips
+
+
+_TORCH_THREADS = torch.get_num_threads()  # torch's own choice: another number later on is the user's
+_SMALL = 100_000_000  # parameters
+
+
+def wants_one_thread(pipe: Any) -> bool:
+    """Whether a pipeline runs on the CPU and is small: below 100 million parameters in all."""
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    size = sum(weight.numel() for part in parts for weight in part.parameters())
+    return size < _SMALL and getattr(pipe, "_execution_device", pipe.device).type == "cpu"
+
+
+@contextmanager
+def _fitting_threads(pipe: Any) -> Iterator[None]:
+    """One CPU thread while a small model runs, torch's own number for a large one.
+
+    The operations of a small model are so short that threads mostly wait for each other, and on busy cores wait long.
+    The number stays as it is where the user has set it (OMP_NUM_THREADS, torch.set_num_threads).
+    """
+    number = torch.get_num_threads()
+    chosen = "OMP_NUM_THREADS" in os.environ or number != _TORCH_THREADS
+    if chosen or not wants_one_thread(pipe):
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
+
+
+def call_of(
+    pipe: Any,
+    *,
+    negative: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    fps: float | None = None,
+    image: Any = None,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The arguments of this pipeline's call, by its own names, from those of `generate` and the model's defaults.
+
+    Raises:
+        SettingsError: as `generate`, for what this pipeline does not take.
+    """
+    accepted, name = inspect.signature(pipe.__call__).parameters, type(pipe).__name__
+    given = {
+        "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
+        "width": width, "image": image,
+    }  # fmt: skip
+    for option, value in {**given, "fps": fps}.items():
+        if value is not None:
+            limits.option(option, value)
+    known = defaults(pipe)
+    check_extra(extra or {})
+    call = _arguments(name, accepted, given, known) | known.get("extra", {}) | (extra or {})
+    if "frame_rate" in accepted:
+        call.setdefault("frame_rate", fps or known["fps"])
+    _refuse(name, accepted, call)
+    _check_memory(accepted, call)
+    return call
+
+
+def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:
+    """Prompt and generator as a pipeline takes them: one of each, also for a list of one, or as many as there are."""
+    prompts = [checked_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
+    seeds = [limits.seed(one) for one in (seed if isinstance(seed, Sequence) else [seed])]
+    if not prompts or len(prompts) != len(seeds):
+        raise SettingsError(
+            f"{count(len(prompts), 'prompt')} and {count(len(seeds), 'seed')}: give as many seeds as prompts."
+        )
+    generators = [torch.Generator("cpu").manual_seed(one) for one in seeds]
+    return (prompts[0], generators[0]) if len(prompts) == 1 else (prompts, generators)
+
+
+def _arguments(name: str, accepted: Iterable[str], given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline's arguments from ours; one that was asked for and does not exist there is an error."""
+    call = {}
+    names = {
+        ours: theirs if theirs in accepted else _ELSEWHERE.get(theirs, theirs) for ours, theirs in _ARGUMENTS.items()
+    }
+    for ours, theirs in names.items():
+        if given[ours] is not None and theirs not in accepted:
+            takes = [word for word, argument in names.items() if argument in accepted]
+            raise SettingsError(f"{name} takes no {ours!r} ({theirs}). It takes: {', '.join(takes)}.")
+        value = given[ours] if given[ours] is not None else known.get(ours)
+        if value is not None and theirs in accepted:
+            call[theirs] = value
+    return call
+
+
+def _check_memory(accepted: Any, call: dict[str, Any]) -> None:
+    """SettingsError where the video would not fit into this machine; a size that only the pipeline works out passes."""
+    size: list[Any] = []
+    for name in ("num_frames", "height", "width"):
+        name = name if name in accepted else _ELSEWHERE.get(name, name)
+        default = accepted[name].default if name in accepted else None
+        size.append(call.get(name, default))
+    if all(type(one) is int for one in size):
+        limits.memory(*size)
+
+
+def _rounded(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
+    """The call with the numbers that the pipeline rounds to, where its rule is known."""
+    frames = {name: made_frames(pipe, call[name]) for name in ("num_frames", "video_length") if name in call}
+    size = made_size(pipe, call["height"], call["width"]) if {"height", "width"} <= call.keys() else None
+    made = frames | (dict(zip(("height", "width"), size, strict=True)) if size else {})
+    return call | {name: value for name, value in made.items() if value is not None}
+
+
+def _compare_with(call: dict[str, Any], clips: np.ndarray, notice: Notice) -> None:
+    """Reports another shape than was requested, for pipelines whose rule is not known."""
+    made = {
+        "num_frames": clips.shape[1],
+        "video_length": clips.shape[1],
+        "height": clips.shape[2],
+        "width": clips.shape[3],
+    }
+    for name, value in made.items():
+        if call.get(name) not in (None, value):
+            notice(f"{name.replace('num_', '')}: {call[name]} requested, {value} made.")
+
+
+@contextmanager
+def _logged(notice: Notice | None) -> Iterator[None]:
+    """Passes on what pipelines log as a warning while they run, whatever the verbosity of diffusers."""
+    if notice is None:
+        yield
+        return
+    logger, handler = logging.getLogger("diffusers.pipelines"), logging.Handler(logging.WARNING)
+    handler.emit = lambda record: notice(f"{record.name.rpartition('.')[2]}: {record.getMessage()}")  # type: ignore[method-assign]
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
+    """What would be ignored in silence, or fail deep inside."""
+    unknown = [word for word in call if word not in accepted]
+    if unknown:
+        raise SettingsError(f"{name} takes no {', '.join(unknown)}. It takes: {', '.join(accepted)}.")
+    if "image" in accepted and accepted["image"].default is inspect.Parameter.empty and "image" not in call:
+        raise SettingsError(f"{name} starts from a picture: give one (--image FILE).")
+    if call.get("negative_prompt"):
+        scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
+        default = accepted[scale].default if scale in accepted else 2
+        if call.get(scale, default) <= 1:
+            flag = "--guidance 6" if scale == "guidance_scale" else f"--set {scale}=6"
+            raise SettingsError(
+                f"A negative prompt does nothing in {name} while {scale} is {call.get(scale, default)}: "
+                f"raise {scale} above 1 ({flag}), or leave the negative prompt out."
+            )
+
+
+def _reporter(progress: Report) -> Callable[..., dict[str, Any]]:
+    def after_step(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        progress(Progress(step + 1, int(getattr(pipe, "num_timesteps", step + 1)), "step"))
+        return values
+
+    return after_step
+
+
+def _to_uint8(video: np.ndarray) -> np.ndarray:
+    bad = 1 - np.isfinite(video).mean()
+    if bad:
+        raise SettingsError(
+            f"The model returned {bad:.0%} values that are not numbers. float16 overflows in some models: "
+            "use --dtype bfloat16 or float32; with a high strength, lower it."
+        )
+    return np.rint(np.clip(video, 0, 1) * 255).astype(np.uint8)
+
+
+def describe(pipe: Any) -> dict[str, str]:
+    """What ran, for the record: pipeline, denoisers, device, precision, versions."""
+    from importlib.metadata import version
+
+    import diffusers
+
+    denoisers = {
+        name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module) and find(part)
+    }
+    first = next(iter(denoisers.values()), None)
+    return {
+        "pipeline": type(pipe).__name__,
+        "transformer": ", ".join(f"{name} ({type(part).__name__})" for name, part in denoisers.items()),
+        "device": str(getattr(pipe, "_execution_device", pipe.device)),
+        "dtype": str(getattr(first, "dtype", "")).replace("torch.", ""),
+        "enhance-a-video": version("enhance-a-video"),
+        "diffusers": diffusers.__version__,
+        "torch": torch.__version__,
+    }

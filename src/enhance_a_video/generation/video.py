@@ -1,0 +1,151 @@
+"""Videos as files: H.264 that every browser plays, written whole or not at all.
+
+Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from .. import limits
+from ..errors import SettingsError, VideoFileError
+from .files import atomic, explained, reason
+from .media import read_comment as read_comment
+from .media import read_video as read_video
+from .media import to_uint8 as to_uint8
+
+_BT709 = 1  # the code of ITU-R BT.709 in H.264's colour fields: conversion and tag have to agree
+
+
+def write_video(
+    path: str | Path, frames: np.ndarray, fps: float, *, force: bool = False, crf: int = 17, comment: str = ""
+) -> Path:
+    """Writes an mp4 (H.264, yuv420p, BT.709, index in front), atomically.
+
+    Args:
+        path: ends in .mp4; missing folders are made.
+        frames: (T, H, W, 3). An odd height or width is padded by repeating the last row or column:
+            4:2:0 needs even sizes.
+        fps: frames per second.
+        force: overwrite an existing file.
+        crf: H.264 quality, 0 (lossless) to 51.
+        comment: kept in the file's metadata.
+
+    Raises:
+        OutputExistsError: the file exists and `force` is False.
+        VideoFileError: the file cannot be written; nothing is left behind.
+        SettingsError: frames or fps that cannot make a video.
+    """
+    path, frames = check_video_target(path, fps), to_uint8(frames)
+    limits.whole("crf", crf, 0, 51)
+    with atomic(path, force=force) as draft, _encoding(path):
+        _encode(draft, even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
+    return path
+
+
+def video_bytes(frames: np.ndarray, fps: float, *, crf: int = 17, comment: str = "") -> bytes:
+    """An mp4 as bytes, made in a temporary folder. Arguments and errors as in `write_video`."""
+    with (
+        explained("a temporary file", "make"),
+        tempfile.TemporaryDirectory(prefix="enhance-a-video-", ignore_cleanup_errors=True) as folder,
+    ):
+        return write_video(Path(folder, "clip.mp4"), frames, fps, crf=crf, comment=comment).read_bytes()
+
+
+def check_video_target(path: str | Path, fps: float = 1) -> Path:
+    """The path, if its name and the frame rate can make a video; raises SettingsError."""
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise SettingsError(
+            f"Videos are written as .mp4; got {path.name!r}. Give a name such as {path.stem or 'video'}.mp4."
+        )
+    limits.option("fps", fps, "Frames per second")
+    return path
+
+
+def write_png(path: str | Path, image: np.ndarray, *, force: bool = False) -> Path:
+    """Writes an image (H, W, 3) as PNG, atomically. Errors as in `write_video`."""
+    with atomic(Path(path), force=force) as draft:
+        draft.write_bytes(png_bytes(image))
+    return Path(path)
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """An image (H, W, 3), uint8, as the bytes of a PNG file."""
+    import cv2
+
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or not image.size or image.dtype != np.uint8:
+        raise SettingsError(f"An image is uint8 of shape (H, W, 3); found {image.dtype} of {image.shape}.")
+    return cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+
+
+def enlarged(frames: np.ndarray, min_side: int = 256) -> np.ndarray:
+    """A tiny clip (T, H, W, 3) at a size one can watch: smooth, by Lanczos' filter, by the smallest whole factor."""
+    factor = -(-min_side // min(frames.shape[1:3]))
+    if factor <= 1:
+        return frames
+    import cv2
+
+    height, width = factor * frames.shape[1], factor * frames.shape[2]
+    return np.stack(
+        [cv2.resize(frame, (width, height), interpolation=cv2.INTER_LANCZOS4) for frame in to_uint8(frames)]
+    )
+
+
+def even(frames: np.ndarray) -> np.ndarray:
+    """Frames (T, H, W, 3) with the last row and column repeated where 4:2:0 needs them: even sizes."""
+    _, height, width, _ = frames.shape
+    return np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+# x264's macroblock tree reads memory that it never wrote when the picture is small: the same frames then give another
+# file each time (measured at 64 x 64, with one thread too). Without it the same frames give the same file.
+_X264 = "mbtree=0"
+
+
+def _encode(path: Path, frames: np.ndarray, rate: Fraction, crf: int, comment: str) -> None:
+    import av
+
+    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        if comment:
+            container.metadata["comment"] = comment.encode("utf-8", "backslashreplace").decode()
+        stream = container.add_stream(
+            "libx264", rate=rate, options={"crf": str(crf), "preset": "medium", "x264-params": _X264}
+        )
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = 1  # limited ("TV") range
+        for array in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="AREA"
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@contextmanager
+def _encoding(path: Path) -> Iterator[None]:
+    """Turns PyAV's own errors, most of which are no OSErrors, into VideoFileErrors."""
+    import av
+
+    try:
+        yield
+    except OSError:
+        raise  # of the file system: explained by those who write
+    except av.codec.codec.UnknownCodecError as error:
+        raise VideoFileError(
+            f"Cannot write {path}: the installed PyAV has no H.264 encoder ({error}). The one of PyPI has: pip install "
+            "--force-reinstall av"
+        ) from error
+    except av.error.FFmpegError as error:
+        raise VideoFileError(f"Cannot write {path}: FFmpeg stopped ({reason(error)}).") from error

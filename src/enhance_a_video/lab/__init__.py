@@ -1,0 +1,1 @@
+"""Clips measured, compared, studied and judged; policies searched. Extra: [lab]."""

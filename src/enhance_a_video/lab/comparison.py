@@ -1,0 +1,189 @@
+"""The same prompt and the same initial noise under several settings, measured and compared in pairs.
+
+comparison = compare_seeds(pipe, prompt, range(8), [("without", None), ("with", Settings())])
+comparison.differences()["with"]["temporal_flicker"]        # mean difference and its 95 % interval
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import PromptError, SettingsError
+from ..generation.events import Progress, Report, silent
+from ..generation.making import Made, brief, make_clips
+from ..generation.measures import Measure
+from ..generation.pipelines import Notice
+from ..generation.requests import ClipRequest
+from ..limits import or_none
+from ..settings import Settings
+from .metrics import MEASURES, measure
+from .stats import Paired, paired
+
+
+@dataclass(frozen=True)
+class MeasureSet:
+    """The measures of a comparison: their rows, the function that takes them, a word on what is missing."""
+
+    rows: tuple[Measure, ...]
+    measure: Callable[[np.ndarray], dict[str, float]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Take(Made):
+    """One clip of a comparison, with its measures."""
+
+    measures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt and its seeds under several settings; the others are compared with the first panel."""
+
+    prompt: str
+    seeds: tuple[int, ...]
+    takes: tuple[Take, ...]  # of the first seed, one for each panel
+    values: dict[str, dict[str, list[float]]]  # label -> measure -> one value per seed
+    measures: MeasureSet = field(repr=False)
+
+    def differences(self) -> dict[str, dict[str, Paired]]:
+        """label -> measure -> paired difference from the first panel, where there is a finite pair."""
+        first, *others = self.values
+        result: dict[str, dict[str, Paired]] = {}
+        for label in others:
+            pairs = {name: (self.values[first][name], self.values[label][name]) for name in self.values[first]}
+            usable = {n: p for n, p in pairs.items() if np.isfinite(np.add(*p)).any()}
+            result[label] = {name: paired(*pair) for name, pair in usable.items()}
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: panels with every seed's measures, and the paired differences; NaN becomes None."""
+        panels = [
+            {
+                "label": take.label,
+                "settings": None if take.settings is None else take.settings.to_dict(),
+                "seconds": round(take.seconds, 3),
+                "enhancement": None if take.settings is None else brief(take.summary),
+                "measures": {name: [or_none(v) for v in seeds] for name, seeds in self.values[take.label].items()},
+            }
+            for take in self.takes
+        ]
+        pairs = {
+            label: {name: pair.to_dict() for name, pair in row.items()} for label, row in self.differences().items()
+        }
+        return {
+            "prompt": self.prompt,
+            "seeds": list(self.seeds),
+            "panels": panels,
+            "measures": [row.to_dict() for row in self.measures.rows],
+            "differences": pairs,
+            "note": self.measures.note,
+        }
+
+
+def compare(
+    pipe: Any,
+    prompt: str,
+    seed: int,
+    panels: Sequence[tuple[str, Settings | None]],
+    *,
+    measures: MeasureSet | None = None,
+    observe: bool = False,
+    progress: Report = silent,
+    notice: Notice = lambda text: None,
+    **options: Any,
+) -> list[Take]:
+    """The same prompt and initial noise under several settings.
+
+    Args:
+        panels: (label, settings) in order; settings None is the plain model.
+        measures: what to measure; by default all of `metrics.MEASURES`.
+        observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
+            (it still computes exactly what it would; only its time includes the looking).
+        progress: called after each step, with those of all panels in `total`.
+        notice: called with a sentence about what is not done as requested, see `generate`.
+        **options: of `generate`.
+
+    Raises:
+        SettingsError: fewer than two panels, labels that repeat; and as `generate` and `enhance`.
+    """
+    labels = [label for label, _ in panels]
+    if len(panels) < 2 or len(set(labels)) < len(labels):
+        raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
+    measures = measures or general_measures()
+    takes = []
+    for number, (label, settings) in enumerate(panels):
+        report = _part(progress, number, len(panels), f"{label}, seed {seed}")
+        item = ClipRequest(prompt, seed, label, settings, options)
+        (made,) = make_clips(pipe, [item], progress=report, observe=observe, notice=notice)
+        takes.append(Take(**vars(made), measures=measures.measure(made.frames)))
+    return takes
+
+
+def compare_seeds(
+    pipe: Any,
+    prompt: str,
+    seeds: Sequence[int],
+    panels: Sequence[tuple[str, Settings | None]],
+    *,
+    measures: MeasureSet | None = None,
+    keep: Callable[[Sequence[Take]], None] | None = None,
+    progress: Report = silent,
+    **options: Any,
+) -> Comparison:
+    """`compare` for each seed: frames and records of the first, measures of all.
+
+    Args:
+        keep: called with all panels' takes of a seed as soon as they are there; only the first seed's stay in memory.
+    """
+    measures = measures or general_measures()
+    values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in measures.rows} for label, _ in panels}
+    first: list[Take] = []
+    for number, seed in enumerate(seeds):
+        report = _part(progress, number, len(seeds))
+        takes = compare(pipe, prompt, seed, panels, measures=measures, observe=not first, progress=report, **options)
+        if keep:
+            keep(takes)
+        first = first or takes
+        for take in takes:
+            for name, value in take.measures.items():
+                values[take.label][name].append(value)
+    return Comparison(prompt, tuple(seeds), tuple(first), values, measures)
+
+
+def _part(progress: Report, number: int, parts: int, doing: str = "") -> Report:
+    """The report of one of several equal parts of a piece of work."""
+
+    def report(part: Progress) -> None:
+        total = part.total or part.done
+        text = doing + (", decoding" if part.done == total else "") if doing else part.doing
+        progress(replace(part, done=number * total + part.done, total=parts * total, doing=text))
+
+    return report
+
+
+def general_measures(note: str = "") -> MeasureSet:
+    """All measures that need no truth."""
+    return MeasureSet(tuple(MEASURES.values()), measure, note)
+
+
+def truth_measures(prompt: str, height: int | None, width: int | None) -> MeasureSet:
+    """The general measures and, for a prompt and size the embedded world understands, its checker's truth."""
+    from ..embedded import checker, world
+
+    if (height, width) != (world.SIZE, world.SIZE):
+        return general_measures(
+            f"No truth to compare with: the embedded model's world is {world.SIZE}x{world.SIZE} pixels."
+        )
+    try:
+        scene = world.parse_caption(prompt)
+    except PromptError as error:
+        return general_measures(
+            f"No truth to compare with: the prompt lies outside the embedded model's world ({error})"
+        )
+    rows = (*checker.TRUTH_MEASURES, *MEASURES.values())
+    return MeasureSet(rows, lambda frames: checker.check(frames, scene) | measure(frames))

@@ -1,0 +1,5 @@
+"""Prints docs/models.md."""
+
+from .table import page
+
+print(page(), end="")

@@ -1,0 +1,17 @@
+"""Allegro: video tokens alone."""
+
+from ..attention import Tokens
+from ..progress import VariancePreserving
+from .registry import Family, FrameCount, register
+
+register(Family(
+    name="Allegro",
+    transformer="AllegroTransformer3DModel",
+    attention=r"^transformer_blocks\.\d+\.attn1$",
+    tokens=Tokens("video only"),
+    frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+    noise=VariancePreserving(),
+    checkpoints=("rhymes-ai/Allegro",),
+    notes="",
+    tested=("allegro",),
+))  # fmt: skip

@@ -1,0 +1,19 @@
+"""Mochi: video first, then the valid text, one kernel call for each sample."""
+
+from ..attention import Tokens
+from ..progress import LinearQuadratic
+from .registry import Family, FrameCount, register
+
+register(Family(
+    name="Mochi",
+    transformer="MochiTransformer3DModel",
+    attention=r"^transformer_blocks\.\d+\.attn1$",
+    tokens=Tokens("video first", call=None),
+    frames=FrameCount("hidden_states", dim=2),
+    noise=LinearQuadratic(threshold=0.025),
+    scale_at="norm2",
+    checkpoints=("genmo/mochi-1-preview",),
+    notes="the block normalises what its attention returns, which would undo any gain: the gain acts behind norm2; "
+    "timesteps count up to the clean video",
+    tested=("mochi",),
+))  # fmt: skip

@@ -1,0 +1,96 @@
+"""The rows told to a reader: what `enhance-a-video models` prints and what docs/models.md is made of."""
+
+from typing import Any
+
+from ..progress import Flow, Karras, LinearQuadratic, Noise, VariancePreserving
+from .registry import Family, families
+
+REGENERATE = "python -m enhance_a_video.models > docs/models.md"
+
+_HEAD = f"""\
+# Models
+
+<!-- Made from the rows in src/enhance_a_video/models: {REGENERATE} -->
+
+{{count}} transformer and UNet classes of diffusers. They are found by class, checkpoints and fine-tunes alike; a class
+of your own takes one row: [add-a-model.md](add-a-model.md). `enhance-a-video models` prints the list.
+
+**What was tested.** Every variant named under *tested* is a tiny random-weight model of the real class, on the CPU, in
+fp32. On each of them: the layers found and the frames counted at every call; planted videos whose answer is known
+(equal frames look at each other, unrelated ones do not), on which a wrong axis, a wrong frame count and a slice that is
+one frame off are noticed; an effect; as many tokens scaled as are seen; bit-equal when observing, outside the window
+and with one frame; a batch of two equal to two batches of one; complete undo; plain copies. What a class cannot do (one
+frame, a batch, a place in the denoising without a scheduler) is skipped, and so is a class that the installed diffusers
+lacks. **None of the published checkpoints was run** where this was built.
+
+**Attention.** *3D*: full self-attention over all frames, of which the intensity looks at one site in all frames at a
+time; *joint*: in one sequence with text. *Temporal*: layers that see one site in all frames, next to others that see
+single frames. **Window**: what the timestep means to a bare transformer, so that `start` and `end` can be placed; in a
+pipeline its scheduler is asked first.
+"""
+
+
+def described(family: Family) -> dict[str, Any]:
+    """What a reader wants to know of a row, JSON-able."""
+    return {
+        "name": family.name,
+        "transformer": family.transformer,
+        "attention": _attention(family),
+        "window": _noise(family.noise),
+        "checkpoints": list(family.checkpoints),
+        "notes": family.notes,
+        "tested": list(family.tested),
+        "refused": family.refused,
+    }
+
+
+def described_all() -> list[dict[str, Any]]:
+    """Every row, by name."""
+    return sorted((described(f) for f in families()), key=lambda row: row["name"].lower())
+
+
+def _attention(family: Family) -> str:
+    if family.refused:
+        return "none that can be enhanced"
+    if family.tokens.place == "temporal":
+        return "temporal"
+    if family.video is not None:
+        return "3D, video among other tokens"
+    if family.tokens.keys != "none":
+        return "3D, video and cached keys"
+    return {
+        "video only": "3D, video alone",
+        "text first": "3D, joint, video last",
+        "video first": "3D, joint, video first",
+    }[family.tokens.place]
+
+
+def _noise(noise: Noise | None) -> str:
+    if isinstance(noise, Flow):
+        return f"flow, shift {noise.shift:g}"
+    if isinstance(noise, LinearQuadratic):
+        return "flow, linear then quadratic steps"
+    if isinstance(noise, VariancePreserving):
+        return "variance preserving"
+    if isinstance(noise, Karras):
+        return "Karras sigmas"
+    return "from a scheduler only"
+
+
+def page() -> str:
+    """docs/models.md."""
+    rows = described_all()
+    kept, refused = [r for r in rows if not r["refused"]], [r for r in rows if r["refused"]]
+    lines = [_HEAD.format(count=len(kept)), "| model | class | attention | window |", "|---|---|---|---|"]
+    lines += [f"| {r['name']} | `{r['transformer']}` | {r['attention']} | {r['window']} |" for r in kept]
+    for row in kept:
+        lines += ["", f"## {row['name']}", "", f"`{row['transformer']}`{_sentence(row['notes'])}", ""]
+        lines += [f"- [{name}](https://huggingface.co/{name})" for name in row["checkpoints"]]
+        lines += ["", f"*tested:* {', '.join(f'`{n}`' for n in row['tested']) or 'nothing'}"]
+    lines += ["", "## Refused", ""]
+    lines += [f"- {r['name']} (`{r['transformer']}`): {r['refused']}" for r in refused]
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(notes: str) -> str:
+    return f": {notes}." if notes else ""

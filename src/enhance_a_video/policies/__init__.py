@@ -1,0 +1,70 @@
+"""From cross-frame mass to gain: small pure functions that never know the model.
+
+base.py says what a policy is; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
+sets itself, trust.py bounds what a gain may change, learned.py what is searched or learned, profile.py files of them.
+own.py makes any of them, or one of your own, ready to be called in a model.
+"""
+
+from .adaptive import Even, Odds, Target
+from .base import (
+    CROSS_FRAME,
+    DEFAULT_END,
+    DEFAULT_ODDS,
+    DEFAULT_START,
+    DEFAULT_STRENGTH,
+    LARGEST,
+    OUTPUT,
+    GainContext,
+    Policy,
+    from_dict,
+    names,
+    needs_progress,
+    needs_share,
+    scale_of,
+    to_dict,
+)
+from .learned import Grid, Network, OddsGrid, OddsNetwork
+from .method import Constant, Strength, Temperature, Unclipped, strength_of, temperature_of
+from .own import name_of, not_finite, with_tensors
+from .profile import Profile, read_profile
+from .shapes import Depths, Window
+from .trust import Trust
+
+__all__ = [
+    "CROSS_FRAME",
+    "DEFAULT_END",
+    "DEFAULT_ODDS",
+    "DEFAULT_START",
+    "DEFAULT_STRENGTH",
+    "LARGEST",
+    "OUTPUT",
+    "Constant",
+    "Depths",
+    "Even",
+    "GainContext",
+    "Grid",
+    "Network",
+    "Odds",
+    "OddsGrid",
+    "OddsNetwork",
+    "Policy",
+    "Profile",
+    "Strength",
+    "Target",
+    "Temperature",
+    "Trust",
+    "Unclipped",
+    "Window",
+    "from_dict",
+    "name_of",
+    "names",
+    "needs_progress",
+    "needs_share",
+    "not_finite",
+    "read_profile",
+    "scale_of",
+    "strength_of",
+    "temperature_of",
+    "to_dict",
+    "with_tensors",
+]

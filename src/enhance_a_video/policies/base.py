@@ -1,0 +1,162 @@
+"""What a policy is, where it is asked, and how it is written down.
+
+A policy is any callable ``policy(mass, moment) -> gain``: mass (B,) in, gain (B,) out, tensor operations only, no
+host synchronisation. Those of this package are frozen dataclasses with a name, which JSON can say:
+
+    {"name": "strength", "g": 0.7}
+    {"name": "depths", "of": {"name": "constant", "gain": 1.3}, "weights": [0, 1, 1, 0]}
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from .. import limits
+from ..errors import SettingsError
+
+# Chosen by the paired measurements of docs/results.md, on three small models.
+DEFAULT_ODDS = 2.0
+DEFAULT_STRENGTH = 0.3
+DEFAULT_START = 0.0
+DEFAULT_END = 0.7
+LARGEST = 1e6  # of what a policy is made of: far beyond any use, and safe in float32 and bfloat16
+OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies (Settings: scale)
+
+
+@dataclass(frozen=True)
+class GainContext:
+    """Where and when a policy is asked.
+
+    num_frames: T, latent frames of this forward pass.
+    layer: depth of the layer, index/(layers - 1): 0 the first, 1 the last.
+    progress: 0-d tensor, how far the denoising is: 0 pure noise, 1 clean; a function of the noise level (progress.py),
+        not of the step number; NaN where it is unknown.
+    share: (B,) or (1,) fp32, the size (rms over tokens and channels) of what the layer puts out for the video, not yet
+        scaled, beside that of the stream at the entry of the block around it; a gate between the two is not seen.
+        Only measured for a policy with an attribute `asks_share` that is True, else None.
+    """
+
+    num_frames: int
+    layer: float | Tensor
+    progress: Tensor
+    share: Tensor | None = None
+
+
+Policy = Callable[[Tensor, GainContext], Tensor]
+_KNOWN: dict[str, type] = {}
+_P = TypeVar("_P", bound=type)
+
+
+def policy(name: str) -> Callable[[_P], _P]:
+    """Class decorator: JSON knows this dataclass by `name`."""
+
+    def known(cls: _P) -> _P:
+        _KNOWN[name] = cls
+        return cls
+
+    return known
+
+
+def names() -> list[str]:
+    """The names of all policies."""
+    return list(_KNOWN)
+
+
+def to_dict(value: Any) -> Any:
+    """A policy of this package as JSON can say it; None for anything else."""
+    name = next((name for name, cls in _KNOWN.items() if type(value) is cls), None)
+    if name is None:
+        return None
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {"name": name, **{key: _plain(inner) for key, inner in fields.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Tensor):
+        return value.item() if value.ndim == 0 else value.tolist()
+    return to_dict(value) or value
+
+
+def from_dict(data: Any) -> Any:
+    """The policy that `data` says. Raises SettingsError for a name or parameter that is not known or does not fit."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+        raise SettingsError(f"policy: {data!r}; give an object with a name, as in {{'name': 'strength', 'g': 0.7}}.")
+    cls = _KNOWN.get(data["name"])
+    if cls is None:
+        near = difflib.get_close_matches(data["name"], _KNOWN, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise SettingsError(f"policy: {data['name']!r} is unknown.{hint} Known: {', '.join(_KNOWN)}.")
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    given = {key: value for key, value in data.items() if key != "name"}
+    unknown = [key for key in given if key not in known]
+    missing = [
+        key
+        for key, f in known.items()
+        if key not in given and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if unknown or missing:
+        wrong = f"does not know {unknown}" if unknown else f"needs {missing}"
+        raise SettingsError(f"policy {data['name']!r} {wrong}. Its parameters: {', '.join(known)}.")
+    return cls(**{key: _value(value) for key, value in given.items()})
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return from_dict(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)  # numbers become tensors, which do not recompile; whole ones too
+    if isinstance(value, list | tuple):
+        return tuple(_value(inner) for inner in value)
+    return value
+
+
+def needs_progress(value: Any) -> bool:
+    """Whether a policy asks how far the denoising is."""
+    return _asks(value, "asks_progress")
+
+
+def needs_share(value: Any) -> bool:
+    """Whether a policy asks how large the attention's output is beside the residual stream."""
+    return _asks(value, "asks_share")
+
+
+def scale_of(value: Any) -> str:
+    """What a policy's gain is meant to multiply, as its attribute `scales` says; "output" if it says nothing."""
+    said, inner = getattr(value, "scales", None), getattr(value, "of", None)
+    if isinstance(said, str):
+        return said
+    return OUTPUT if inner is None else scale_of(inner)
+
+
+def _asks(value: Any, what: str) -> bool:
+    inner = getattr(value, "of", None)
+    return bool(getattr(value, what, False)) or (inner is not None and _asks(inner, what))
+
+
+def inner(what: str, value: Any) -> None:
+    """Raise SettingsError unless `value` can be a policy."""
+    if not callable(value):
+        raise SettingsError(f"{what}={value!r} is no policy: give an object with a name.")
+
+
+def number(what: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> None:
+    """Raise SettingsError unless `value` is a finite number in [low, high]; a tensor is taken as it is."""
+    if not isinstance(value, Tensor):
+        limits.number(what, value, low, high)
+
+
+def numbers(what: str, values: Any, least: int = 1, exactly: int | None = None) -> None:
+    """The same for a tuple of at least `least`, or of exactly so many, finite numbers."""
+    if isinstance(values, Tensor):
+        return
+    if not (isinstance(values, tuple) and len(values) >= least and exactly in (None, len(values))):
+        wanted = f"{least} or more" if exactly is None else str(exactly)
+        raise SettingsError(f"{what}={values!r}; give {wanted} numbers.")
+    for value in values:
+        number(what, value)

@@ -1,0 +1,1 @@
+"""Trainers of the embedded models. Run from the root of the repository; not in the wheel."""
