@@ -41,7 +41,7 @@ from enhance_a_video.enhancement import Enhancement
 from enhance_a_video.generation import pipelines
 from enhance_a_video.generation.requests import read_prompts
 from enhance_a_video.lab.study.definition import held_out_prompt
-from enhance_a_video.models import attention_modules, denoisers, family_of
+from enhance_a_video.models import attention_modules, denoisers, row_of
 from enhance_a_video.record import Summary
 from enhance_a_video.settings import Settings
 
@@ -128,7 +128,7 @@ def shares_of(model: nn.Module) -> Iterator[dict[str, list[float]]]:
     """
     found: dict[str, list[float]] = {}
     with ExitStack() as hooks:
-        for name, attention in attention_modules(model, family_of(model)).items():
+        for name, (attention, _) in attention_modules(model, row_of(model).axes).items():
             block = model.get_submodule(name.rpartition(".")[0])
             hang = SHARES.get(type(block).__name__)
             if hang is not None:

@@ -3,12 +3,11 @@
 import importlib.util
 import json
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from tiny_models import TINY, H, T, W, run
+from tiny_models import TINY, H, T, W, run, with_axis
 
 from enhance_a_video.alternatives import (
     ALTERNATIVES,
@@ -21,7 +20,7 @@ from enhance_a_video.attention import Tokens
 from enhance_a_video.attention.query_key import Outputs
 from enhance_a_video.enhancement import Enhancement
 from enhance_a_video.errors import AlreadyEnhancedError, NoLayersError, SettingsError, UnsupportedModelError
-from enhance_a_video.models import family_of
+from enhance_a_video.models import row_of
 from enhance_a_video.operators import Logits
 from enhance_a_video.settings import Settings
 
@@ -216,7 +215,7 @@ def test_reference_frames_are_not_video(monkeypatch):
 def test_attention_that_is_not_one_call_of_a_known_kernel_is_refused(changes):
     model = TINY["wan"].model()
     with pytest.raises(UnsupportedModelError, match="one call of a known kernel"):
-        Enhancement(model, LogitTemperature(), replace(family_of(model), **changes))
+        Enhancement(model, LogitTemperature(), with_axis(row_of(model), **changes))
     assert not any("_enhance_a_video" in vars(m) for m in model.modules())
 
 

@@ -10,7 +10,7 @@ import pytest
 from enhance_a_video import cli, embedded
 from enhance_a_video.generation import making, video
 from enhance_a_video.lab.vote import find_pairs
-from enhance_a_video.models import families
+from enhance_a_video.models import known_models
 from enhance_a_video.policies import DEFAULT_ODDS
 
 PROMPT = "a red ball moves right"
@@ -259,7 +259,7 @@ def test_models(run):
     code, out, _ = run("models")
     assert code == 0 and "Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in out
     data = json.loads(run("models", "--json")[1])
-    assert {row["transformer"] for row in data["models"]} == {row.transformer for row in families()}
+    assert {row["transformer"] for row in data["models"]} == {row.transformer for row in known_models()}
 
 
 def test_help_teaches(run):

@@ -3,6 +3,7 @@
 import copy
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from enhance_a_video.errors import (
     TokenLayoutError,
     UnsupportedModelError,
 )
+from enhance_a_video.models import FrameCount, Time
 from enhance_a_video.progress import Flow
 
 T, H, W = 4, 4, 6
@@ -362,6 +364,57 @@ def test_a_projection_inside_the_block_is_scaled():
     assert float(gain.mean()) == pytest.approx(3 * handle.summary().mass[0, 0], rel=1e-4)
 
 
+SINGLE = Time(
+    attention=r"^single_blocks\.\d+$", tokens=Tokens("video first"), query_key=Kernel("kernels.flash_attention"),
+    frames=FrameCount("frames"), video=lambda config, a: slice(a["video"].shape[1]), scale_at=".linear2",
+)  # fmt: skip
+
+
+def test_two_kinds_of_blocks_in_one_call():
+    """The original HunyuanVideo: blocks of two streams, then blocks over the joint sequence."""
+    model, video, text = built(lambda: JointModel(single=2)), noise(2, T * H * W, 16), noise(2, 7, 16, seed=1)
+    before, inputs = anatomy(model), []
+    model.single_blocks[1].register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    with torch.no_grad():
+        plain = model(video, text, T)
+        with enhance_attention(model, **JOINT, also=[SINGLE], layers=[-1], strength=2.0, **ALWAYS) as handle:
+            ours = model(video, text, T)
+        with enhance_attention(model, **JOINT, also=[SINGLE], strength=2.0, **ALWAYS) as every:
+            model(video, text, T)
+        with enhance_attention(model, **JOINT, also=[SINGLE], layers="double", strength=2.0, **ALWAYS):
+            doubles = model(video, text, T)
+        with enhance_attention(model, **JOINT, strength=2.0, **ALWAYS):
+            assert torch.equal(model(video, text, T)[0], doubles[0])
+    assert list(handle.summary().layers) == ["single_blocks.1"]
+    assert list(every.summary().layers) == [f"{k}_blocks.{i}" for k in ("double", "single") for i in (0, 1)]
+    change, changed = plain[0] - inputs[0][:, : T * H * W], ours[0] - inputs[0][:, : T * H * W]
+    gain = (changed * change).sum((1, 2)) / change.square().sum((1, 2))  # (B,)
+    assert torch.allclose(changed, change * gain[:, None, None], rtol=1e-4, atol=1e-5)
+    assert float(gain.mean()) == pytest.approx(3 * handle.summary().mass[0, 0], rel=1e-4)
+    assert torch.equal(ours[1], plain[1])  # text
+    model.single_blocks[1]._forward_pre_hooks.clear()
+    assert anatomy(model).keys() == before.keys()
+
+
+@pytest.mark.parametrize("also, error, message", [
+    (SINGLE, SettingsError, "give a list of Time"),
+    ([replace(SINGLE, attention=r"blocks\.\d+$")], SettingsError, "double_blocks.0 is described twice"),
+    ([replace(SINGLE, attention="nothing")], NoLayersError, "no module is named like nothing"),
+])  # fmt: skip
+def test_another_kind_of_blocks_is_checked(also, error, message):
+    with pytest.raises(error, match=message):
+        enhance_attention(JointModel(single=1), **JOINT, also=also)
+
+
+def test_kinds_of_blocks_have_the_same_frames():
+    model = built(lambda: JointModel(single=1))
+    with (
+        enhance_attention(model, **JOINT, also=[replace(SINGLE, frames=lambda config, a: 2)], **ALWAYS),
+        pytest.raises(TokenLayoutError, match=r"different numbers of frames: 4 .*, 2"),
+    ):
+        model(noise(1, T * H * W, 16), noise(1, 7, 16), T)
+
+
 def test_a_projection_that_is_not_behind_the_attention_is_an_error():
     model = built(JointModel)
     with (
@@ -525,14 +578,16 @@ def test_a_row_may_say_it_as_well(monkeypatch):
     """What enhance_attention() builds for one model, registered for a class."""
     from enhance_a_video import models
 
-    monkeypatch.setattr(models.registry, "_FAMILIES", dict(models.registry._FAMILIES))
+    monkeypatch.setattr(models.registry, "_MODELS", dict(models.registry._MODELS))
     model, inputs = wan(), wan_inputs()
     with enhance_attention(model, **WAN, strength=2.0, **ALWAYS):
         expected = run_wan(model, inputs)
-    models.register(models.Family(
-        name="Wan, the original", transformer="WanLike", attention=WAN["attention"], tokens=WAN["tokens"],
-        frames=lambda config, a: wan_frames(a), video=lambda config, a: WAN["video"](a), query_key=WAN["query_key"],
-        noise=Flow(5.0), timestep="t",
+    axis = models.Time(
+        attention=WAN["attention"], tokens=WAN["tokens"], frames=lambda config, a: wan_frames(a),
+        video=lambda config, a: WAN["video"](a), query_key=WAN["query_key"],
+    )  # fmt: skip
+    models.register(models.Model(
+        name="Wan, the original", transformer="WanLike", axes=(axis,), noise=Flow(5.0), timestep="t",
     ))  # fmt: skip
     with enhance(model, strength=2.0, **ALWAYS):
         assert torch.equal(run_wan(model, inputs), expected)

@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 from diffusers.models.transformers import transformer_hunyuan_video, transformer_wan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import TINY, T, noise, run, take
+from tiny_models import TINY, T, noise, run, take, with_axis
 
 from enhance_a_video import Settings, Strength, enhance, models
 from enhance_a_video.attention.observer import ENTRY
@@ -74,7 +74,7 @@ def test_one_frame_is_left_alone(tiny):
 
 def test_outside_the_window_no_bit_changes(tiny):
     model = tiny.model()
-    if models.family_of(model).noise is None:
+    if models.row_of(model).noise is None:
         pytest.skip("a bare transformer of this class does not say where in the denoising it is")
     inside, outside = tiny.inputs(timestep=995.0), tiny.inputs(timestep=20.0)
     plain = [run(model, x) for x in (inside, outside)]
@@ -460,15 +460,15 @@ def test_bad_arguments_are_said(wan, arguments, message):
 
 
 def test_tokens_that_do_not_divide_into_frames(wan, monkeypatch):
-    row = dataclasses.replace(models.family_of(wan), frames=lambda config, arguments: 5)
-    monkeypatch.setitem(models.registry._FAMILIES, "WanTransformer3DModel", row)
+    row = with_axis(models.row_of(wan), frames=lambda config, arguments: 5)
+    monkeypatch.setitem(models.registry._MODELS, "WanTransformer3DModel", row)
     with enhance(wan), pytest.raises(TokenLayoutError, match="96 video tokens do not divide into 5 frames"):
         run(wan, TINY["wan"].inputs())
 
 
 def test_a_window_needs_a_place(wan, monkeypatch):
-    row = dataclasses.replace(models.family_of(wan), noise=None)
-    monkeypatch.setitem(models.registry._FAMILIES, "WanTransformer3DModel", row)
+    row = dataclasses.replace(models.row_of(wan), noise=None)
+    monkeypatch.setitem(models.registry._MODELS, "WanTransformer3DModel", row)
     with enhance(wan, **ALWAYS) as handle:
         run(wan, TINY["wan"].inputs())
     assert handle.summary().progress_source == "unknown" and handle.summary().active.all()

@@ -16,7 +16,7 @@ from packaging.version import Version
 from tiny_models import TINY
 from tiny_models.base import absent
 
-from enhance_a_video.models import families
+from enhance_a_video.models import known_models
 from enhance_a_video.models.table import REGENERATE, page
 
 DIFFUSERS = Path(importlib.util.find_spec("diffusers").origin).parent
@@ -107,7 +107,7 @@ def video_classes(root):
 
 
 def test_every_video_class_of_diffusers_has_a_row_or_a_reason():
-    rows = {family.transformer for family in families()}
+    rows = {family.transformer for family in known_models()}
     assert not rows & set(LEFT_OUT)
     found = video_classes(DIFFUSERS)
     assert len(found) > 20  # the search has not gone blind
@@ -116,7 +116,7 @@ def test_every_video_class_of_diffusers_has_a_row_or_a_reason():
 
 
 def test_the_search_finds_every_row_that_diffusers_has():
-    present = {f.transformer for f in families() if hasattr(diffusers, f.transformer)}
+    present = {f.transformer for f in known_models() if hasattr(diffusers, f.transformer)}
     assert present and present - video_classes(DIFFUSERS) == set()
 
 
@@ -155,7 +155,7 @@ def test_the_search_finds_a_new_class(tmp_path, path, source, found):
 @pytest.mark.skipif(Version(diffusers.__version__) < Version("0.42"), reason="older than the newest that was tested")
 def test_no_variant_is_skipped_with_the_newest_diffusers():
     assert [tiny.absent for tiny in TINY.values() if tiny.absent] == []
-    assert [absent(f.transformer) for f in families() if absent(f.transformer)] == []
+    assert [absent(f.transformer) for f in known_models() if absent(f.transformer)] == []
 
 
 # ------------------------------------------------------------------------------------------------ the page
@@ -163,7 +163,7 @@ def test_the_page_is_made_of_the_rows():
     assert (DOCS / "models.md").read_text(encoding="utf-8") == page(), f"docs/models.md is stale: {REGENERATE}"
 
 
-@pytest.mark.parametrize("family", families(), ids=lambda f: f.name)
+@pytest.mark.parametrize("family", known_models(), ids=lambda f: f.name)
 def test_what_a_row_calls_tested_is(family):
     variants = tuple(name for name, tiny in TINY.items() if tiny.transformer == family.transformer)
     assert family.tested == variants and bool(variants) != bool(family.refused)

@@ -5,29 +5,29 @@ import dataclasses
 import diffusers
 import pytest
 import torch
-from tiny_models import TINY, run
+from tiny_models import TINY, run, with_axis
 from tiny_models.base import absent
 from torch import nn
 
 from enhance_a_video import enhance, models
 from enhance_a_video.errors import NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
-from enhance_a_video.models import FrameCount, chosen, denoisers, family_of
+from enhance_a_video.models import FrameCount, chosen, denoisers, row_of
 
 
-@pytest.mark.parametrize("family", models.families(), ids=lambda f: f.name)
-def test_every_row_names_a_class_of_diffusers(family):
-    if absent(family.transformer):
-        pytest.skip(absent(family.transformer))
-    transformer = getattr(diffusers, family.transformer)
-    assert issubclass(transformer, nn.Module) and family.checkpoints
-    assert dataclasses.is_dataclass(family) and type(family).__dataclass_params__.frozen
+@pytest.mark.parametrize("row", models.known_models(), ids=lambda f: f.name)
+def test_every_row_names_a_class_of_diffusers(row):
+    if absent(row.transformer):
+        pytest.skip(absent(row.transformer))
+    transformer = getattr(diffusers, row.transformer)
+    assert issubclass(transformer, nn.Module) and row.checkpoints
+    assert dataclasses.is_dataclass(row) and type(row).__dataclass_params__.frozen
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_every_variant_matches_its_layers_and_counts_its_frames(name):
     tiny = TINY[name]
     model = tiny.model()
-    layers = models.attention_modules(model, family_of(model))
+    layers = models.attention_modules(model, row_of(model).axes)
     assert len(layers) == tiny.layers
     for frames in tiny.frames:
         with enhance(model, start=0.0, end=1.0) as handle:
@@ -39,7 +39,7 @@ def test_a_subclass_is_found_by_its_base_class():
     class Mine(diffusers.WanTransformer3DModel):
         pass
 
-    assert family_of(object.__new__(Mine)).transformer == "WanTransformer3DModel"
+    assert row_of(object.__new__(Mine)).transformer == "WanTransformer3DModel"
 
 
 def test_an_unknown_class_is_told_what_is_supported_and_what_is_near():
@@ -124,10 +124,9 @@ def test_a_row_of_ones_own(monkeypatch):
     class MyVideoModel(diffusers.WanTransformer3DModel):
         pass
 
-    monkeypatch.setattr(models.registry, "_FAMILIES", dict(models.registry._FAMILIES))
-    row = dataclasses.replace(
-        models.find(TINY["wan"].model()), name="mine", transformer="MyVideoModel", attention=r"\.1\.attn1$"
-    )
+    monkeypatch.setattr(models.registry, "_MODELS", dict(models.registry._MODELS))
+    row = dataclasses.replace(models.find(TINY["wan"].model()), name="mine", transformer="MyVideoModel")
+    row = with_axis(row, attention=r"\.1\.attn1$")
     models.register(row)
     torch.manual_seed(0)
     config = {k: v for k, v in TINY["wan"].model().config.items() if not k.startswith("_")}
@@ -135,4 +134,4 @@ def test_a_row_of_ones_own(monkeypatch):
     with pytest.raises(SettingsError, match="MyVideoModel is registered already"):
         models.register(row)
     with pytest.raises(SettingsError, match="attention="):
-        models.register(dataclasses.replace(row, transformer="Other", attention="("))
+        models.register(dataclasses.replace(with_axis(row, attention="("), transformer="Other"))

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_models import TINY, T, run
+from tiny_models import TINY, T, run, with_axis
 
 from enhance_a_video import enhance, enhanced_layer, models
 from enhance_a_video.errors import EnhanceAVideoError
@@ -64,9 +64,9 @@ def tensors(value):
 def test_as_many_tokens_are_scaled_as_are_seen_and_no_others(name, monkeypatch):
     tiny = TINY[name]
     model, inputs, outputs, seen = tiny.model(), tiny.inputs(), [], []
-    family = models.family_of(model)
-    attention, module = next(iter(models.attention_modules(model, family).items()))
-    module = models.scaled_module(model, family, attention) or module
+    row = models.row_of(model)
+    attention, (module, axis) = next(iter(models.attention_modules(model, row.axes).items()))
+    module = models.scaled_module(model, axis, attention) or module
     module.register_forward_hook(lambda m, args, output: outputs.append(tensors(output)))
     run(model, inputs)
     plain = outputs[0]
@@ -115,26 +115,27 @@ def shifted(rows, sites):
     return slice(start + by, by if rows.stop is None else rows.stop + by)
 
 
-def mistaken_row(mistake, family, sites):
+def mistaken_row(mistake, row, sites):
+    (axis,) = row.axes
     if mistake == "twice the frames":
-        return dataclasses.replace(family, frames=lambda *call: 2 * family.frames(*call))
+        return with_axis(row, frames=lambda *call: 2 * axis.frames(*call))
     if mistake == "half the frames":
-        return dataclasses.replace(family, frames=lambda *call: family.frames(*call) // 2)
+        return with_axis(row, frames=lambda *call: axis.frames(*call) // 2)
     if mistake == "text and video exchanged":
-        place = {"text first": "video first", "video first": "text first"}[family.tokens.place]
-        return dataclasses.replace(family, tokens=dataclasses.replace(family.tokens, place=place))
-    return dataclasses.replace(family, video=lambda *call: shifted(family.video(*call), sites))
+        place = {"text first": "video first", "video first": "text first"}[axis.tokens.place]
+        return with_axis(row, tokens=dataclasses.replace(axis.tokens, place=place))
+    return with_axis(row, video=lambda *call: shifted(axis.video(*call), sites))
 
 
 def mistakes():
     """(variant, mistake that can be made with its class)"""
-    rows = {family.transformer: family for family in models.families()}
+    rows = {row.transformer: row for row in models.known_models()}
     for name, tiny in TINY.items():
-        row = rows[tiny.transformer]
+        (axis,) = rows[tiny.transformer].axes
         yield from ((name, mistake) for mistake in ("sites first", "twice the frames", "half the frames"))
-        if row.tokens.place in ("text first", "video first"):
+        if axis.tokens.place in ("text first", "video first"):
             yield name, "text and video exchanged"
-        if row.video is not None:
+        if axis.video is not None:
             yield name, "a frame beside"
 
 
@@ -142,8 +143,8 @@ def mistakes():
 def test_a_mistake_is_noticed(name, mistake, monkeypatch):
     tiny = TINY[name]
     model = tiny.sharpened()
-    family = models.family_of(model)
-    rows = family.video and family.video(model.config, tiny.clip(TWINS))
+    row = models.row_of(model)
+    rows = row.axes[0].video and row.axes[0].video(model.config, tiny.clip(TWINS))
     if mistake == "a frame beside" and rows is None:
         pytest.skip("every token of the stream is video")
     if mistake == "sites first":
@@ -151,6 +152,6 @@ def test_a_mistake_is_noticed(name, mistake, monkeypatch):
             monkeypatch.setattr(home, measure, sites_first(getattr(home, measure)))
     else:
         sites = sites_of(model, tiny, monkeypatch)
-        monkeypatch.setitem(models.registry._FAMILIES, family.transformer, mistaken_row(mistake, family, sites))
+        monkeypatch.setitem(models.registry._MODELS, row.transformer, mistaken_row(mistake, row, sites))
     with pytest.raises((AssertionError, EnhanceAVideoError)):
         check_twins(model, tiny)

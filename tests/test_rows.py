@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 from test_planted import check_twins
-from tiny_models import TINY, H, T, W, noise, run, take
+from tiny_models import TINY, H, T, W, noise, run, take, with_axis
 from tiny_models.base import TEXT
 from tiny_models.cached import BEFORE as CHUNKS
 from tiny_models.helios import AUDIO, REFERENCE
@@ -54,7 +54,7 @@ def test_only_the_video_is_scaled(name, layer, part, video):
 
 
 def test_sana_wm_is_enhanced_where_it_has_softmax_layers():
-    assert list(models.attention_modules(TINY["sana_wm"].model(), models.find(TINY["sana_wm"].model()))) == [
+    assert list(models.attention_modules(TINY["sana_wm"].model(), models.find(TINY["sana_wm"].model()).axes)) == [
         "blocks.1.attn.attn", "blocks.3.attn.attn",
     ]  # fmt: skip
 
@@ -68,9 +68,9 @@ def test_sana_wm_is_enhanced_where_it_has_softmax_layers():
 def test_a_mistake_in_the_tokens_is_noticed(name, mistake, monkeypatch):
     model = TINY[name].sharpened()
     check_twins(model, TINY[name])
-    family = models.family_of(model)
-    wrong = dataclasses.replace(family, tokens=dataclasses.replace(family.tokens, **mistake))
-    monkeypatch.setitem(models.registry._FAMILIES, family.transformer, wrong)
+    row = models.row_of(model)
+    wrong = with_axis(row, tokens=dataclasses.replace(row.axes[0].tokens, **mistake))
+    monkeypatch.setitem(models.registry._MODELS, row.transformer, wrong)
     with pytest.raises((AssertionError, TokenLayoutError)):
         check_twins(model, TINY[name])
 
@@ -323,13 +323,13 @@ def test_coordinates_are_read_once_for_a_generation(monkeypatch):
 @pytest.mark.parametrize("name", ["ltx_conditions", "ltx_guides", "ltx2_keyframes_by_place"])
 def test_where_the_video_lies_is_the_same_at_any_length(name):
     tiny = TINY[name]
-    family = next(f for f in models.families() if f.transformer == tiny.transformer)
+    (axis,) = next(row.axes for row in models.known_models() if row.transformer == tiny.transformer)
     config = {"patch_size": 1, "patch_size_t": 1}
     for frames in (2, 3, 17):
         inputs = tiny.make_inputs(1, frames)
-        rows, tokens = family.video(config, inputs), inputs["hidden_states"].shape[1]
+        rows, tokens = axis.video(config, inputs), inputs["hidden_states"].shape[1]
         sites = len(range(*rows.indices(tokens))) // frames
-        assert family.frames(config, inputs) == frames
+        assert axis.frames(config, inputs) == frames
         assert rows.start == (2 * sites if name == "ltx_conditions" else 0)
 
 
@@ -388,7 +388,7 @@ def test_vace_without_a_condition_has_no_references():
 def test_mochi_would_undo_a_gain_at_its_attention(monkeypatch):
     model, inputs = TINY["mochi"].model(), TINY["mochi"].inputs()
     plain = run(model, inputs)
-    row = dataclasses.replace(models.family_of(model), scale_at=None)
-    monkeypatch.setitem(models.registry._FAMILIES, row.transformer, row)
+    row = with_axis(models.row_of(model), scale_at=None)
+    monkeypatch.setitem(models.registry._MODELS, row.transformer, row)
     with enhance(model, policy=lambda mass, moment: 2 + 0 * mass, **ALWAYS):
         assert torch.allclose(run(model, inputs), plain, atol=1e-4)

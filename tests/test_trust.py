@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 from enhance_a_video import enhance, enhance_attention
 from enhance_a_video.attention import Tokens
 from enhance_a_video.errors import UnsupportedModelError
-from enhance_a_video.models import attention_modules, family_of, scaled_module
+from enhance_a_video.models import attention_modules, row_of, scaled_module
 from enhance_a_video.policies import Constant, Strength, Trust, Window
 
 BOUND = 0.05
@@ -75,14 +75,13 @@ def test_the_stream_of_a_block_changes_by_the_bound(name):
     """The last layer alone is scaled, so that what enters it is the same without and with."""
     tiny = TINY[name]
     model, inputs = tiny.model(), tiny.inputs()
-    family = family_of(model)
-    layer = list(attention_modules(model, family))[-1]
-    module = scaled_module(model, family, layer) or model.get_submodule(layer)
+    layer, (attention, axis) = list(attention_modules(model, row_of(model).axes).items())[-1]
+    module = scaled_module(model, axis, layer) or attention
     with Around(model, module) as around:
         run(model, inputs)
         with enhance(model, policy=TIGHT, layers=[-1]):
             run(model, inputs)
-    part = family.tokens.argument or 0
+    part = axis.tokens.argument or 0
     assert around.changes(2 if tiny.batches else 1, part) == pytest.approx([BOUND] * (1 + tiny.batches), rel=1e-3)
 
 

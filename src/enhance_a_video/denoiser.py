@@ -23,7 +23,7 @@ from .errors import (
     UnsupportedModelError,
     WholeOutputWarning,
 )
-from .models import Family, FrameCount, attention_modules, block_around, chosen, scaled_module
+from .models import Axis, FrameCount, Model, Time, attention_modules, block_around, chosen, scaled_module
 from .policies import DEFAULT_STRENGTH, Strength, needs_progress, needs_share, with_tensors
 from .probe import Probe, first_tensor
 from .progress import progress_of
@@ -40,9 +40,9 @@ class _InThread(threading.local):
 class Denoiser:
     """One transformer: its watched layers, its record, and the calls that are open."""
 
-    def __init__(self, name: str, model: Any, family: Family, enhancement: Any, pipeline: Any, described: bool):
+    def __init__(self, name: str, model: Any, row: Model, enhancement: Any, pipeline: Any, described: bool):
         """described: the row is its user's own words in enhance_attention(), which are checked while it runs."""
-        self.name, self.model, self.family, self.enhancement = name, model, family, enhancement
+        self.name, self.model, self.row, self.enhancement = name, model, row, enhancement
         self.settings, self.described = enhancement.settings, described
         self.operator = enhancement.change.operator
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
@@ -53,17 +53,18 @@ class Denoiser:
                 f"{name} is enhanced already. Call remove() on its handle first; a handle that was not kept is found "
                 "by enhance_a_video.enhancement.enhancement_of(target)."
             )
-        modules = attention_modules(model, self.family)
+        self.axes = row.axes_named("time")
+        modules = attention_modules(model, self.axes)
         names = chosen(list(modules), self.settings.layers, name)
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
         self.asks_share = needs_share(self.settings.gain_policy)
-        self.layers = [EnhancedLayer(n, i, depths[n], self) for i, n in enumerate(names)]
-        self.seams = [
-            AttentionPatch(modules[w.name], w, scaled_module(model, self.family, w.name)) for w in self.layers
+        self.layers = [
+            EnhancedLayer(n, i, depths[n], self, self.axes.index(modules[n][1])) for i, n in enumerate(names)
         ]
-        blocks = [block_around(model, self.family, n) for n in names] if self.asks_share else []
-        self.entrances = [Entrance(b, self.family.tokens.argument or 0) for b in {id(b): b for b in blocks}.values()]
+        self.seams = [AttentionPatch(modules[w.name][0], w, scaled_module(model, w.axis, w.name)) for w in self.layers]
+        entered = {block_around(model, w.axis, w.name): w.axis for w in self.layers} if self.asks_share else {}
+        self.entrances = [Entrance(block, axis.tokens.argument or 0) for block, axis in entered.items()]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = with_tensors(self.settings.gain_policy, self.device)
         self.policy_of_whole = with_tensors(Strength(DEFAULT_STRENGTH), self.device)
@@ -134,7 +135,8 @@ class Denoiser:
             seam.detach()
             self.gone.add(seam.watch.name)
             return False
-        seam.move(module, scaled_module(self.model, self.family, seam.watch.name))
+        axis = next(layer.axis for layer in self.layers if layer.name == seam.watch.name)
+        seam.move(module, scaled_module(self.model, axis, seam.watch.name))
         return seam.follow(self._shared(module))
 
     def _shared(self, module: nn.Module) -> bool:
@@ -168,14 +170,14 @@ class Denoiser:
                 f"{self.name}: tensor parallelism gives each device some of the heads, which would then scale "
                 "differently. That is not supported: use context parallelism, or remove the enhancement."
             )
-        family, config, latents = self.family, getattr(self.model, "config", {}), first_tensor([*arguments.values()])
+        config, latents = getattr(self.model, "config", {}), first_tensor([*arguments.values()])
         if latents is not None and latents.device != self.device:
             self.to(latents.device)
-        num_frames = self._count("frames", family.frames(config, arguments))
-        rows = self._rows(family.video(config, arguments)) if family.video is not None and num_frames > 1 else None
+        num_frames = self._num_frames(config, arguments)
+        rows = tuple(self._rows(axis, config, arguments) if num_frames > 1 else None for axis in self.axes)
         batch = None if latents is None else latents.shape[0]
-        if family.batch is not None:
-            batch = self._count("batch", family.batch(config, arguments))
+        if self.row.batch is not None:
+            batch = self._count("batch", self.row.batch(config, arguments))
         progress, active = self._place(self._timestep(config, arguments))
         row = self.recorder.begin(progress, active, num_frames)
         self.latest = ForwardContext(num_frames, batch, rows, progress, active, row)
@@ -201,7 +203,16 @@ class Denoiser:
             raise TokenLayoutError(f"{self.name}: {name} is {shown}; it has to be a whole number, at least 1")
         return value
 
-    def _rows(self, rows: Any) -> Rows:
+    def _num_frames(self, config: Any, arguments: Mapping[str, Any]) -> int:
+        """T of the call, the same for all kinds of attention. Raises TokenLayoutError where they differ."""
+        found = [self._count("frames", axis.groups(config, arguments)) for axis in self.axes]
+        if len(set(found)) > 1:
+            counts = ", ".join(f"{count} ({axis.attention})" for axis, count in zip(self.axes, found, strict=True))
+            raise TokenLayoutError(f"{self.name}: its kinds of attention have different numbers of frames: {counts}")
+        return found[0]
+
+    def _rows(self, axis: Axis, config: Any, arguments: Mapping[str, Any]) -> Rows:
+        rows: Any = None if axis.video is None else axis.video(config, arguments)
         if rows is None or isinstance(rows, (slice, Tensor)):
             return rows
         raise TokenLayoutError(
@@ -210,14 +221,14 @@ class Denoiser:
         )
 
     def _timestep(self, config: Any, arguments: Mapping[str, Any]) -> Any:
-        timestep = self.family.timestep
+        timestep = self.row.timestep
         return timestep(config, arguments) if callable(timestep) else arguments.get(timestep)
 
     def _place(self, timestep: Any) -> tuple[Tensor, Tensor]:
         """Progress (0-d, NaN if unknown) and whether the gain acts (0-d bool), without waiting for the device."""
         pipeline = self.pipeline() if self.pipeline is not None else None
         try:
-            progress, source = progress_of(timestep, self.family.noise, getattr(pipeline, "scheduler", None))
+            progress, source = progress_of(timestep, self.row.noise, getattr(pipeline, "scheduler", None))
         except (TypeError, ValueError, RuntimeError) as error:
             raise TokenLayoutError(
                 f"{self.name}: the timestep is {type(timestep).__name__}, which cannot be read as a number: {error}"
@@ -288,7 +299,8 @@ class Denoiser:
         if num_frames > 1 or self.single < 0 or self.settings.observe_only:
             return
         self.single += 1
-        if self.described or isinstance(self.family.frames, FrameCount) or self.single > 1:
+        counted = all(isinstance(axis, Time) and isinstance(axis.frames, FrameCount) for axis in self.axes)
+        if self.described or counted or self.single > 1:
             self.warn_once(
                 "one frame",
                 "the video has one latent frame, so there are no other frames to attend to and nothing is changed. "
@@ -317,7 +329,7 @@ class Denoiser:
             self.warn_once(
                 "clean",
                 f"the first forward call is at progress {float(progress):.4f} (0 is pure noise, 1 is clean) by "
-                f"noise={self.family.noise!r}, so the window start={self.settings.start}, end={self.settings.end} may "
+                f"noise={self.row.noise!r}, so the window start={self.settings.start}, end={self.settings.end} may "
                 "never act. If the model's timestep runs from 1 to 0, give top=1.0; if it counts up, timestep= may be "
                 "a function that turns it round.",
             )

@@ -43,7 +43,7 @@ class ForwardContext:
 
     num_frames: int
     batch: int | None  # samples, where the call tells
-    rows: Rows  # which tokens of a layer's stream are the video
+    rows: tuple[Rows, ...]  # which tokens of a layer's stream are the video, for each axis
     progress: Tensor  # () fp32
     active: Tensor  # () bool
     row: Tensor  # (1,) of the record
@@ -60,10 +60,11 @@ class Observation(NamedTuple):
 class EnhancedLayer:
     """The observer of one attention layer. What differs between layers is tensors, so all share one compiled graph."""
 
-    def __init__(self, name: str, index: int, depth: float, denoiser: Any):
+    def __init__(self, name: str, index: int, depth: float, denoiser: Any, axis: int = 0):
         self.name, self.denoiser = name, denoiser
-        self.tokens, self.query_key = denoiser.family.tokens, denoiser.family.query_key
-        self.scaled_later = denoiser.family.scale_at is not None
+        self.axis_index, self.axis = axis, denoiser.axes[axis]
+        self.tokens, self.query_key = self.axis.tokens, self.axis.query_key
+        self.scaled_later = self.axis.scale_at is not None
         self.asks_share = denoiser.asks_share
         self.ran = False  # whether its kernel was seen in a forward call; not known inside torch.compile
         self.operator: Operator = denoiser.operator  # or what stands in for it here
@@ -91,7 +92,7 @@ class EnhancedLayer:
 
     def rows(self) -> Rows:
         now = self.denoiser.now
-        return None if now is None else now.rows
+        return None if now is None else now.rows[self.axis_index]
 
     def fall_back(self, reason: str) -> None:
         """To the first fallback that acts on the output. Raises UnsupportedModelError where there is none."""

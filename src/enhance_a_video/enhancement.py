@@ -13,7 +13,7 @@ from .attention import calls_of
 from .denoiser import Denoiser
 from .errors import NoEffectWarning
 from .intensity import DEFAULT_SITES
-from .models import Family, denoisers, family_of, unwrapped
+from .models import Model, denoisers, row_of, unwrapped
 from .policies import name_of, not_finite
 from .record import Summary
 from .settings import Layers, Settings
@@ -41,7 +41,7 @@ def enhance(
         with enhance(pipe, strength=0.5): ...     # or as a scope
 
     The arguments are explained at Settings. Raises SettingsError for arguments that conflict or are out of range,
-    UnsupportedModelError for a class no family row describes, NoLayersError when no layer matches and
+    UnsupportedModelError for a class no row describes, NoLayersError when no layer matches and
     AlreadyEnhancedError when an enhancement is present; then nothing was changed.
     """
     settings = Settings(
@@ -61,14 +61,14 @@ def enhancement_of(target: Any) -> "Enhancement | None":
 class Enhancement:
     """The handle of enhance(): a context manager with summary(), remove() and settings."""
 
-    def __init__(self, target: Any, settings: Change, family: Family | None = None):
-        """settings: or an alternative to the method, to compare it with. family: a row for this model alone."""
+    def __init__(self, target: Any, settings: Change, row: Model | None = None):
+        """settings: or an alternative to the method, to compare it with. row: for this model alone."""
         self.change = settings
         self.settings = settings.settings if isinstance(settings, Alternative) else settings
         pipeline = None if isinstance(target, nn.Module) else target
-        models = denoisers(target) if family is None else {family.name: unwrapped(target)}
-        described = family is not None
-        self._denoisers = [Denoiser(n, m, family or family_of(m), self, pipeline, described) for n, m in models.items()]
+        models = denoisers(target) if row is None else {row.name: unwrapped(target)}
+        described = row is not None
+        self._denoisers = [Denoiser(n, m, row or row_of(m), self, pipeline, described) for n, m in models.items()]
         try:
             for denoiser in self._denoisers:
                 denoiser.attach()

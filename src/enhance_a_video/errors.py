@@ -2,7 +2,7 @@
 
 EnhanceAVideoError
 ├── SettingsError            (also ValueError)    arguments that conflict or are out of range
-├── UnsupportedModelError    (also TypeError)     a model class no family row describes
+├── UnsupportedModelError    (also TypeError)     a model class no row describes
 ├── NoLayersError            (also LookupError)   a known model, but no attention layer matched
 ├── AlreadyEnhancedError     (also RuntimeError)  an enhancement is already present
 ├── TokenLayoutError         (also ValueError)    video tokens that do not divide into frames
@@ -30,7 +30,7 @@ class SettingsError(EnhanceAVideoError, ValueError):
 
 
 class UnsupportedModelError(EnhanceAVideoError, TypeError):
-    """A model class that no family row describes."""
+    """A model class that no row describes."""
 
 
 class NoLayersError(EnhanceAVideoError, LookupError):
@@ -42,7 +42,7 @@ class AlreadyEnhancedError(EnhanceAVideoError, RuntimeError):
 
 
 class TokenLayoutError(EnhanceAVideoError, ValueError):
-    """Video tokens that do not divide into frames as the family says they should."""
+    """Video tokens that do not divide into frames as its row describes them."""
 
 
 class VideoFileError(EnhanceAVideoError, OSError):

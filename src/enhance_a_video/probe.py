@@ -40,7 +40,7 @@ class Probe:
 
     def _block(self, layer: Any) -> nn.Module:
         try:
-            return block_around(self.denoiser.model, self.denoiser.family, layer.name)
+            return block_around(self.denoiser.model, layer.axis, layer.name)
         except UnsupportedModelError:  # in no block: the model itself
             return self.denoiser.model
 

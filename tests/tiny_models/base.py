@@ -1,5 +1,6 @@
 """What a tiny variant is, and how one is run."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,12 @@ def absent(transformer: str) -> str:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def with_axis(row: Any, **changes: Any) -> Any:
+    """A model's row with these fields of its only axis changed."""
+    (axis,) = row.axes
+    return dataclasses.replace(row, axes=(dataclasses.replace(axis, **changes),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +105,7 @@ class Tiny:
         if self.sharpen is not None:
             self.sharpen(model)
             return model
-        for module in models.attention_modules(model, models.family_of(model)).values():
+        for module, _ in models.attention_modules(model, models.row_of(model).axes).values():
             if getattr(module, "norm_q", None) is None:  # nothing else makes the logits large
                 module.to_q.weight.mul_(2)
             else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import limits
 from ..errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
-from ..models import families
+from ..models import known_models
 from .requests import OPTIONS, check_option
 
 EMBEDDED = "embedded"
@@ -71,10 +71,10 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
         raise SettingsError(f"{source}: {_INDEX} names no pipeline class (_class_name). {_AGAIN}")
     given = {key: part for key, part in config.items() if isinstance(part, list | tuple) and len(part) == 2}
     parts = {key: (str(library), str(kind)) for key, (library, kind) in given.items() if library and kind}
-    supported = {family.transformer: family.name for family in families()}
+    supported = {row.transformer: row.name for row in known_models()}
     classes = [kind for _, kind in parts.values()]
     if not set(classes) & set(supported):
-        listed = ", ".join(f"{family} ({transformer})" for transformer, family in supported.items())
+        listed = ", ".join(f"{name} ({transformer})" for transformer, name in supported.items())
         raise UnsupportedModelError(
             f"{source} is a {name} without a video transformer known here (its parts: {', '.join(classes)}). "
             f"Supported: {listed}."
@@ -278,7 +278,7 @@ def _pipelines_in(folder: Path) -> Iterator[Path]:
 
 def _near(model: str) -> str:
     """A question with the nearest of the folders beside and the models known by name; "" where none is near."""
-    published = [name for family in families() for name in family.checkpoints]
+    published = [name for row in known_models() for name in row.checkpoints]
     folder = Path(model).expanduser().parent
     beside = [str(path) for path in (*_pipelines_in(folder), *_pipelines_in(folder / "models"))]
     of_name = [name for name in (*published, *beside) if name.split("/")[-1].lower() == model.lower()]

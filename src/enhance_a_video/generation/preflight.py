@@ -24,8 +24,7 @@ import torch
 from ..alternatives import Change
 from ..embedded import world
 from ..errors import SettingsError
-from ..models import find
-from ..models.registry import FrameCount
+from ..models import FrameCount, Time, find
 from ..policies import Constant
 from ..progress import progress_at_steps
 from . import pipelines
@@ -189,14 +188,13 @@ def _idle(settings: Change) -> str:
 
 def _acts(pipe: Any, settings: Change, steps: int) -> bool:
     """Whether a step falls into the window, by the scheduler or, where the pipeline may set its steps, by even ones."""
-    family = next(filter(None, map(find, pipe.components.values())), None)
+    row = next(filter(None, map(find, pipe.components.values())), None)
     scheduler = getattr(pipe, "scheduler", None)
     places = []
-    if scheduler is not None and family is not None:
-        places.append(progress_at_steps(scheduler, family.noise, steps))
-    if (
-        not places or "sigmas" in inspect.signature(pipe.__call__).parameters
-    ):  # such pipelines set their steps themselves
+    if scheduler is not None and row is not None:
+        places.append(progress_at_steps(scheduler, row.noise, steps))
+    sets_its_steps = "sigmas" in inspect.signature(pipe.__call__).parameters
+    if not places or sets_its_steps:
         places.append(torch.arange(steps) / steps)
     start, end = float(settings.start or 0.0), float(settings.end or 1.0)  # Settings has always filled them in
     near = 1e-4  # a step on the edge of the window but for rounding
@@ -206,10 +204,11 @@ def _acts(pipe: Any, settings: Change, steps: int) -> bool:
 def _temporal_patch(pipe: Any) -> int:
     """Latent frames that one frame of tokens stands for."""
     for part in pipe.components.values():
-        family = find(part)
-        if family is not None and isinstance(family.frames, FrameCount) and family.frames.patch:
-            patch = part.config[family.frames.patch]
-            return int(patch[0] if isinstance(patch, tuple | list) else patch or 1)
+        row = find(part)
+        for axis in () if row is None else row.axes:
+            if isinstance(axis, Time) and isinstance(axis.frames, FrameCount) and axis.frames.patch:
+                patch = part.config[axis.frames.patch]
+                return int(patch[0] if isinstance(patch, tuple | list) else patch or 1)
     return 1
 
 

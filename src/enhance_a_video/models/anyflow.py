@@ -2,7 +2,7 @@
 
 from ..attention import Tokens
 from ..errors import TokenLayoutError
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
 _all_frames = FrameCount("hidden_states", dim=1, patch="patch_size")
 
@@ -19,12 +19,14 @@ def _chunk_frames(config: Config, arguments: Arguments) -> int:
     return 1 if filling else _all_frames(config, arguments)
 
 
-register(Family(
+register(Model(
     name="AnyFlow-FAR",
     transformer="AnyFlowFARTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video first", keys="last"),  # padding follows; the cached keys come before
-    frames=_chunk_frames,
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn1$",
+        tokens=Tokens("video first", keys="last"),  # padding follows; the cached keys come before
+        frames=_chunk_frames,
+    ),),
     noise=None,
     checkpoints=("nvidia/AnyFlow-FAR-Wan2.1-1.3B-Diffusers",),
     notes="the chunk being generated (3 latent frames in the released models); cached chunks are neither counted nor "

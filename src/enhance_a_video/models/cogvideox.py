@@ -2,14 +2,16 @@
 
 from ..attention import Tokens
 from ..progress import VariancePreserving
-from .registry import Family, FrameCount, register
+from .registry import FrameCount, Model, Time, register
 
-register(Family(
+register(Model(
     name="CogVideoX",
     transformer="CogVideoXTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("text first"),
-    frames=FrameCount("hidden_states", dim=1, patch="patch_size_t"),
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("text first"),
+        frames=FrameCount("hidden_states", dim=1, patch="patch_size_t"),
+    ),),
     noise=VariancePreserving(),
     checkpoints=(
         "THUDM/CogVideoX-2b", "THUDM/CogVideoX-5b", "THUDM/CogVideoX-5b-I2V",
@@ -19,12 +21,14 @@ register(Family(
     tested=("cogvideox_2b", "cogvideox_5b", "cogvideox_15"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="ConsisID",
     transformer="ConsisIDTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("text first"),
-    frames=FrameCount("hidden_states", dim=1),
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("text first"),
+        frames=FrameCount("hidden_states", dim=1),
+    ),),
     noise=VariancePreserving(),
     checkpoints=("BestWishYsh/ConsisID-preview",),
     notes="the face is brought in by layers of its own (perceiver_cross_attention), which are left alone",

@@ -3,7 +3,7 @@
 from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
 from .device_reads import as_rows
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
 
 def _packed_frames(config: Config, arguments: Arguments) -> int:
@@ -22,12 +22,14 @@ def _packed_rows(config: Config, arguments: Arguments) -> Rows:
     return as_rows(arguments["vision_sequence_indexes"], first=arguments["und_len"])
 
 
-register(Family(
+register(Model(
     name="Cosmos 1, Predict2, Predict2.5, Transfer2.5",
     transformer="CosmosTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
+    ),),
     noise=None,
     timestep="",
     checkpoints=(
@@ -41,14 +43,16 @@ register(Family(
     tested=("cosmos", "cosmos_25"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="Cosmos 3",
     transformer="Cosmos3OmniTransformer",
-    attention=r"^layers\.\d+\.self_attn$",
-    tokens=Tokens("video only", keys="last", call=1, argument=1),  # its first kernel call is the text's
-    frames=_packed_frames,
+    axes=(Time(
+        attention=r"^layers\.\d+\.self_attn$",
+        tokens=Tokens("video only", keys="last", call=1, argument=1),  # its first kernel call is the text's
+        frames=_packed_frames,
+        video=_packed_rows,
+    ),),
     noise=None,
-    video=_packed_rows,
     timestep="vision_timesteps",
     checkpoints=("nvidia/Cosmos3-Nano", "nvidia/Cosmos3-Super"),
     notes="one vision item a call; sound and action tokens are neither seen nor scaled; waits for the device at the "

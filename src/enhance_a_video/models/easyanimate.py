@@ -1,14 +1,16 @@
 """EasyAnimate: text first, then video, one sequence."""
 
 from ..attention import Tokens
-from .registry import Family, FrameCount, register
+from .registry import FrameCount, Model, Time, register
 
-register(Family(
+register(Model(
     name="EasyAnimate",
     transformer="EasyAnimateTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("text first"),
-    frames=FrameCount("hidden_states", dim=2),
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("text first"),
+        frames=FrameCount("hidden_states", dim=2),
+    ),),
     noise=None,
     checkpoints=(
         "alibaba-pai/EasyAnimateV5.1-7b-zh-diffusers", "alibaba-pai/EasyAnimateV5.1-12b-zh-Control-diffusers",

@@ -3,7 +3,7 @@
 from math import prod
 
 from ..attention import Rows, Tokens
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
 _frames = FrameCount("hidden_states", dim=2, patch="patch_size")
 
@@ -15,14 +15,16 @@ def _current_rows(config: Config, arguments: Arguments) -> Rows:
     return slice(-_frames(config, arguments) * sites, None)
 
 
-register(Family(
+register(Model(
     name="Helios",
     transformer="HeliosTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=_frames,
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=_frames,
+        video=_current_rows,
+    ),),
     noise=None,
-    video=_current_rows,
     checkpoints=("BestWishYsh/Helios-Base", "BestWishYsh/Helios-Mid", "BestWishYsh/Helios-Distilled"),
     notes="the chunk being generated; history is neither counted nor scaled. The window counts within each chunk, and "
     "with the pyramid pipeline within each of its stages",

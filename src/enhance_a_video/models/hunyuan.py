@@ -2,14 +2,16 @@
 
 from ..attention import Rows, Tokens
 from ..progress import Flow
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
-register(Family(
+register(Model(
     name="HunyuanVideo",
     transformer="HunyuanVideoTransformer3DModel",
-    attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
-    tokens=Tokens("video first"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+    axes=(Time(
+        attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
+        tokens=Tokens("video first"),
+        frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+    ),),
     noise=Flow(shift=7.0),
     checkpoints=(
         "hunyuanvideo-community/HunyuanVideo", "hunyuanvideo-community/HunyuanVideo-I2V",
@@ -27,13 +29,15 @@ def _current(config: Config, arguments: Arguments) -> Rows:
     return slice(-(frames // config["patch_size_t"]) * (height // p) * (width // p), None)
 
 
-register(Family(
+register(Model(
     name="FramePack",
     transformer="HunyuanVideoFramepackTransformer3DModel",
-    attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
-    tokens=Tokens("video first"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
-    video=_current,
+    axes=(Time(
+        attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
+        tokens=Tokens("video first"),
+        frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+        video=_current,
+    ),),
     noise=Flow(shift=7.0),
     checkpoints=("lllyasviel/FramePackI2V_HY", "lllyasviel/FramePack_F1_I2V_HY_20250503"),
     notes="only the frames that are being made are seen and scaled, not the history in front of them; shift 7 is the "
@@ -41,12 +45,14 @@ register(Family(
     tested=("hunyuan_framepack",),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="HunyuanVideo 1.5",
     transformer="HunyuanVideo15Transformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn$",
-    tokens=Tokens("video first"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn$",
+        tokens=Tokens("video first"),
+        frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+    ),),
     noise=Flow(shift=5.0),
     checkpoints=(
         "hunyuanvideo-community/HunyuanVideo-1.5-480p_t2v", "hunyuanvideo-community/HunyuanVideo-1.5-480p_i2v",

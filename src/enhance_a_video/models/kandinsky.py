@@ -9,7 +9,7 @@ from math import prod
 from ..attention import Rows, Tokens
 from ..progress import Flow
 from .device_reads import once
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
 _all_frames = FrameCount("hidden_states", dim=1, patch="patch_size")
 
@@ -28,12 +28,14 @@ def _generated_rows(config: Config, arguments: Arguments) -> Rows:
     return slice(0, _generated_frames(config, arguments) * sites)
 
 
-register(Family(
+register(Model(
     name="Kandinsky 5",
     transformer="Kandinsky5Transformer3DModel",
-    attention=r"^visual_transformer_blocks\.\d+\.self_attention$",
-    tokens=Tokens("video only"),
-    frames=_all_frames,
+    axes=(Time(
+        attention=r"^visual_transformer_blocks\.\d+\.self_attention$",
+        tokens=Tokens("video only"),
+        frames=_all_frames,
+    ),),
     noise=None,
     checkpoints=(
         "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-5s-Diffusers", "kandinskylab/Kandinsky-5.0-T2V-Lite-sft-10s-Diffusers",
@@ -49,26 +51,30 @@ register(Family(
     tested=("kandinsky_5", "kandinsky_5_nabla"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="Kandinsky 6",
     transformer="Kandinsky6Transformer3DModel",
-    attention=r"^visual_transformer_blocks\.\d+\.video_dec_block\.self_attention$",
-    tokens=Tokens("video only"),
-    frames=_generated_frames,
+    axes=(Time(
+        attention=r"^visual_transformer_blocks\.\d+\.video_dec_block\.self_attention$",
+        tokens=Tokens("video only"),
+        frames=_generated_frames,
+        video=_generated_rows,
+    ),),
     noise=Flow(shift=5.0),
-    video=_generated_rows,
     checkpoints=("kandinskylab/Kandinsky-6.0-Pro-distill-5s-Diffusers",),
     notes="video layers only, audio is left alone; the reference frame that image-to-video appends is neither counted "
     "nor scaled; 5.0 is the shift of its distilled scheduler",
     tested=("kandinsky_6", "kandinsky_6_reference"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="Kandinsky 6 super-resolution",
     transformer="Kandinsky6SRTransformer3DModel",
-    attention=r"^visual_transformer_blocks\.\d+\.self_attention$",
-    tokens=Tokens("video only"),
-    frames=_all_frames,
+    axes=(Time(
+        attention=r"^visual_transformer_blocks\.\d+\.self_attention$",
+        tokens=Tokens("video only"),
+        frames=_all_frames,
+    ),),
     noise=Flow(shift=5.0),
     checkpoints=("kandinskylab/Kandinsky-6.0-VSR-distilled2steps-5s-Diffusers",),
     notes="each tile of the picture has a gain of its own; NABLA's sparsity is not in the temporal attention that is "

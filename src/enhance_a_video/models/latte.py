@@ -2,14 +2,16 @@
 
 from ..attention import Tokens
 from ..progress import VariancePreserving
-from .registry import Family, FrameCount, register
+from .registry import FrameCount, Model, Time, register
 
-register(Family(
+register(Model(
     name="Latte",
     transformer="LatteTransformer3DModel",
-    attention=r"^temporal_transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("temporal"),
-    frames=FrameCount("hidden_states", dim=2),
+    axes=(Time(
+        attention=r"^temporal_transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("temporal"),
+        frames=FrameCount("hidden_states", dim=2),
+    ),),
     noise=VariancePreserving(),
     checkpoints=("maxin-cn/Latte-1",),
     notes="its temporal blocks; the spatial ones see one frame at a time and are left alone",

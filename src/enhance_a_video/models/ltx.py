@@ -6,7 +6,7 @@ from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
 from ..progress import Flow
 from .device_reads import once
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
 
 # ---------------------------------------------------------------------------------------- by the coordinates
@@ -66,13 +66,15 @@ def _video(config: Config, arguments: Arguments) -> Rows:
     return _rows(first, frames * sites, arguments)
 
 
-register(Family(
+register(Model(
     name="LTX-Video",
     transformer="LTXVideoTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=_frames,
-    video=_video,
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=_frames,
+        video=_video,
+    ),),
     noise=Flow(shift=7.77),
     checkpoints=("Lightricks/LTX-Video", "Lightricks/LTX-Video-0.9.5", "Lightricks/LTX-Video-0.9.8-13B-distilled"),
     notes="shift e^2.05 is the published one at 4096 tokens; condition tokens (LTXConditionPipeline, "
@@ -106,13 +108,15 @@ def _ltx2_video(config: Config, arguments: Arguments) -> Rows:
     return _rows(0, frames * sites, arguments)
 
 
-register(Family(
+register(Model(
     name="LTX-2",
     transformer="LTX2VideoTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("video only", skips=True),
-    frames=_ltx2_frames,
-    video=_ltx2_video,
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("video only", skips=True),
+        frames=_ltx2_frames,
+        video=_ltx2_video,
+    ),),
     noise=Flow(shift=7.77),
     checkpoints=(
         "Lightricks/LTX-2", "diffusers/LTX-2.3-Diffusers", "diffusers/LTX-2.3-Distilled-Diffusers",

@@ -3,7 +3,7 @@
 from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
 from .device_reads import last_run, once, steps
-from .registry import Arguments, Config, Family, register
+from .registry import Arguments, Config, Model, Time, register
 
 
 def _target(arguments: Arguments) -> tuple[int, int]:
@@ -32,14 +32,16 @@ def _rows(config: Config, arguments: Arguments) -> Rows:
     return slice(*_target(arguments))
 
 
-register(Family(
+register(Model(
     name="MiniMax-H3",
     transformer="MiniMaxH3Transformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn$",
-    tokens=Tokens("video only"),
-    frames=_frames,
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn$",
+        tokens=Tokens("video only"),
+        frames=_frames,
+        video=_rows,
+    ),),
     noise=None,
-    video=_rows,
     timestep="",  # one for each kind of token, counted from noise 0 up to clean 1
     checkpoints=("MiniMaxAI/MiniMax-H3",),
     notes="the generated video; keyframes, references, audio and text are neither counted nor scaled. The window "

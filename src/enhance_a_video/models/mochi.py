@@ -2,16 +2,18 @@
 
 from ..attention import Tokens
 from ..progress import LinearQuadratic
-from .registry import Family, FrameCount, register
+from .registry import FrameCount, Model, Time, register
 
-register(Family(
+register(Model(
     name="Mochi",
     transformer="MochiTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("video first", call=None),
-    frames=FrameCount("hidden_states", dim=2),
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("video first", call=None),
+        frames=FrameCount("hidden_states", dim=2),
+        scale_at="norm2",
+    ),),
     noise=LinearQuadratic(threshold=0.025),
-    scale_at="norm2",
     checkpoints=("genmo/mochi-1-preview",),
     notes="the block normalises what its attention returns, which would undo any gain: the gain acts behind norm2; "
     "timesteps count up to the clean video",

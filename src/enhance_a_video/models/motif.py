@@ -1,14 +1,16 @@
 """Motif-Video: video first, then text; the decoder blocks have a second copy of the video in the text's place."""
 
 from ..attention import Tokens
-from .registry import Family, FrameCount, register
+from .registry import FrameCount, Model, Time, register
 
-register(Family(
+register(Model(
     name="Motif-Video",
     transformer="MotifVideoTransformer3DModel",
-    attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
-    tokens=Tokens("video first"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+    axes=(Time(
+        attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
+        tokens=Tokens("video first"),
+        frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
+    ),),
     noise=None,
     checkpoints=("Motif-Technologies/Motif-Video-2B",),
     notes="dual, single and decoder blocks; in the decoder the stream that becomes the output. Single blocks project "

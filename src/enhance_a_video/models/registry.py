@@ -1,10 +1,10 @@
-"""The registry: what a row says, how it is added, and how a model finds its own."""
+"""What a model row is (Model and its Axis), how one is added, and which row a model has."""
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -42,76 +42,123 @@ class FrameCount:
         return frames // (patch[0] if isinstance(patch, (tuple, list)) else patch or 1)
 
 
-@dataclass(frozen=True)
-class Family:
-    """One transformer class. Which of the usual kernels it calls needs no field: that is read off its code.
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One kind of attention in a model, and a partition of its keys: into those of a query's own group and the others.
+
+    attention   regular expression: the full names of its modules
+    tokens      how video, text and other tokens lie in them
+    video       which tokens of the stream are partitioned; None = all
+    module      of the modules named so, only those of this class; "" = all
+    scale_at    the module to scale instead: a name beside the attention, ".name" in it, "" around it
+    query_key   where query and key are found; None = at torch's or diffusers' kernel, which is read off the code
 
     Functions get the transformer's config and the arguments of its forward call. Raises SettingsError for an invalid
     regular expression.
     """
 
-    name: str  # what people call it
-    transformer: str  # class name, a string: a diffusers that lacks it still imports
-    attention: str  # regular expression: the full names of the video self-attention modules
-    tokens: Tokens  # how video, text and other tokens lie in that attention
-    frames: FrameCount | Callable[[Config, Arguments], int]  # T
-    noise: Noise | None  # what its timestep means; None when it cannot be said
-    video: Callable[[Config, Arguments], Rows] | None = None  # which tokens of the stream are video; None = all
-    module: str = ""  # of the modules named so, only those of this class; "" = all
-    scale_at: str | None = None  # the module to scale instead: a name beside the attention, ".name" in it, "" around it
-    timestep: str | Callable[[Config, Arguments], Any] = "timestep"  # how noisy the latents are: an argument, or a
-    # function; "" = no argument is the noise level, so the scheduler's steps count
-    checkpoints: tuple[str, ...] = ()  # published weights of this class, as on the model hub
-    notes: str = ""
-    tested: tuple[str, ...] = ()  # the variants that the tests run: tiny models of the real class (docs/models.md)
-    query_key: QueryKey = None  # where query and key are seen; None = at torch's or diffusers' kernel
-    batch: Callable[[Config, Arguments], int] | None = None  # samples; None = as many as the first tensor argument has
-    refused: str = ""  # why the class cannot be enhanced; the other fields then mean nothing
+    name: ClassVar[str]
+    attention: str
+    tokens: Tokens
+    video: Callable[[Config, Arguments], Rows] | None = None
+    module: str = ""
+    scale_at: str | None = None
+    query_key: QueryKey = None
 
     def __post_init__(self) -> None:
         try:
             re.compile(self.attention)
         except re.error as error:
-            raise SettingsError(f"{self.transformer}: attention={self.attention!r}: {error}") from None
+            raise SettingsError(f"attention={self.attention!r} is no regular expression: {error}") from None
+
+    def groups(self, config: Config, arguments: Arguments) -> Any:
+        """How many groups of equal size, one after the other, the partitioned tokens are."""
+        raise NotImplementedError
 
 
-_FAMILIES: dict[str, Family] = {}
+@dataclass(frozen=True, kw_only=True)
+class Time(Axis):
+    """A query's own keys are those of its frame. frames: T, the number of latent frames after patching."""
+
+    name: ClassVar[str] = "time"
+    frames: FrameCount | Callable[[Config, Arguments], int]
+
+    def groups(self, config: Config, arguments: Arguments) -> Any:
+        return self.frames(config, arguments)
 
 
-def register(family: Family) -> Family:
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The row of one transformer class: where its attention is, and what its forward arguments mean.
+
+    name         what people call it; transformer: class name, a string, so that a diffusers that lacks it still imports
+    axes         its kinds of attention; several of one name where a model has blocks of several kinds
+    noise        what its timestep means; None when it cannot be known
+    timestep     how noisy the latents are: the name of an argument or a function; "" = no argument is the noise level,
+                 so the scheduler's steps count
+    batch        the number of samples; None = as many as the first tensor argument has
+    checkpoints  published weights of this class, as on the model hub
+    tested       the variants that the tests run: tiny models of the real class (docs/models.md)
+    refused      why the class cannot be enhanced; the other fields then mean nothing
+    """
+
+    name: str
+    transformer: str
+    axes: tuple[Axis, ...]
+    noise: Noise | None
+    timestep: str | Callable[[Config, Arguments], Any] = "timestep"
+    batch: Callable[[Config, Arguments], int] | None = None
+    checkpoints: tuple[str, ...] = ()
+    notes: str = ""
+    tested: tuple[str, ...] = ()
+    refused: str = ""
+
+    def axes_named(self, name: str) -> tuple[Axis, ...]:
+        """Its axes of that name. Raises SettingsError that lists the names there are."""
+        found = tuple(axis for axis in self.axes if axis.name == name)
+        if not found:
+            names = ", ".join(dict.fromkeys(axis.name for axis in self.axes)) or "none"
+            raise SettingsError(f"{self.name} has no axis {name!r}; it has: {names}")
+        return found
+
+
+_MODELS: dict[str, Model] = {}
+
+
+def register(row: Model) -> Model:
     """Add a row. Raises SettingsError for a class that has one already."""
-    if family.transformer in _FAMILIES:
-        raise SettingsError(f"{family.transformer} is registered already: {_FAMILIES[family.transformer]}")
-    _FAMILIES[family.transformer] = family
-    return family
+    if row.transformer in _MODELS:
+        raise SettingsError(f"{row.transformer} is registered already: {_MODELS[row.transformer]}")
+    _MODELS[row.transformer] = row
+    return row
 
 
-def families() -> tuple[Family, ...]:
+def known_models() -> tuple[Model, ...]:
     """All rows, in the order they were registered."""
-    return tuple(_FAMILIES.values())
+    return tuple(_MODELS.values())
 
 
-def find(model: object) -> Family | None:
+def find(model: object) -> Model | None:
     """The row of a model's class or of the nearest of its base classes, or None."""
-    return next((_FAMILIES[c.__name__] for c in type(model).__mro__ if c.__name__ in _FAMILIES), None)
+    return next((_MODELS[c.__name__] for c in type(model).__mro__ if c.__name__ in _MODELS), None)
 
 
-def family_of(model: object) -> Family:
+def row_of(model: object) -> Model:
     """As find(), but raises UnsupportedModelError that names what is supported."""
-    family = find(model)
-    if family is None:
+    row = find(model)
+    if row is None:
         raise UnsupportedModelError(f"{type(model).__name__} is not a supported video transformer{_supported(model)}")
-    if family.refused:
-        raise UnsupportedModelError(f"{type(model).__name__} ({family.name}) cannot be enhanced: {family.refused}")
-    return family
+    if row.refused:
+        raise UnsupportedModelError(f"{type(model).__name__} ({row.name}) cannot be enhanced: {row.refused}")
+    return row
 
 
 def _supported(*models: object) -> str:
     """The end of a message about classes that have no row."""
-    near = [n for m in models for n in difflib.get_close_matches(type(m).__name__, _FAMILIES, n=1, cutoff=0.6)]
+    near = [n for m in models for n in difflib.get_close_matches(type(m).__name__, _MODELS, n=1, cutoff=0.6)]
     return (
         (f" (the nearest name is {near[0]})" if near else "")
-        + f". Supported: {', '.join(_FAMILIES)}. A class of your own is added with one row: "
+        + f". Supported: {', '.join(_MODELS)}. A class of your own is added with one row: "
         "enhance_a_video.models.register(), docs/add-a-model.md."
     )
 
@@ -128,7 +175,7 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     """
     if isinstance(target, nn.Module):
         model = unwrapped(target)
-        family_of(model)
+        row_of(model)
         return {type(model).__name__: model}
     components = getattr(target, "components", None)
     if not isinstance(components, Mapping):
@@ -139,7 +186,7 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     modules = {n: unwrapped(m) for n, m in components.items() if isinstance(m, nn.Module)}
     for name, module in modules.items():
         if re.match(r"transformer|unet", name):
-            family_of(module)
+            row_of(module)
     models = {id(m): (n, m) for n, m in reversed(modules.items()) if find(m) is not None}
     if not models:
         found = ", ".join(f"{n} ({type(m).__name__})" for n, m in modules.items()) or "none"
@@ -149,52 +196,63 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     return dict(reversed(models.values()))
 
 
-def attention_modules(model: nn.Module, family: Family) -> dict[str, nn.Module]:
-    """The video self-attention modules of a model, in its own order. Raises NoLayersError when there are none."""
-    pattern = re.compile(family.attention)
-    matched = {n: m for n, m in model.named_modules() if pattern.search(n) and family.module in ("", type(m).__name__)}
-    if not matched:
-        found = [
-            n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()
-        ]
-        raise NoLayersError(
-            f"{type(model).__name__}: no module is named like {family.attention} . Attention modules found: "
-            f"{', '.join(found[:12]) or 'none'}{' ...' if len(found) > 12 else ''}. If this is a new version of the "
-            "class, register a row for it (docs/add-a-model.md)."
-        )
-    return matched
+def attention_modules(model: nn.Module, axes: Sequence[Axis]) -> dict[str, tuple[nn.Module, Axis]]:
+    """name -> the attention module and its axis, in the model's own order.
+
+    Raises NoLayersError when an axis matches no module, SettingsError when two match the same.
+    """
+    found: dict[str, tuple[nn.Module, Axis]] = {}
+    modules = dict(model.named_modules())
+    for axis in axes:
+        pattern = re.compile(axis.attention)
+        matched = [n for n, m in modules.items() if pattern.search(n) and axis.module in ("", type(m).__name__)]
+        if not matched:
+            raise NoLayersError(_nothing_named(model, axis.attention))
+        if twice := next((name for name in matched if name in found), None):
+            raise SettingsError(f"{type(model).__name__}: {twice} is described twice, by two kinds of attention")
+        found |= {name: (modules[name], axis) for name in matched}
+    return {name: found[name] for name in modules if name in found}
 
 
-def scaled_module(model: nn.Module, family: Family, attention: str) -> nn.Module | None:
+def _nothing_named(model: nn.Module, attention: str) -> str:
+    found = [n for n, m in model.named_modules() if hasattr(m, "processor") or "attention" in type(m).__name__.lower()]
+    return (
+        f"{type(model).__name__}: no module is named like {attention} . Attention modules found: "
+        f"{', '.join(found[:12]) or 'none'}{' ...' if len(found) > 12 else ''}. If this is a new version of the "
+        "class, register a row for it (docs/add-a-model.md)."
+    )
+
+
+def scaled_module(model: nn.Module, axis: Axis, attention: str) -> nn.Module | None:
     """The module that is scaled in place of an attention module, or None where that is the attention itself.
 
     Raises NoLayersError when the row names one that is not there.
     """
-    if family.scale_at is None:
+    if axis.scale_at is None:
         return None
-    name = _scaled_name(family, attention)
+    name = _scaled_name(axis, attention)
     try:
         return model.get_submodule(name)
     except AttributeError:
         raise NoLayersError(f"{type(model).__name__}: there is no module {name}, which is to be scaled") from None
 
 
-def _scaled_name(family: Family, attention: str) -> str:
+def _scaled_name(axis: Axis, attention: str) -> str:
     """The name of the module that is scaled."""
-    if family.scale_at is None:
+    if axis.scale_at is None:
         return attention
-    if family.scale_at.startswith("."):
-        return attention + family.scale_at
-    return ".".join(part for part in (attention.rpartition(".")[0], family.scale_at) if part)
+    if axis.scale_at.startswith("."):
+        return attention + axis.scale_at
+    return ".".join(part for part in (attention.rpartition(".")[0], axis.scale_at) if part)
 
 
-def block_around(model: nn.Module, family: Family, attention: str) -> nn.Module:
+def block_around(model: nn.Module, axis: Axis, attention: str) -> nn.Module:
     """The block whose residual stream an attention module is added to: the nearest module around the one that is scaled
     which is called itself (lists of modules and mere holders of parameters are not).
 
     Raises UnsupportedModelError where that is the whole model.
     """
-    scaled = name = _scaled_name(family, attention)
+    scaled = name = _scaled_name(axis, attention)
     while name:
         name = name.rpartition(".")[0]
         block = model.get_submodule(name)

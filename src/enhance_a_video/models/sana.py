@@ -6,7 +6,7 @@ from ..attention import Tokens
 from ..errors import TokenLayoutError
 from ..progress import Flow
 from .device_reads import once, steps
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
 
 def _rotary_frames(config: Config, arguments: Arguments) -> int:
@@ -31,38 +31,44 @@ def _rotary_frames(config: Config, arguments: Arguments) -> int:
     return once(table[0], "frames", lambda: steps(times))
 
 
-register(Family(
+register(Model(
     name="SANA-Video",
     transformer="SanaVideoTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
+    ),),
     noise=None,
     checkpoints=("Efficient-Large-Model/SANA-Video_2B_480p_diffusers",),
     refused="its self-attention is linear (ReLU of query and key, no softmax), so there is no attention map between "
     "frames whose mass could be measured",
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="SANA-WM",
     transformer="SanaWMTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn\.attn$",
-    module="SanaWMSoftmaxAttention",
-    tokens=Tokens("video only", argument=None),  # it gets query, key, value, divided into heads
-    frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn\.attn$",
+        module="SanaWMSoftmaxAttention",
+        tokens=Tokens("video only", argument=None),  # it gets query, key, value, divided into heads
+        frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
+        scale_at="",  # the block's attention: gated and projected after the kernel, the camera branch included
+    ),),
     noise=None,
-    scale_at="",  # the block's attention: gated and projected after the kernel, the camera branch included
     checkpoints=("Efficient-Large-Model/SANA-WM_bidirectional-diffusers",),
     notes="its softmax layers only (every 4th); the others are a linear recurrence without an attention map",
     tested=("sana_wm", "sana_wm_cameras"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="SANA-WM refiner",
     transformer="SanaWMLTX2RefinerTransformer3DModel",
-    attention=r"^transformer_blocks\.\d+\.attn1$",
-    tokens=Tokens("video only", keys="last"),
-    frames=_rotary_frames,
+    axes=(Time(
+        attention=r"^transformer_blocks\.\d+\.attn1$",
+        tokens=Tokens("video only", keys="last"),
+        frames=_rotary_frames,
+    ),),
     noise=Flow(shift=1.0),
     checkpoints=("Efficient-Large-Model/SANA-WM_bidirectional-diffusers",),
     notes="the frames of the block being refined (few); cached frames before it are neither counted nor scaled; waits "

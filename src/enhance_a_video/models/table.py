@@ -1,9 +1,9 @@
-"""The rows told to a reader: what `enhance-a-video models` prints and what docs/models.md is made of."""
+"""The table of all rows: what `enhance-a-video models` prints and what docs/models.md is made of."""
 
 from typing import Any
 
 from ..progress import Flow, Karras, LinearQuadratic, Noise, VariancePreserving
-from .registry import Family, families
+from .registry import Model, known_models
 
 REGENERATE = "python -m enhance_a_video.models > docs/models.md"
 
@@ -30,39 +30,40 @@ pipeline its scheduler is asked first.
 """
 
 
-def described(family: Family) -> dict[str, Any]:
+def described(row: Model) -> dict[str, Any]:
     """What a reader wants to know of a row, JSON-able."""
     return {
-        "name": family.name,
-        "transformer": family.transformer,
-        "attention": _attention(family),
-        "window": _noise(family.noise),
-        "checkpoints": list(family.checkpoints),
-        "notes": family.notes,
-        "tested": list(family.tested),
-        "refused": family.refused,
+        "name": row.name,
+        "transformer": row.transformer,
+        "attention": _attention(row),
+        "window": _noise(row.noise),
+        "checkpoints": list(row.checkpoints),
+        "notes": row.notes,
+        "tested": list(row.tested),
+        "refused": row.refused,
     }
 
 
 def described_all() -> list[dict[str, Any]]:
     """Every row, by name."""
-    return sorted((described(f) for f in families()), key=lambda row: row["name"].lower())
+    return sorted((described(row) for row in known_models()), key=lambda row: row["name"].lower())
 
 
-def _attention(family: Family) -> str:
-    if family.refused:
+def _attention(row: Model) -> str:
+    if row.refused:
         return "none that can be enhanced"
-    if family.tokens.place == "temporal":
+    axis = row.axes[0]
+    if axis.tokens.place == "temporal":
         return "temporal"
-    if family.video is not None:
+    if axis.video is not None:
         return "3D, video among other tokens"
-    if family.tokens.keys != "none":
+    if axis.tokens.keys != "none":
         return "3D, video and cached keys"
     return {
         "video only": "3D, video alone",
         "text first": "3D, joint, video last",
         "video first": "3D, joint, video first",
-    }[family.tokens.place]
+    }[axis.tokens.place]
 
 
 def _noise(noise: Noise | None) -> str:

@@ -3,7 +3,7 @@
 from ..attention import Rows, Tokens
 from ..progress import Flow
 from .device_reads import once
-from .registry import Arguments, Config, Family, FrameCount, register
+from .registry import Arguments, Config, FrameCount, Model, Time, register
 
 _LATENT_FRAMES = FrameCount("hidden_states", dim=2, patch="patch_size")
 
@@ -54,12 +54,14 @@ def _animate_video(config: Config, arguments: Arguments) -> Rows:
     return _after(1, config, arguments)
 
 
-register(Family(
+register(Model(
     name="Wan",
     transformer="WanTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=_LATENT_FRAMES,
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=_LATENT_FRAMES,
+    ),),
     noise=Flow(shift=5.0),
     checkpoints=(
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers",
@@ -70,13 +72,15 @@ register(Family(
     tested=("wan", "wan_i2v", "wan22_ti2v"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="Wan VACE",
     transformer="WanVACETransformer3DModel",
-    attention=r"^(blocks|vace_blocks)\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=_vace_frames,
-    video=_vace_video,
+    axes=(Time(
+        attention=r"^(blocks|vace_blocks)\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=_vace_frames,
+        video=_vace_video,
+    ),),
     noise=Flow(shift=5.0),
     checkpoints=("Wan-AI/Wan2.1-VACE-1.3B-diffusers", "Wan-AI/Wan2.1-VACE-14B-diffusers"),
     notes="reference images, which the pipeline puts in front as frames, are neither counted nor scaled: they are told "
@@ -84,25 +88,29 @@ register(Family(
     tested=("wan_vace", "wan_vace_references"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="Wan Animate",
     transformer="WanAnimateTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=_animate_frames,
-    video=_animate_video,
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=_animate_frames,
+        video=_animate_video,
+    ),),
     noise=Flow(shift=5.0),
     checkpoints=("Wan-AI/Wan2.2-Animate-14B-Diffusers",),
     notes="the first latent frame is the reference image: neither counted nor scaled",
     tested=("wan_animate",),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="SkyReels V2",
     transformer="SkyReelsV2Transformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=_LATENT_FRAMES,
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=_LATENT_FRAMES,
+    ),),
     noise=Flow(shift=8.0),
     checkpoints=(
         "Skywork/SkyReels-V2-T2V-14B-720P-Diffusers", "Skywork/SkyReels-V2-I2V-14B-720P-Diffusers",
@@ -113,24 +121,28 @@ register(Family(
     tested=("skyreels_v2", "skyreels_v2_forcing"),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="ChronoEdit",
     transformer="ChronoEditTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=_LATENT_FRAMES,
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=_LATENT_FRAMES,
+    ),),
     noise=Flow(shift=5.0),
     checkpoints=("nvidia/ChronoEdit-14B-Diffusers",),
     notes="edits an image as a short video, of two latent frames unless it reasons in time: there is little to enhance",
     tested=("chronoedit",),
 ))  # fmt: skip
 
-register(Family(
+register(Model(
     name="AnyFlow",
     transformer="AnyFlowTransformer3DModel",
-    attention=r"^blocks\.\d+\.attn1$",
-    tokens=Tokens("video only"),
-    frames=FrameCount("hidden_states", dim=1, patch="patch_size"),
+    axes=(Time(
+        attention=r"^blocks\.\d+\.attn1$",
+        tokens=Tokens("video only"),
+        frames=FrameCount("hidden_states", dim=1, patch="patch_size"),
+    ),),
     noise=Flow(shift=5.0),
     checkpoints=("nvidia/AnyFlow-Wan2.1-T2V-14B-Diffusers",),
     notes="few-step flow maps: with 4 steps the window of a strength (to 0.7) is the first 2",

@@ -4,7 +4,7 @@ from math import prod
 
 from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
-from .registry import Arguments, Config, Family, register
+from .registry import Arguments, Config, Model, Time, register
 
 
 def _sites(config: Config, arguments: Arguments) -> int:
@@ -31,14 +31,16 @@ def _rows(config: Config, arguments: Arguments) -> Rows:
     return slice(_sites(config, arguments), None)
 
 
-register(Family(
+register(Model(
     name="Wan-Animate-2",
     transformer="WanAnimate2Transformer3DModel",
-    attention=r"^blocks\.\d+\.self_attn$",
-    tokens=Tokens("video first", keys="first"),  # padding follows, and behind it the reference's keys
-    frames=_frames,
+    axes=(Time(
+        attention=r"^blocks\.\d+\.self_attn$",
+        tokens=Tokens("video first", keys="first"),  # padding follows, and behind it the reference's keys
+        frames=_frames,
+        video=_rows,
+    ),),
     noise=None,
-    video=_rows,
     checkpoints=("Wan-AI/Wan2.2-Animate-2-14B-Diffusers",),
     notes="the first frame, the reference image's place, is neither counted nor scaled; the pass over the driving "
     "video is left alone. The window counts within each segment",
