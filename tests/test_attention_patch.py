@@ -21,7 +21,7 @@ from enhance_a_video.operators import scaled
 class Spy:
     """A watch that keeps the calls that it observes and answers a fixed gain."""
 
-    acts_at_kernel = asks_share = False
+    acts_at_kernel = False
     num_frames, samples = T, None
 
     def __init__(self, place="video only", gain=None, rows=None, scaled_later=False, **tokens):

@@ -237,7 +237,6 @@ def test_settings_say_what_is_scaled():
         ({"odds": -1}, "a number from 0 to"),
         ({"odds": float("nan")}, "a number from 0 to"),
         ({"scale": "all"}, "is unknown"),
-        ({"policy": {"name": "trust", "of": {"name": "constant", "gain": 2}}, "scale": "cross-frame"}, "trust"),
     ):
         with pytest.raises(SettingsError, match=says):
             Settings(**wrong)

@@ -13,8 +13,6 @@ from enhance_a_video.errors import SettingsError
 from enhance_a_video.intensity import cross_frame_mass
 from enhance_a_video.policies import (
     Constant,
-    Depths,
-    Even,
     GainContext,
     Grid,
     Network,
@@ -23,19 +21,14 @@ from enhance_a_video.policies import (
     OddsNetwork,
     Profile,
     Strength,
-    Target,
     Temperature,
-    Trust,
     Unclipped,
     Window,
     from_dict,
     names,
     needs_progress,
-    needs_share,
     read_profile,
     scale_of,
-    strength_of,
-    temperature_of,
     to_dict,
 )
 from enhance_a_video.settings import Settings
@@ -44,20 +37,20 @@ frames = st.integers(2, 81)
 mass = st.floats(0, 1, width=32)
 
 
-def at(num_frames, layer=0.5, progress=float("nan"), share=0.3):
-    return GainContext(num_frames, torch.tensor(layer), torch.tensor(progress), torch.tensor([share]))
+def at(num_frames, layer=0.5, progress=float("nan")):
+    return GainContext(num_frames, torch.tensor(layer), torch.tensor(progress))
 
 
-def gain(policy, mass=0.8, layer=0.5, progress=0.5, num_frames=9, share=0.3):
-    return policy(torch.tensor([mass]), at(num_frames, layer, progress, share)).item()
+def gain(policy, mass=0.8, layer=0.5, progress=0.5, num_frames=9):
+    return policy(torch.tensor([mass]), at(num_frames, layer, progress)).item()
 
 
 WEIGHTS = {"first": ((0.5, -1.0, 0.3, 0.2, 0.1, 0.0, 1.0, 0.1), (1.0,) * 8), "second": (0.7, -0.4, 0.05)}
 NETWORK, ODDS_NETWORK = Network(**WEIGHTS, most=0.6), OddsNetwork(**WEIGHTS, most=1.1)
 EVERY = [
-    Strength(0.7), Temperature(4.0), Unclipped(0.2), Constant(1.3), Even(0.5), Target(0.85, 0.5), Odds(1.5),
-    Window(Constant(1.4), 0.2, 0.6, "cosine"), Depths(Window(Strength(0.5), end=0.7), (0.0, 1.0, 1.0, 0.0)),
-    Grid(((0.1, 0.2, 0.0), (-0.3, 0.4, 0.5))), NETWORK, Trust(Window(Strength(0.7), end=0.7), 0.05),
+    Strength(0.7), Temperature(4.0), Unclipped(0.2), Constant(1.3), Odds(1.5),
+    Window(Constant(1.4), 0.2, 0.6, "cosine"),
+    Grid(((0.1, 0.2, 0.0), (-0.3, 0.4, 0.5))), NETWORK,
     OddsGrid(((0.7, 0.2, 0.0), (-0.3, 0.4, 1.4))), ODDS_NETWORK,
 ]  # fmt: skip
 
@@ -83,19 +76,6 @@ def test_temperature_is_the_papers_equation_7(mass, tau, num_frames):
     assert gain == pytest.approx(max(1, (tau + num_frames) * intensity), rel=1e-5)
 
 
-@given(mass=mass, tau=st.floats(0, 20), num_frames=frames)
-def test_strength_and_temperature_are_one_gain_in_two_units(mass, tau, num_frames):
-    strength = strength_of(tau, num_frames)
-    m, moment = torch.tensor([mass]), at(num_frames)
-    torch.testing.assert_close(Strength(strength)(m, moment), Temperature(tau)(m, moment), rtol=1e-5, atol=1e-6)
-    assert temperature_of(strength, num_frames) == pytest.approx(tau, abs=1e-9)
-
-
-@pytest.mark.parametrize("num_frames, strength", [(33, 5 / 32), (21, 0.25), (13, 5 / 12), (5, 1.25)])
-def test_the_same_temperature_is_a_different_strength_at_each_length(num_frames, strength):
-    assert strength_of(4, num_frames) == pytest.approx(strength)
-
-
 @given(seed=st.integers(0, 99), T=st.integers(1, 6), S=st.integers(1, 9), g=st.floats(0, 3))
 @settings(max_examples=40, deadline=None)
 def test_bound_holds_on_real_masses(seed, T, S, g):
@@ -116,12 +96,6 @@ def test_parameters_may_be_tensors_and_gradients_flow():
     assert g.grad.item() == pytest.approx(0.9)  # the clipped sample has none
 
 
-@pytest.mark.parametrize("convert", [strength_of, temperature_of])
-def test_no_correspondence_for_a_single_frame(convert):
-    with pytest.raises(SettingsError, match="num_frames=1"):
-        convert(1.0, 1)
-
-
 # ------------------------------------------------------------------------------------------------- the other policies
 
 
@@ -133,20 +107,6 @@ def test_the_clip_is_all_that_unclipped_lacks(mass, g):
 def test_a_constant_ignores_the_mass():
     assert gain(Constant(1.2), 0.1) == gain(Constant(1.2), 0.9) == pytest.approx(1.2)
     assert gain(Constant(0.8)) == pytest.approx(0.8)
-
-
-@given(g=st.floats(0, 2), num_frames=frames)
-def test_even_gives_uniform_attention_the_same_gain_at_any_length(g, num_frames):
-    assert gain(Even(g), 1 - 1 / num_frames, num_frames=num_frames) == pytest.approx(1 + g, rel=1e-5)
-
-
-@given(mass=mass, target=st.floats(0, 1), most=st.floats(0, 2))
-def test_target_gives_more_where_frames_look_less_at_each_other(mass, target, most):
-    policy = Target(target, most)
-    assert 1 <= gain(policy, mass) <= 1 + most + 1e-5
-    assert gain(policy, mass) >= gain(policy, min(1.0, mass + 0.1)) - 1e-6
-    if 1e-3 < mass < target < mass * (1 + most):
-        assert gain(policy, mass) * mass == pytest.approx(target, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +121,6 @@ def test_a_window_fades_what_is_above_one(shape, at_start, halfway, near_end):
 
 def test_a_window_to_the_end_contains_it():
     assert gain(Window(Constant(1.4), 0.5, 1.0), progress=1.0) == pytest.approx(1.4)
-
-
-@given(depth=st.floats(0, 1), g=st.floats(0, 2))
-def test_depths_are_linear_in_between(depth, g):
-    policy = Depths(Constant(1 + g), (0.0, 1.0, 0.5))
-    weight = 2 * depth if depth <= 0.5 else 1 - (depth - 0.5)
-    assert gain(policy, layer=depth) == pytest.approx(1 + weight * g, abs=1e-5)
 
 
 @given(layer=st.integers(0, 1), time=st.integers(0, 2), mass=mass)
@@ -188,7 +141,7 @@ def test_a_policy_says_what_it_scales_and_a_setting_overrules_it():
     for policy in EVERY:
         odds = "odds" in to_dict(policy)["name"]
         assert scale_of(policy) == Settings(policy=policy).scale == ("cross-frame" if odds else "output")
-    assert Settings(policy=Window(Depths(Odds(2.0), (1.0, 0.0)), end=0.5)).scale == "cross-frame"
+    assert Settings(policy=Window(Odds(2.0), end=0.5)).scale == "cross-frame"
     assert Settings(policy=Odds(2.0), scale="output").scale == "output"
     assert Settings(policy=lambda mass, moment: mass).scale == "output"
 
@@ -212,29 +165,6 @@ def test_a_network_is_what_its_docstring_says(mass, layer, progress, num_frames)
     assert 1 - NETWORK.most <= expected <= 1 + NETWORK.most
     odds = Odds(math.exp(ODDS_NETWORK.most * math.tanh(out)))
     assert gain(ODDS_NETWORK, mass, layer, progress, num_frames) == pytest.approx(gain(odds, mass), rel=1e-4)
-
-
-@given(
-    mass=mass, inner=st.floats(0, 4, width=32), bound=st.just(0.0) | st.floats(1e-3, 2),
-    share=st.just(0.0) | st.floats(1e-3, 50),
-)  # fmt: skip
-def test_trust_bounds_the_change_and_nothing_else(mass, inner, bound, share):
-    found, wanted = gain(Trust(Constant(inner), bound), mass, share=share), gain(Constant(inner), mass)
-    slack = 1e-6 * (1 + abs(wanted))  # what rounding 1 + excess to fp32 may move
-    assert abs(found - 1) * share <= bound * (1 + 1e-5) + slack * share
-    assert abs(found - 1) <= abs(wanted - 1) + slack and (found - 1) * (wanted - 1) >= -slack
-    if abs(wanted - 1) * share < bound * (1 - 1e-5):
-        assert found == pytest.approx(wanted, abs=slack)
-    elif bound and share:
-        assert abs(found - 1) * share == pytest.approx(bound, rel=1e-4, abs=slack * share)
-
-
-def test_trust_asks_for_the_share_wherever_it_is():
-    inside = Window(Depths(Trust(Constant(1.3)), (1.0, 0.5)), end=0.5)
-    assert [to_dict(p)["name"] for p in EVERY if needs_share(p)] == ["trust"] and needs_share(inside)
-    assert not needs_share(Window(Constant(1.1))) and not needs_share(lambda mass, moment: mass)
-    with pytest.raises(SettingsError, match="share"):
-        Trust(Constant(1.3))(torch.ones(1), GainContext(9, 0.5, torch.tensor(0.5)))
 
 
 @pytest.mark.parametrize("policy", EVERY, ids=lambda p: type(p).__name__)
@@ -280,13 +210,9 @@ def test_whole_numbers_from_json_are_numbers():
         ({"name": "strength", "g": -1}, "from 0 to"),
         ({"name": "strength", "g": "1"}, "without quotes"),
         ({"name": "constant", "gain": float("nan")}, "gain=nan, but a number"),
-        ({"name": "target", "mass": 1.5}, "from 0 to 1 is"),
         ({"name": "window", "of": {"name": "constant", "gain": 2}, "start": 0.6, "end": 0.5}, "smaller than"),
         ({"name": "window", "of": {"name": "constant", "gain": 2}, "shape": "round"}, "step, cosine or rise"),
         ({"name": "window", "of": 3}, "policy"),
-        ({"name": "trust", "of": {"name": "constant", "gain": 2}, "bound": -0.1}, "from 0 to"),
-        ({"name": "trust", "bound": 0.1}, r"needs \['of'\]"),
-        ({"name": "depths", "of": {"name": "constant", "gain": 2}, "weights": [1]}, "2 or more numbers"),
         ({"name": "grid", "strengths": [[0, 1], [0]]}, "give 2 numbers"),
         ({"name": "grid", "strengths": []}, "a row for each depth"),
         ({"name": "network", "first": [[0] * 8], "second": [0]}, "2 or more"),
@@ -326,17 +252,9 @@ def test_a_policy_decides_itself_when_it_acts():
 
 
 def test_some_ask_how_far_the_denoising_is():
-    asking = {
-        "window",
-        "depths",
-        "grid",
-        "network",
-        "odds-grid",
-        "odds-network",
-        "trust",
-    }  # this Depths and this Trust have a Window inside
+    asking = {"window", "grid", "network", "odds-grid", "odds-network"}
     assert {to_dict(policy)["name"] for policy in EVERY if needs_progress(policy)} == asking
-    assert not needs_progress(Depths(Constant(1.1), (0.0, 1.0))) and not needs_progress(lambda mass, moment: mass)
+    assert not needs_progress(Constant(1.1)) and not needs_progress(lambda mass, moment: mass)
 
 
 def test_a_temperature_may_be_given_in_both_ways_alike():

@@ -12,12 +12,11 @@ import torch.multiprocessing as mp
 from tiny_models import TINY, noise, run
 
 from enhance_a_video import enhance
-from enhance_a_video.attention import Residual
 from enhance_a_video.errors import TokenLayoutError, UnsupportedModelError
 from enhance_a_video.generation import video
 from enhance_a_video.intensity import site_mass
 from enhance_a_video.operators import AttentionCall
-from enhance_a_video.policies import Constant, Odds, Trust
+from enhance_a_video.policies import Odds
 from enhance_a_video.sharding import Shards, by_heads, by_tokens, gathered
 
 ALWAYS = {"start": 0.0, "end": 1.0}
@@ -27,8 +26,6 @@ CASES = {  # (degrees, frames, sites): with 3 frames the cut goes through the mi
     "ulysses, a cut frame": ({"ulysses_degree": 2}, 3, 7),
     "ring, exact": ({"ring_degree": 2}, 3, None),
 }
-
-TRUST = Trust(Constant(3.0), 0.05)
 
 
 def the_model(degrees=()):
@@ -72,13 +69,8 @@ def worker(rank, port, folder):
         output, summary = enhanced(model, frames, sites, odds=3.0)
         numbers = {key: getattr(summary, key) for key in ("gain", "mass", "clipped", "scaled_whole")}
         found[name, "odds"] = {"output": output, **numbers}
-    model = the_model()
-    model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
-    with enhance(model, policy=TRUST):
-        found["trust"] = run(model, TINY["wan"].inputs())
     query = noise(2, 2, 8 * 4, 8)
     part = query[:, :, (0, 20)[rank] : (20, 32)[rank]]  # uneven parts
-    found["share"] = Residual(part, 2 * part[..., :5] + 1, Shards(rank, 2, dist.group.WORLD, uneven=True)).share(2)
     found["uneven"] = gathered(part, part, 4, 3, Shards(rank, 2, dist.group.WORLD, uneven=True))[0]
     shards = Shards(rank, 2, dist.group.WORLD, uneven=True)
     found["there"] = by_heads(part, shards)
@@ -168,16 +160,6 @@ def test_heads_that_do_not_divide_are_scaled_as_a_whole(monkeypatch):
         handle._denoisers[0].open((), TINY["wan"].inputs())
         with pytest.raises(UnsupportedModelError, match="2 heads do not divide among 3 devices"):
             handle._denoisers[0].layers[0].observe(call)
-
-
-def test_a_trust_region_is_that_of_the_whole_video(ranks):
-    model, query = the_model(), noise(2, 2, 8 * 4, 8)
-    with enhance(model, policy=TRUST) as handle:
-        expected = run(model, TINY["wan"].inputs())
-    assert (handle.summary().gain < 3).all()
-    for found in ranks:
-        assert (found["trust"] - expected).abs().max() <= 1e-5 * expected.abs().max()
-        assert torch.allclose(found["share"], Residual(query, 2 * query[..., :5] + 1).share(2), rtol=1e-5)
 
 
 def test_uneven_parts_are_put_together(ranks):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import AttentionPatch, Entrance, ModelPatch, Rows, calls_of, not_a_frame_of_its_own
+from .attention import AttentionPatch, ModelPatch, Rows, calls_of, not_a_frame_of_its_own
 from .enhanced_layer import EnhancedLayer, ForwardContext, timed
 from .errors import (
     AlreadyEnhancedError,
@@ -23,8 +23,8 @@ from .errors import (
     UnsupportedModelError,
     WholeOutputWarning,
 )
-from .models import Axis, FrameCount, Model, Time, attention_modules, block_around, chosen, scaled_module
-from .policies import DEFAULT_STRENGTH, Strength, needs_progress, needs_share, with_tensors
+from .models import Axis, FrameCount, Model, Time, attention_modules, chosen, scaled_module
+from .policies import DEFAULT_STRENGTH, Strength, needs_progress, with_tensors
 from .probe import Probe, first_tensor
 from .progress import progress_of
 from .record import Recorder
@@ -58,13 +58,10 @@ class Denoiser:
         names = chosen(list(modules), self.settings.layers, name)
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
-        self.asks_share = needs_share(self.settings.gain_policy)
         self.layers = [
             EnhancedLayer(n, i, depths[n], self, self.axes.index(modules[n][1])) for i, n in enumerate(names)
         ]
         self.seams = [AttentionPatch(modules[w.name][0], w, scaled_module(model, w.axis, w.name)) for w in self.layers]
-        entered = {block_around(model, w.axis, w.name): w.axis for w in self.layers} if self.asks_share else {}
-        self.entrances = [Entrance(block, axis.tokens.argument or 0) for block, axis in entered.items()]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = with_tensors(self.settings.gain_policy, self.device)
         self.policy_of_whole = with_tensors(Strength(DEFAULT_STRENGTH), self.device)
@@ -80,8 +77,6 @@ class Denoiser:
     def attach(self) -> None:
         for seam in self.seams:
             seam.attach(shared=self._shared(seam.module))
-        for entrance in self.entrances:  # after the seams: a block may itself be one
-            entrance.attach()
         self.patch.attach()
         if self.probe is not None:
             self.probe.attach()
@@ -90,8 +85,6 @@ class Denoiser:
         if self.probe is not None:
             self.probe.detach()
         self.patch.detach()
-        for entrance in self.entrances:
-            entrance.detach()
         for seam in self.seams:
             seam.detach()
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .attention import Residual, Rows
+from .attention import Rows
 from .errors import TokenLayoutError, UnsupportedModelError
 from .intensity import temporal_attention_map
 from .operators import AttentionCall, Operator, usable
@@ -65,7 +65,6 @@ class EnhancedLayer:
         self.axis_index, self.axis = axis, denoiser.axes[axis]
         self.tokens, self.query_key = self.axis.tokens, self.axis.query_key
         self.scaled_later = self.axis.scale_at is not None
-        self.asks_share = denoiser.asks_share
         self.ran = False  # whether its kernel was seen in a forward call; not known inside torch.compile
         self.operator: Operator = denoiser.operator  # or what stands in for it here
         self.whole = ""  # why that is the whole output
@@ -175,16 +174,12 @@ class EnhancedLayer:
         self._record(now, *numbers)
         return torch.where(now.active, each, 1.0).view_as(mass)
 
-    def _of_samples(self, masses: Tensor, now: ForwardContext, residual: Residual | None = None) -> Tensor:
+    def _of_samples(self, masses: Tensor, now: ForwardContext) -> Tensor:
         """masses (B, n) -> the gain of each sample (B,), or (1,) of the batch, as it acts now, recorded."""
         per_sample = self.denoiser.settings.per_sample
         mass = masses.mean(1) if per_sample else masses.mean().reshape(1)  # (B,), or (1,) as in the authors' code
         moment = self._moment(now)
         both = torch.cat([mass, masses.flatten()])  # (B + B*n,) the policy is evaluated once
-        if residual is not None:
-            share = residual.share(len(mass))  # (B,) or (1,)
-            each = share.repeat_interleave(masses.numel() // len(mass))  # each site has that of its sample
-            moment = dataclasses.replace(moment, share=torch.cat([share, each]))
         policy = self.denoiser.policy_of_whole if self.whole else self.denoiser.policy
         gain, each = policy(both, moment).split([len(mass), masses.numel()])
         self._record(now, mass, gain, (each <= 1.0).float())
@@ -205,7 +200,7 @@ class EnhancedLayer:
 
     # ------------------------------------------------------------------------------------------ the layer has run
     @timed
-    def gain(self, seen: list[Observation | None], residual: Residual | None = None) -> Tensor | None:
+    def gain(self, seen: list[Observation | None]) -> Tensor | None:
         """What was measured, call by call -> the whole output's gain (B,) or (1,); None = leave the output alone."""
         denoiser, now = self.denoiser, self.denoiser.now
         found = [each for each in seen if each is not None]
@@ -219,7 +214,7 @@ class EnhancedLayer:
         masses = [each.masses for each in found if each.masses is not None]
         if not masses:
             return None
-        gain = self._of_samples(masses[0] if len(masses) == 1 else torch.cat(masses), now, residual)
+        gain = self._of_samples(masses[0] if len(masses) == 1 else torch.cat(masses), now)
         return None if denoiser.settings.observe_only else gain
 
     @property

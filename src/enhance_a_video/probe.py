@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import UnsupportedModelError
 from .models import block_around
 
 _TRIED = (-1.0, 1.0, 4.0)
@@ -35,14 +34,9 @@ class Probe:
         if denoiser.settings.observe_only:
             return
         layers = [layer for layer in denoiser.layers if not layer.acts_at_kernel]
-        for block in {id(block): block for block in map(self._block, layers)}.values():
+        blocks = [block_around(denoiser.model, layer.axis, layer.name) for layer in layers]
+        for block in {id(block): block for block in blocks}.values():
             self.hooks.append(block.register_forward_pre_hook(_Trial(self), with_kwargs=True))
-
-    def _block(self, layer: Any) -> nn.Module:
-        try:
-            return block_around(self.denoiser.model, layer.axis, layer.name)
-        except UnsupportedModelError:  # in no block: the model itself
-            return self.denoiser.model
 
     def detach(self) -> None:
         while self.hooks:

@@ -95,11 +95,6 @@ class Settings:
             raise SettingsError(f"scale={scale!r} is unknown: give {policies.OUTPUT!r} or {policies.CROSS_FRAME!r}")
         if self.odds is not None and scale == policies.OUTPUT:
             raise SettingsError(f"odds scale what comes from other frames: leave out scale={policies.OUTPUT!r}")
-        if scale == policies.CROSS_FRAME and policies.needs_share(self.policy):
-            raise SettingsError(
-                f"this policy asks how large a layer's output is, which is not known where scale={scale!r} acts: use "
-                f"scale={policies.OUTPUT!r}, or a policy without trust"
-            )
         object.__setattr__(self, "scale", scale)
 
     @property

@@ -11,15 +11,12 @@ docs/architecture.md compares this with the other ways, measured.
 
 from .entry import ModelPatch, calls_of, not_a_frame_of_its_own
 from .observer import AttentionObserver, Rows, Tokens
-from .patch import AttentionPatch, Entrance, carrier_of
-from .residual import Residual
+from .patch import AttentionPatch, carrier_of
 
 __all__ = [
     "AttentionObserver",
     "AttentionPatch",
-    "Entrance",
     "ModelPatch",
-    "Residual",
     "Rows",
     "Tokens",
     "calls_of",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from ..errors import SettingsError
 from ..operators import AttentionCall
 from ..sharding import Shards
 from .query_key import QueryKey
-
-if TYPE_CHECKING:
-    from .residual import Residual
 
 Rows = slice | Tensor | None
 """Which tokens of a layer's stream are the video: a slice, int64 indices (T*S,), or None for all of them."""
@@ -75,7 +72,6 @@ class AttentionObserver(Protocol):
     tokens: Tokens
     query_key: QueryKey  # where query and key are seen
     scaled_later: bool  # whether another module's output is scaled instead
-    asks_share: bool  # whether gain() gets a Residual, for which the block around the layer is watched too (Entrance)
 
     @property
     def acts_at_kernel(self) -> bool:
@@ -98,7 +94,7 @@ class AttentionObserver(Protocol):
     def observe(self, call: AttentionCall) -> tuple[Any, Tensor | None]:
         """A kernel is called: anything, for gain(), and what takes the place of its output, (B, H, L, D), or None."""
 
-    def gain(self, seen: list[Any], residual: Residual | None = None) -> Tensor | None:
+    def gain(self, seen: list[Any]) -> Tensor | None:
         """What observe() returned first, once for each kernel call -> gain (B,) or (1,), or None = leave it alone."""
 
 
@@ -114,7 +110,6 @@ class _Call:
     seen: list[Any]
     late: list[Any] | None = None  # what was seen, until the module that is to be scaled has run
     done: bool = False  # whether that was one inside the layer
-    stream: Tensor | None = None  # what entered the innermost of the watched blocks that are running
 
 
 class _CallInThread(_Call, threading.local):

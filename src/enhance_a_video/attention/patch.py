@@ -11,7 +11,7 @@ from ..errors import NoLayersError, UnsupportedModelError
 from .forward import ForwardPatch, carried
 from .observer import WATCH, AttentionObserver
 from .query_key import Outputs
-from .subclasses import NOTES, entering_class, noting, noting_class, patch_of, scaling, scaling_class
+from .subclasses import NOTES, noting, noting_class, patch_of, scaling, scaling_class
 
 
 class AttentionPatch:
@@ -111,31 +111,6 @@ class AttentionPatch:
             if self.module.processor is carrier:
                 self.module.processor = self.shared
             self.shared = None
-
-
-class Entrance:
-    """The block around watched layers: attach() keeps the stream that enters it for them, detach() undoes that.
-
-    argument: which of the tensors that its forward gets is the stream. A block that is itself watched or scaled has to
-    be so before, and given back after this.
-    """
-
-    def __init__(self, block: nn.Module, argument: int = 0):
-        self.block, self.argument = block, argument
-        self.original: Any = None
-
-    def attach(self) -> None:
-        """AttentionObserver what enters the block."""
-        self.original = type(self.block)
-        entering: Any = entering_class(self.original, self.argument)
-        _register_like(self.original, entering)
-        self.block.__class__ = entering
-
-    def detach(self) -> None:
-        """Give the block its own class back. Safe to call twice."""
-        original, self.original = self.original, None
-        if original is not None:
-            self.block.__class__ = original
 
 
 def carrier_of(module: nn.Module) -> Any:

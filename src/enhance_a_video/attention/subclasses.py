@@ -12,9 +12,8 @@ from ..operators import scaled
 from ..sharding import Shards
 from .forward import ForwardPatch, carried, function_of, places_of, replacing, stood_for
 from .kernel import kernels_called, look, observed_copy_of
-from .observer import ENTRY, WATCH, AttentionObserver, Rows, running
+from .observer import ENTRY, WATCH, AttentionObserver, running
 from .query_key import KNOWN_KERNELS, Kernel, Outputs
-from .residual import Residual, video_of
 
 
 def kernels_of(carrier: Any, watch: AttentionObserver, function: Any = None) -> tuple[Kernel, ...]:
@@ -239,50 +238,8 @@ def _scaled_by_gain(output: Any, watch: Any, seen: list[Any]) -> Any:
     if not seen:
         return output
     rows, part = watch.rows(), watch.tokens.argument or 0
-    gain = watch.gain(seen, _residual(output, watch, rows, part) if watch.asks_share else None)
+    gain = watch.gain(seen)
     return output if gain is None else scaled(output, gain, rows, part)
-
-
-def _residual(output: Any, watch: AttentionObserver, rows: Rows, part: int) -> Residual:
-    """What the layer puts out and the stream of the block that is running."""
-    call = running()
-    if call.stream is None:
-        raise UnsupportedModelError(
-            f"{watch.name} ran outside of its block, so its share of the residual stream cannot be measured. Use a "
-            "policy that does not ask for it, or leave this layer out with layers=..."
-        )
-    return Residual(video_of(output, rows, part), call.stream, call.shards)
-
-
-@functools.cache
-def entering_class(original: Any, argument: int) -> type:
-    """The subclass of a block that keeps the stream that enters it, while it runs: its tensor number `argument`.
-
-    Both ways in are watched: a compiled block is entered by its forward, and one whose forward was replaced (step
-    caches and offloading do that, at the instance) by its __call__.
-    """
-    names = tuple(inspect.signature(original.forward).parameters)[1:]  # without self
-
-    def keeping(function: Any) -> Any:
-        @functools.wraps(function)
-        def entered(self, *args, **kwargs):
-            call = running()
-            around, call.stream = call.stream, _tensor(argument, names, args, kwargs)
-            try:
-                return function(self, *args, **kwargs)
-            finally:
-                call.stream = around
-
-        return entered
-
-    return subclass_of(original, {"forward": keeping(original.forward), "__call__": keeping(original.__call__)})
-
-
-def _tensor(argument: int, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """That of the tensors among a forward's arguments, in the order of its definition."""
-    given = [*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs)]
-    tensors = [value for value in given if isinstance(value, Tensor)]
-    return tensors[argument] if argument < len(tensors) else None
 
 
 def subclass_of(original: type, functions: dict[str, Any]) -> type:

@@ -247,24 +247,15 @@ def _scaled_name(axis: Axis, attention: str) -> str:
 
 
 def block_around(model: nn.Module, axis: Axis, attention: str) -> nn.Module:
-    """The block whose residual stream an attention module is added to: the nearest module around the one that is scaled
-    which is called itself (lists of modules and mere holders of parameters are not).
-
-    Raises UnsupportedModelError where that is the whole model.
-    """
-    scaled = name = _scaled_name(axis, attention)
+    """The nearest module around the one that is scaled which is called itself (lists of modules and mere holders of
+    parameters are not); the model where there is none."""
+    name = _scaled_name(axis, attention)
     while name:
         name = name.rpartition(".")[0]
         block = model.get_submodule(name)
         if type(block).forward is not nn.Module.forward and not isinstance(block, nn.Sequential):
-            break
-    if not name:
-        raise UnsupportedModelError(
-            f"{type(model).__name__}: the policy asks for the attention's share of its block's residual stream, but "
-            f"{scaled} is in no block, only in the model itself. Use a policy that does not ask for that, or leave "
-            "this layer out with layers=..."
-        )
-    return block
+            return block
+    return model
 
 
 def chosen(names: list[str], layers: Layers, model: str) -> list[str]:

@@ -1,11 +1,11 @@
 """From cross-frame mass to gain: small pure functions that never know the model.
 
 base.py says what a policy is; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
-sets itself, trust.py bounds what a gain may change, learned.py what is searched or learned, profile.py files of them.
+sets itself, learned.py what is searched or learned, profile.py files of them.
 own.py makes any of them, or one of your own, ready to be called in a model.
 """
 
-from .adaptive import Even, Odds, Target
+from .adaptive import Odds
 from .base import (
     CROSS_FRAME,
     DEFAULT_END,
@@ -19,16 +19,14 @@ from .base import (
     from_dict,
     names,
     needs_progress,
-    needs_share,
     scale_of,
     to_dict,
 )
 from .learned import Grid, Network, OddsGrid, OddsNetwork
-from .method import Constant, Strength, Temperature, Unclipped, strength_of, temperature_of
+from .method import Constant, Strength, Temperature, Unclipped
 from .own import name_of, not_finite, with_tensors
 from .profile import Profile, read_profile
-from .shapes import Depths, Window
-from .trust import Trust
+from .shapes import Window
 
 __all__ = [
     "CROSS_FRAME",
@@ -39,8 +37,6 @@ __all__ = [
     "LARGEST",
     "OUTPUT",
     "Constant",
-    "Depths",
-    "Even",
     "GainContext",
     "Grid",
     "Network",
@@ -50,21 +46,16 @@ __all__ = [
     "Policy",
     "Profile",
     "Strength",
-    "Target",
     "Temperature",
-    "Trust",
     "Unclipped",
     "Window",
     "from_dict",
     "name_of",
     "names",
     "needs_progress",
-    "needs_share",
     "not_finite",
     "read_profile",
     "scale_of",
-    "strength_of",
-    "temperature_of",
     "to_dict",
     "with_tensors",
 ]

@@ -29,21 +29,17 @@ OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies (Setting
 
 @dataclass(frozen=True)
 class GainContext:
-    """Where and when a policy is asked.
+    """Where and when a gain is needed.
 
     num_frames: T, latent frames of this forward pass.
     layer: depth of the layer, index/(layers - 1): 0 the first, 1 the last.
     progress: 0-d tensor, how far the denoising is: 0 pure noise, 1 clean; a function of the noise level (progress.py),
         not of the step number; NaN where it is unknown.
-    share: (B,) or (1,) fp32, the size (rms over tokens and channels) of what the layer puts out for the video, not yet
-        scaled, beside that of the stream at the entry of the block around it; a gate between the two is not seen.
-        Only measured for a policy with an attribute `asks_share` that is True, else None.
     """
 
     num_frames: int
     layer: float | Tensor
     progress: Tensor
-    share: Tensor | None = None
 
 
 Policy = Callable[[Tensor, GainContext], Tensor]
@@ -117,13 +113,9 @@ def _value(value: Any) -> Any:
 
 
 def needs_progress(value: Any) -> bool:
-    """Whether a policy asks how far the denoising is."""
-    return _asks(value, "asks_progress")
-
-
-def needs_share(value: Any) -> bool:
-    """Whether a policy asks how large the attention's output is beside the residual stream."""
-    return _asks(value, "asks_share")
+    """Whether a policy, or one inside it, depends on how far the denoising is."""
+    inner = getattr(value, "of", None)
+    return bool(getattr(value, "asks_progress", False)) or (inner is not None and needs_progress(inner))
 
 
 def scale_of(value: Any) -> str:
@@ -132,11 +124,6 @@ def scale_of(value: Any) -> str:
     if isinstance(said, str):
         return said
     return OUTPUT if inner is None else scale_of(inner)
-
-
-def _asks(value: Any, what: str) -> bool:
-    inner = getattr(value, "of", None)
-    return bool(getattr(value, what, False)) or (inner is not None and _asks(inner, what))
 
 
 def inner(what: str, value: Any) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import SettingsError
 from .base import GainContext, number, policy
 
 
@@ -73,22 +72,3 @@ class Constant:
 
     def __call__(self, mass: Tensor, moment: GainContext) -> Tensor:
         return torch.ones_like(mass) * self.gain  # (B,)
-
-
-def strength_of(temperature: float, num_frames: int) -> float:
-    """The strength that equals this temperature at T = ``num_frames`` (at least 2, else SettingsError)."""
-    return (temperature + 1) / (_several(num_frames) - 1)
-
-
-def temperature_of(strength: float, num_frames: int) -> float:
-    """The temperature that equals this strength at T = ``num_frames`` (at least 2, else SettingsError)."""
-    return strength * (_several(num_frames) - 1) - 1
-
-
-def _several(num_frames: int) -> int:
-    if num_frames < 2:
-        raise SettingsError(
-            f"num_frames={num_frames}: strength and temperature correspond only from 2 latent frames on; "
-            "a single frame is never enhanced."
-        )
-    return num_frames

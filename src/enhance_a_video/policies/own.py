@@ -88,7 +88,7 @@ def probe(policy: Callable[[Tensor, GainContext], Any], device: torch.device) ->
     What only the real call can show is left to it: tensors on another device, tables for one number of samples.
     """
     mass = torch.tensor(_PROBES, device=device)
-    moment = GainContext(9, torch.tensor(0.5, device=device), torch.tensor(0.5, device=device), torch.ones_like(mass))
+    moment = GainContext(9, torch.tensor(0.5, device=device), torch.tensor(0.5, device=device))
     try:
         gain = gains(policy, policy(mass, moment), mass)
     except RuntimeError:

@@ -1,7 +1,4 @@
-"""Where and when a gain acts: other policies, faded in and out over the denoising and over the layers.
-
-All of them leave a gain of 1 alone: what they fade is what goes beyond it, ``1 + weight · (gain - 1)``.
-"""
+"""Window: another policy, faded in and out over the denoising. A gain of 1 stays 1: ``1 + weight · (gain - 1)``."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingsError
-from .base import GainContext, inner, number, numbers, policy
+from .base import GainContext, inner, number, policy
 
 
 def interpolated(values: Tensor, place: Tensor) -> Tensor:
@@ -57,20 +54,3 @@ class Window:
         fade = 0.5 + 0.5 * torch.cos(torch.pi * place.clamp(0.0, 1.0))  # 1 at the start, 0 at the end
         weight = {"step": torch.ones_like(fade), "cosine": fade, "rise": 1 - fade}[self.shape]
         return 1 + torch.where(inside, weight, 0.0) * (self.of(mass, moment) - 1)  # (B,)
-
-
-@policy("depths")
-@dataclass(frozen=True)
-class Depths:
-    """Another policy's gain by depth: weights at even depths from the first layer to the last, linear in between."""
-
-    of: Any
-    weights: tuple[float, ...] | Tensor
-
-    def __post_init__(self) -> None:
-        inner("Depths: of", self.of)
-        numbers("Depths: weights", self.weights, least=2)
-
-    def __call__(self, mass: Tensor, moment: GainContext) -> Tensor:
-        weight = interpolated(as_tensor(self.weights, mass), as_tensor(moment.layer, mass))  # ()
-        return 1 + weight * (self.of(mass, moment) - 1)  # (B,)
