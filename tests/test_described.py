@@ -419,7 +419,7 @@ def test_a_projection_that_is_not_behind_the_attention_is_an_error():
     model = built(JointModel)
     with (
         enhance_attention(model, **JOINT, **ALWAYS),
-        pytest.raises(UnsupportedModelError, match="ran before query and key were seen"),
+        pytest.raises(UnsupportedModelError, match="ran before query and key were observed"),
     ):
         model(noise(2, T * H * W, 16), noise(2, 7, 16), T, early=True)
 

@@ -421,7 +421,7 @@ def test_nothing_is_reported_where_all_is_well_or_only_observed():
         assert handle.summary().no_effect == ""
         with enhance_attention(model, **STRONG) as handle:
             pass
-    assert handle.summary().no_effect == "no forward call of the model was seen"
+    assert handle.summary().no_effect == "no forward call of the model was made"
 
 
 @pytest.mark.parametrize("time, noise_", [(0.9, Flow(1.0)), (0.0, Flow(5.0)), (0.0, VariancePreserving())])

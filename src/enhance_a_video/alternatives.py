@@ -1,4 +1,4 @@
-"""What the method is compared with: other ways to let frames look at each other more, inside the attention itself.
+"""What the method is compared with: other ways to make frames attend to each other more, inside the attention.
 
     with Enhancement(pipe, LogitTemperature(tau=1.1)): ...          # as a scope, like enhance()
 
@@ -43,7 +43,7 @@ from .settings import Layers, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """What all have: where and when, as in Settings. SettingsError says what is wrong with a value."""
+    """What all have: where and when, as in Settings. Raises SettingsError for a value out of range."""
 
     name: ClassVar[str]  # in JSON and study.yaml
 

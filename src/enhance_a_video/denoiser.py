@@ -61,7 +61,9 @@ class Denoiser:
         self.layers = [
             EnhancedLayer(n, i, depths[n], self, self.axes.index(modules[n][1])) for i, n in enumerate(names)
         ]
-        self.seams = [AttentionPatch(modules[w.name][0], w, scaled_module(model, w.axis, w.name)) for w in self.layers]
+        self.attention_patches = [
+            AttentionPatch(modules[w.name][0], w, scaled_module(model, w.axis, w.name)) for w in self.layers
+        ]
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = with_tensors(self.settings.gain_policy, self.device)
         self.policy_of_whole = with_tensors(Strength(DEFAULT_STRENGTH), self.device)
@@ -71,34 +73,36 @@ class Denoiser:
         self.gone: set[str] = set()  # layers of which nothing is left in the model, which was reported
         self.single = 0  # forward calls of one frame, until there is one of several
         self.probe = Probe(self) if described else None
-        self.patch = ModelPatch(model, Calls(self))
+        self.model_patch = ModelPatch(model, Calls(self))
 
     # ------------------------------------------------------------------------------------------ attach and detach
     def attach(self) -> None:
-        for seam in self.seams:
-            seam.attach(shared=self._shared(seam.module))
-        self.patch.attach()
+        for patch in self.attention_patches:
+            patch.attach(shared=self._shared(patch.module))
+        self.model_patch.attach()
         if self.probe is not None:
             self.probe.attach()
 
     def detach(self) -> None:
         if self.probe is not None:
             self.probe.detach()
-        self.patch.detach()
-        for seam in self.seams:
-            seam.detach()
+        self.model_patch.detach()
+        for patch in self.attention_patches:
+            patch.detach()
 
     @property
     def attached(self) -> bool:
-        return self.patch.patch is not None
+        return self.model_patch.patch is not None
 
     @torch.compiler.assume_constant_result  # in a graph: looked at when tracing, and a new processor makes it trace
     def notice_replaced(self) -> int:
         """Follow layers whose processor or forward was replaced since enhance(), and warn. Returns how many."""
-        lost = [seam for seam in self.seams if not seam.intact or self._module(seam) is not seam.module]
+        lost = [
+            patch for patch in self.attention_patches if not patch.intact or self._module(patch) is not patch.module
+        ]
         if not lost:
             return 0
-        refused = [seam.watch.name for seam in lost if not self._follow(seam)]
+        refused = [patch.observer.name for patch in lost if not self._follow(patch)]
         gone = [name for name in refused if name in self.gone]
         done = f"{len(lost) - len(refused)} of them were enhanced again"
         if gone:
@@ -113,24 +117,24 @@ class Denoiser:
         )
         return len(lost)
 
-    def _module(self, seam: AttentionPatch) -> Any:
+    def _module(self, patch: AttentionPatch) -> Any:
         """The module that stands where a layer was found, or None; the layer itself where that was reported."""
-        if seam.watch.name in self.gone:
-            return seam.module
+        if patch.observer.name in self.gone:
+            return patch.module
         try:
-            return self.model.get_submodule(seam.watch.name)
+            return self.model.get_submodule(patch.observer.name)
         except AttributeError:
             return None
 
-    def _follow(self, seam: AttentionPatch) -> bool:
-        module = self._module(seam)
+    def _follow(self, patch: AttentionPatch) -> bool:
+        module = self._module(patch)
         if module is None:
-            seam.detach()
-            self.gone.add(seam.watch.name)
+            patch.detach()
+            self.gone.add(patch.observer.name)
             return False
-        axis = next(layer.axis for layer in self.layers if layer.name == seam.watch.name)
-        seam.move(module, scaled_module(self.model, axis, seam.watch.name))
-        return seam.follow(self._shared(module))
+        axis = next(layer.axis for layer in self.layers if layer.name == patch.observer.name)
+        patch.move(module, scaled_module(self.model, axis, patch.observer.name))
+        return patch.follow(self._shared(module))
 
     def _shared(self, module: nn.Module) -> bool:
         if not hasattr(module, "processor"):
@@ -329,7 +333,7 @@ class Denoiser:
 
 
 class Calls:
-    """The forward calls of one model, as seam.ModelPatch reports them.
+    """The forward calls of one model, as patch.ModelPatch reports them.
 
     In eager mode all that they lead to is kept from dynamo: of a function that it compiles by itself, beside the model,
     is_compiling() is true. In a larger graph they are traced along.

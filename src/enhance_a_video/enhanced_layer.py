@@ -42,7 +42,7 @@ class ForwardContext:
     """What one forward call is about."""
 
     num_frames: int
-    batch: int | None  # samples, where the call tells
+    batch: int | None  # samples, where the call shows it
     rows: tuple[Rows, ...]  # which tokens of a layer's stream are the video, for each axis
     progress: Tensor  # () fp32
     active: Tensor  # () bool
@@ -225,7 +225,7 @@ class EnhancedLayer:
 
     # -------------------------------------------------------------------------------------------------- the layout
     def _check(self, call: AttentionCall, now: ForwardContext) -> None:
-        """Raise TokenLayoutError for tokens that do not lie as the row says."""
+        """Raise TokenLayoutError for tokens that do not lie as the row describes."""
         sequences, _, tokens, _ = call.query.shape
         if self.tokens.place == "temporal":
             self._check_temporal(sequences, tokens, now)

@@ -13,11 +13,11 @@ EnhanceAVideoError
 ├── ExternalToolError        (also RuntimeError)  a program that was called for a measure stopped
 └── MissingExtraError        (also ImportError)   an optional dependency is not installed
 
-EnhancementLostWarning       a processor was replaced after enhance(); said, never silent
-NoEffectWarning              something was asked for and nothing is changed: layers that are not reached, one frame, ...
+EnhancementLostWarning       a processor was replaced after enhance()
+NoEffectWarning              an effect was requested and nothing is changed: layers that are not reached, one frame, ...
 WholeOutputWarning           odds cannot act in some layers: their whole output is scaled instead
 
-Every message says what was found and what to do about it.
+Every message names what was found and what to do about it.
 """
 
 
@@ -50,7 +50,7 @@ class VideoFileError(EnhanceAVideoError, OSError):
 
 
 class OutputExistsError(EnhanceAVideoError, OSError):
-    """An output is there already and overwriting was not asked for."""
+    """An output is there already and overwriting was not requested."""
 
 
 class VoteError(EnhanceAVideoError, ValueError):
@@ -78,12 +78,12 @@ class MissingExtraError(EnhanceAVideoError, ImportError):
 
 
 class EnhancementLostWarning(UserWarning):
-    """An attention processor was replaced after enhance(); the message says what was done about it."""
+    """An attention processor was replaced after enhance(); the message names what was done about it."""
 
 
 class WholeOutputWarning(UserWarning):
-    """The cross-frame part of some layers cannot be told apart; the message says why and what is scaled instead."""
+    """The cross-frame part of some layers cannot be told apart; the message names why and what is scaled instead."""
 
 
 class NoEffectWarning(UserWarning):
-    """An enhancement changes nothing, or less than was asked for; the message says why and what to do about it."""
+    """An enhancement changes nothing, or less than was requested; the message names the reason and what to do."""

@@ -1,4 +1,4 @@
-"""The method's mathematics: how much a video's frames look at each other in one attention layer.
+"""The method's mathematics: how much a video's frames attend to each other in one attention layer.
 
 Source: Luo et al., "Enhance-A-Video: Better Generated Video for Free" (arXiv 2502.07508), section 3.2, eq. 3 to 6.
 Letters: B batch, H heads, T latent frames, S sites per frame, L = T·S video tokens, D head dimension.
@@ -6,7 +6,7 @@ Letters: B batch, H heads, T latent frames, S sites per frame, L = T·S video to
 At one site, softmax over frames gives A[t, t'], a (T, T) matrix whose rows sum to 1. The paper adds up A off its
 diagonal and divides by T(T-1). As the rows sum to 1, what is off the diagonal is one minus what is on it:
 
-    mass       m   = 1 - mean over t of A[t, t]       0: every frame sees only itself; 1: only the others
+    mass       m   = 1 - mean over t of A[t, t]       0: every frame attends only to itself; 1: only the others
     intensity  CFI = m / (T - 1)                      the paper's Cross-Frame Intensity
 
 So no mask is needed, and m being a plain mean over sites, a spread subset of them estimates it (docs/method.md).
@@ -21,7 +21,7 @@ from torch import Tensor
 from .errors import SettingsError, TokenLayoutError
 
 DEFAULT_SITES = 24
-"""Sites seen by each head unless asked otherwise; the error table is printed by benchmarks/sites_error.py."""
+"""Sites that each head measures unless given otherwise; the error table is printed by benchmarks/sites_error.py."""
 
 _PIECE_BYTES = 2**20  # fp32 bytes of q in one piece: small enough to stay in a core's cache
 _MAX_PIECES = 32  # and no more pieces than this: on an accelerator each one costs kernel launches
@@ -42,7 +42,7 @@ def cross_frame_intensity(
         query, key: (B, H, L, D), any float dtype and any strides: the **video tokens only**, frame-major
             (L = T·S, all sites of frame 0 first), after q/k normalisation and rotary embedding.
         num_frames: T, the number of latent frames.
-        sites: how many of the S sites each head looks at, evenly spread; ``None`` is exact (all of them).
+        sites: how many of the S sites each head measures, evenly spread; ``None`` is exact (all of them).
         scale: the softmax scale of the layer; D ** -0.5 unless given.
 
     Returns:
@@ -79,7 +79,7 @@ def site_mass(
 
     query and key may be divided already, (B, H, T, S, D), as a temporal attention layer has them.
     n is S when exact. When sampled, entry i is the mean over heads of a site each in the i-th of n stretches of the
-    frame: the heads look at different sites of it, see `spread_sites`.
+    frame: the heads measure different sites of it, see `spread_sites`.
     """
     q, k, pieces, scale = _prepare(query, key, num_frames, sites, scale)
     masses = []
@@ -139,7 +139,7 @@ def spread_sites(count: int, num_sites: int, heads: int, device: torch.device | 
 def _prepare(
     query: Tensor, key: Tensor, num_frames: int, sites: int | None, scale: float | None
 ) -> tuple[Tensor, Tensor, list[slice] | list[Tensor], float]:
-    """Checked q and k as (B, H, T, S, D) views, the sites to look at in bounded pieces, and the softmax scale."""
+    """Checked q and k as (B, H, T, S, D) views, the sites to measure in bounded pieces, and the softmax scale."""
     if sites is not None and sites < 1:
         raise SettingsError(f"sites={sites}: give at least 1 site, or sites=None for all of them (exact).")
     T = num_frames

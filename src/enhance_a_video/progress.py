@@ -126,7 +126,7 @@ def progress_at_steps(scheduler: Any, noise: Noise | None, steps: int) -> Tensor
 
 
 def _static_noise(scheduler: Any, noise: Noise | None) -> Noise | None:
-    """What the scheduler says about its own timesteps; None when its shift changes from call to call."""
+    """Progress from the scheduler's own timesteps; None when its shift changes from call to call."""
     if isinstance(noise, (VariancePreserving, LinearQuadratic)):
         return replace(noise, top=None)
     config = scheduler.config

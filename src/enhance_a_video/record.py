@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .wording import count
 
-CAPACITY = 4096  # forward calls kept; older ones are overwritten, and the summary says so
+CAPACITY = 4096  # forward calls kept; older ones are overwritten, and the summary counts them
 MAPS_CAPACITY = 256  # the same for attention maps, which are T*T each
 
 _PROGRESS, _ACTIVE, _FRAMES = range(3)
@@ -155,11 +155,11 @@ class Summary:
 
     @property
     def no_effect(self) -> str:
-        """Why nothing was changed in any forward call; "" where something was, or only observing was asked for."""
+        """Why nothing was changed in any forward call; "" where something was, or only observing was requested."""
         if self.settings.get("observe_only"):
             return ""
         if not self.calls_made:
-            return "no forward call of the model was seen"
+            return "no forward call of the model was made"
         if (self.num_frames <= 1).all():
             return "every call had one frame only, so there were no other frames to attend to"
         if len(self.unreached) == len(self.layers):

@@ -16,16 +16,16 @@ Layers = Sequence[int] | slice | str | None
 
 @dataclass(frozen=True)
 class Settings:
-    """What to do, where and when. Every field is checked on construction; SettingsError says what is wrong.
+    """What to do, where and when. Raises SettingsError for a field that is out of range or conflicts with another.
 
     strength      largest amplification g of a layer, s = max(1, (1 + g) * mass); the same at any frame count
     temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI), at least -1; at most one of the four
     odds          by how much the odds that attention leaves its frame are multiplied: 1.5 = half as much again, 1 =
                   nothing. It scales what a frame takes from the others, not the whole output
                   (operators/cross_frame.py). The default. A layer in which that part cannot be told apart is scaled
-                  by the default strength, and a WholeOutputWarning says so
+                  by the default strength, with a WholeOutputWarning
     policy        in place of these three, any callable (mass (B,), GainContext) -> gain (B,): one of `policies`,
-                  what JSON says of one ({"name": "constant", "gain": 1.2}), the path of a profile, or your own, which
+                  one as JSON ({"name": "constant", "gain": 1.2}), the path of a profile, or your own, which
                   enhance() calls once with a few masses to check it; it may return one number for all, and a gain that
                   is not finite acts as 1
     start, end    the part of the denoising in which the gain acts: 0 = pure noise, 1 = clean.

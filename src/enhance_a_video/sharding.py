@@ -1,11 +1,11 @@
-"""Context parallelism: one video's tokens lie on several devices, and the few that the method looks at are gathered.
+"""Context parallelism: one video's tokens lie on several devices, and the few that the method measures are gathered.
 
 Every rank holds a contiguous part of the sequence, with all heads, which may end in the middle of a frame. Query and
 key at the sites that are looked at are summed over the ranks (zeros where a rank does not hold them), so that all
 ranks compute the same mass from the same numbers as one device would: with 24 sites, 21 frames and 12 heads of 128
 that is 3 MB each, whatever the size of the frames.
 
-Odds look at every token, and at each frame apart. For them the ranks exchange parts, as Ulysses attention does: from
+Odds need every token, and each frame apart. For them the ranks exchange parts, as Ulysses attention does: from
 some tokens with all heads to all tokens with some heads, and back.
 """
 

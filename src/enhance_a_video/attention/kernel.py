@@ -15,36 +15,38 @@ from .observer import AttentionObserver, running
 from .query_key import Kernel, reading
 
 
-def look(query: Tensor, key: Tensor, scale: float | None, **rest: Any) -> Tensor | None:
-    """Called where query and key are seen, (B, H, L, D), text and all that is joined included.
+def observe(query: Tensor, key: Tensor, scale: float | None, **rest: Any) -> Tensor | None:
+    """Called where query and key are observed, (B, H, L, D), text and all that is joined included.
 
     rest: more of the AttentionCall. Returns what takes the place of the kernel's output, or None.
     """
     call = running()
-    watch = call.watch
-    if watch is None:
+    observer = call.observer
+    if observer is None:
         return None
     wanted = _is_wanted(call)
     call.kernel_calls += 1
     if not wanted:
         return None
-    video, video_keys = _places(query, key, call.length, watch)
-    seen, output = watch.observe(AttentionCall(
-        query, key, num_frames=watch.num_frames, video=video, video_keys=video_keys, scale=scale,
-        samples=watch.samples, shards=call.shards, **{"value": None, **rest},
+    video, video_keys = _places(query, key, call.length, observer)
+    observations, output = observer.observe(AttentionCall(
+        query, key, num_frames=observer.num_frames, video=video, video_keys=video_keys, scale=scale,
+        samples=observer.samples, shards=call.shards, **{"value": None, **rest},
     ))  # fmt: skip
-    call.seen.append(seen)
+    call.observations.append(observations)
     return output
 
 
 def _is_wanted(call: Any) -> bool:
-    """Whether the kernel call that comes now is the one that the running layer's watch wants."""
-    return call.watch is not None and call.watch.tokens.call in (None, call.kernel_calls)
+    """Whether the kernel call that comes now is the one that the running layer's observer wants."""
+    return call.observer is not None and call.observer.tokens.call in (None, call.kernel_calls)
 
 
-def _places(query: Tensor, key: Tensor, length: int, watch: AttentionObserver) -> tuple[slice | Tensor, slice | Tensor]:
+def _places(
+    query: Tensor, key: Tensor, length: int, observer: AttentionObserver
+) -> tuple[slice | Tensor, slice | Tensor]:
     """Where the video is among the kernel's queries and keys, of which `length` are the layer's stream."""
-    tokens, rows, queries, keys = watch.tokens, watch.rows(), query.shape[2], key.shape[2]
+    tokens, rows, queries, keys = observer.tokens, observer.rows(), query.shape[2], key.shape[2]
     cached = keys - queries if tokens.keys != "none" and keys > queries else 0
     whole = tokens.place in ("video only", "temporal")
     if tokens.argument is None:
@@ -52,7 +54,7 @@ def _places(query: Tensor, key: Tensor, length: int, watch: AttentionObserver) -
     same = query.shape[0] == key.shape[0] and query.shape[3] == key.shape[3] and query.shape[1] % key.shape[1] == 0
     if not same or keys - cached != queries or length > queries or (whole and length != queries):
         raise TokenLayoutError(
-            f"{watch.name}: expected self-attention over {length} video tokens ({tokens.place}), but the kernel "
+            f"{observer.name}: expected self-attention over {length} video tokens ({tokens.place}), but the kernel "
             f"got query {tuple(query.shape)} and key {tuple(key.shape)} (B, H, L, D). Leave it out with layers=..."
         )
     first = queries - length if tokens.place == "text first" else 0
@@ -72,10 +74,10 @@ def _observed(kernel: Kernel, home: types.ModuleType) -> Any:
     def observed(*args, **kwargs):
         original = _resolved(home, path)
         query, key, scale = read(args, kwargs)
-        watch, rest = running().watch, {}
-        if watch is not None and watch.acts_at_kernel:  # then this is one of KNOWN_KERNELS
+        observer, rest = running().observer, {}
+        if observer is not None and observer.acts_at_kernel:  # then this is one of KNOWN_KERNELS
             rest = _rest_of_call(kernel, original, args, kwargs)
-        output = look(kernel.arrange(query), kernel.arrange(key), scale, **rest)
+        output = observe(kernel.arrange(query), kernel.arrange(key), scale, **rest)
         # the layouts of KNOWN_KERNELS exchange two axes or none: the same function leads there and back
         return original(*args, **kwargs) if output is None else kernel.arrange(output)
 

@@ -1,4 +1,4 @@
-"""The interface between a patched attention layer and its observer, and where the layer's tokens lie."""
+"""The interface between a patched attention layer and its observer; where the layer's tokens lie."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Tokens:
             raise SettingsError(f"Tokens(skips={self.skips!r}): give True or False")
 
 
-WATCH = "_enhance_a_video"  # the only attribute an enhanced processor or module carries besides its own
+OBSERVER = "_enhance_a_video"  # the only attribute an enhanced processor or module carries besides its own
 ENTRY = "_enhance_a_video_calls"  # and the only one of the model around them: the Calls of attention/entry.py
 
 
@@ -70,7 +70,7 @@ class AttentionObserver(Protocol):
 
     name: str
     tokens: Tokens
-    query_key: QueryKey  # where query and key are seen
+    query_key: QueryKey  # where query and key are observed
     scaled_later: bool  # whether another module's output is scaled instead
 
     @property
@@ -94,21 +94,21 @@ class AttentionObserver(Protocol):
     def observe(self, call: AttentionCall) -> tuple[Any, Tensor | None]:
         """A kernel is called: anything, for gain(), and what takes the place of its output, (B, H, L, D), or None."""
 
-    def gain(self, seen: list[Any]) -> Tensor | None:
+    def gain(self, observations: list[Any]) -> Tensor | None:
         """What observe() returned first, once for each kernel call -> gain (B,) or (1,), or None = leave it alone."""
 
 
 class _Call:
-    """What the layer that is running, the kernel it calls and the place where it is scaled have to tell each other."""
+    """What a running layer, its kernel and the place where it is scaled pass to each other."""
 
-    watch: AttentionObserver | None = None
+    observer: AttentionObserver | None = None
     length: int = 0  # tokens of the stream
     shards: Shards | None = None  # where the tokens lie on several devices
     kernel_calls: int = 0
-    query: Tensor | None = None  # what the modules put out at which query and key are seen
+    query: Tensor | None = None  # what the modules put out at which query and key are observed
     key: Tensor | None = None
-    seen: list[Any]
-    late: list[Any] | None = None  # what was seen, until the module that is to be scaled has run
+    observations: list[Any]
+    late: list[Any] | None = None  # what was observed, until the module that is to be scaled has run
     done: bool = False  # whether that was one inside the layer
 
 

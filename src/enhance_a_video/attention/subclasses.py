@@ -1,4 +1,4 @@
-"""The enhanced layer: subclasses of processors and modules that are watched, and the scaling of what they return."""
+"""The enhanced layer: subclasses of processors and modules that are observed, and the scaling of what they return."""
 
 import functools
 import inspect
@@ -11,21 +11,23 @@ from ..errors import TokenLayoutError, UnsupportedModelError
 from ..operators import scaled
 from ..sharding import Shards
 from .forward import ForwardPatch, carried, function_of, places_of, replacing, stood_for
-from .kernel import kernels_called, look, observed_copy_of
-from .observer import ENTRY, WATCH, AttentionObserver, running
+from .kernel import kernels_called, observe, observed_copy_of
+from .observer import ENTRY, OBSERVER, AttentionObserver, running
 from .query_key import KNOWN_KERNELS, Kernel, Outputs
 
 
-def kernels_of(carrier: Any, watch: AttentionObserver, function: Any = None) -> tuple[Kernel, ...]:
-    """Which kernels are observed in a layer: none where its query and key are seen elsewhere.
+def kernels_of(carrier: Any, observer: AttentionObserver, function: Any = None) -> tuple[Kernel, ...]:
+    """Which kernels are observed in a layer: none where its query and key are observed elsewhere.
 
     function: what the layer runs, where that is not its class's. Raises UnsupportedModelError when query and key are to
-    be seen at a kernel that it does not call.
+    be observed at a kernel that it does not call.
     """
-    how, original = watch.query_key, type(carrier)
-    if watch.acts_at_kernel and not _computes_in_one_call(watch):
+    how, original = observer.query_key, type(carrier)
+    if observer.acts_at_kernel and not _computes_in_one_call(observer):
         known = ", ".join(kernel.name for kernel in KNOWN_KERNELS[:2])
-        watch.fall_back(f"{original.__name__} does not compute its attention in one call of a known kernel ({known})")
+        observer.fall_back(
+            f"{original.__name__} does not compute its attention in one call of a known kernel ({known})"
+        )
     if how is not None and not isinstance(how, Kernel):
         return ()
     called: tuple[Kernel, ...] = ()
@@ -37,47 +39,48 @@ def kernels_of(carrier: Any, watch: AttentionObserver, function: Any = None) -> 
         called = kernels_called(runs, KNOWN_KERNELS if how is None else (how,))
     if not called and how is not None:
         raise UnsupportedModelError(
-            f"{watch.name}: {original.__name__} has no plain function {method} that loads {how.name} from its globals. "
-            "Name the method that does, or see query and key elsewhere (docs/add-a-model.md)."
+            f"{observer.name}: {original.__name__} has no plain function {method} that loads {how.name} from its "
+            "globals. Name the method that does, or see query and key elsewhere (docs/add-a-model.md)."
         )
     if not called:
         raise UnsupportedModelError(
-            f"{watch.name}: {original.__name__} calls neither dispatch_attention_fn nor "
-            f"F.scaled_dot_product_attention in its own {method}, so its query and key cannot be seen. Use a diffusers "
-            "processor for this layer, leave it out with layers=..., or say where to see them (docs/add-a-model.md)."
+            f"{observer.name}: {original.__name__} calls neither dispatch_attention_fn nor "
+            f"F.scaled_dot_product_attention in its own {method}, so its query and key cannot be observed. Use a "
+            "diffusers processor for this layer, leave it out with layers=..., or give query_key "
+            "(docs/add-a-model.md)."
         )
     return called
 
 
-def _computes_in_one_call(watch: AttentionObserver) -> bool:
+def _computes_in_one_call(observer: AttentionObserver) -> bool:
     """Whether a layer's attention is one call of a known kernel, in the layout that is known of it."""
-    how = watch.query_key
+    how = observer.query_key
     known = how is None or (isinstance(how, Kernel) and any(how.same_call(kernel) for kernel in KNOWN_KERNELS))
-    return known and watch.tokens.call is not None
+    return known and observer.tokens.call is not None
 
 
-def patch_of(carrier: Any, watch: AttentionObserver) -> ForwardPatch:
+def patch_of(carrier: Any, observer: AttentionObserver) -> ForwardPatch:
     """What replaces a layer's function, in its class and in its instance. Nothing is changed yet.
 
     Raises UnsupportedModelError as kernels_of(), and for a forward of the instance that does not lead to its own.
     """
     original: Any = type(carrier)
     own = [stood_for(place.get().__func__) for place in places_of(carrier)]
-    kernels = {function: kernels_of(carrier, watch, function) for function in own or [None]}
+    kernels = {function: kernels_of(carrier, observer, function) for function in own or [None]}
     if not own and carried(carrier) is not None and any(kernels.values()):
         raise UnsupportedModelError(
-            f"{watch.name}: its forward was replaced by {carried(carrier)!r}, which does not lead to a method of "
+            f"{observer.name}: its forward was replaced by {carried(carrier)!r}, which does not lead to a method of "
             f"{original.__name__}, so the attention kernel in it cannot be observed. Enhance the model before that is "
             "put on, or give query_key a function (docs/add-a-model.md)."
         )
     classes = kernels.get(function_of(original), kernels.get(None, ()))
     enhanced: Any = enhanced_class(original, next((k for k in kernels.values() if k and k[0].method), classes))
-    return ForwardPatch(carrier, enhanced, lambda function: watched(function, kernels.get(function, ())))
+    return ForwardPatch(carrier, enhanced, lambda function: opening(function, kernels.get(function, ())))
 
 
 @functools.cache  # one subclass for one class: blocks stay alike, and torch.compile makes one graph for all
 def enhanced_class(original: type, kernels: tuple[Kernel, ...]) -> type:
-    """The subclass whose function is watched, and in which the kernels are observed."""
+    """The subclass whose function is observed, and in which the kernels are observed."""
     function = function_of(original)
     functions = dict[str, Any]()
     method = kernels[0].method if kernels else None
@@ -85,12 +88,12 @@ def enhanced_class(original: type, kernels: tuple[Kernel, ...]) -> type:
         observed = observed_copy_of(getattr(original, method), kernels)
         static = isinstance(inspect.getattr_static(original, method), staticmethod)
         functions[method] = staticmethod(observed) if static else observed
-    functions[function.__name__] = replacing(function, lambda f: watched(f, kernels))
+    functions[function.__name__] = replacing(function, lambda f: opening(f, kernels))
     return subclass_of(original, functions)
 
 
 @functools.cache
-def watched(function: Any, kernels: tuple[Kernel, ...]) -> Any:
+def opening(function: Any, kernels: tuple[Kernel, ...]) -> Any:
     """What runs in place of a layer's function: it opens the layer, in which the kernels are observed, and scales."""
     method = kernels[0].method if kernels else None
     inner = observed_copy_of(function, kernels) if kernels and method in (None, function.__name__) else function
@@ -98,66 +101,67 @@ def watched(function: Any, kernels: tuple[Kernel, ...]) -> Any:
 
     @functools.wraps(function)  # diffusers filters keyword arguments by this signature
     def running_layer(self, *args, **kwargs):
-        watch = getattr(self, WATCH, None)
-        if watch is None:  # a hook that was put on while enhanced keeps this function after remove()
+        observer = getattr(self, OBSERVER, None)
+        if observer is None:  # a hook that was put on while enhanced keeps this function after remove()
             return function(self, *args, **kwargs)
         call = running()
-        call.watch, call.length, call.kernel_calls = watch, _length(self, watch, names, args, kwargs), 0
-        call.seen, call.late, call.done, call.shards = [], None, False, _shards(self, watch)
+        call.observer, call.length, call.kernel_calls = observer, _length(self, observer, names, args, kwargs), 0
+        call.observations, call.late, call.done, call.shards = [], None, False, _shards(self, observer)
         try:
-            _look_before(self, watch, args, kwargs)
+            _observe_before(self, observer, args, kwargs)
             output = inner(self, *args, **kwargs)
-            seen = call.seen
+            observations = call.observations
         finally:
-            call.watch, call.seen, call.query, call.key = None, [], None, None
+            call.observer, call.observations, call.query, call.key = None, [], None, None
         if call.done:
             return output
-        if not seen and not watch.tokens.skips:
-            raise UnsupportedModelError(_missed(watch, type(self).__name__))
-        if watch.scaled_later:
-            call.late = seen
+        if not observations and not observer.tokens.skips:
+            raise UnsupportedModelError(_missed(observer, type(self).__name__))
+        if observer.scaled_later:
+            call.late = observations
             return output
-        return _scaled_by_gain(output, watch, seen)
+        return _scaled_by_gain(output, observer, observations)
 
     return running_layer
 
 
-def _missed(watch: AttentionObserver, name: str) -> str:
-    how, missed = watch.query_key, "calling its attention kernel"
+def _missed(observer: AttentionObserver, name: str) -> str:
+    how, missed = observer.query_key, "calling its attention kernel"
     if isinstance(how, Outputs):
         missed = f"running {how.query} and {how.key}"
     return (
-        f"{watch.name}: {name} returned without {missed}, so there was nothing to see. Leave this layer out with "
+        f"{observer.name}: {name} returned without {missed}, so there was nothing to see. Leave this layer out with "
         "layers=..."
     )
 
 
 def _length(
-    self: Any, watch: AttentionObserver, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    self: Any, observer: AttentionObserver, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> int:
     """Tokens of the layer's stream, 0 if it gets none; a processor's first argument is its attention module."""
-    if watch.tokens.argument is None:
+    if observer.tokens.argument is None:
         return 0
-    at = watch.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
+    at = observer.tokens.argument + (0 if isinstance(self, nn.Module) else 1)
     name = names[at + 1] if at + 1 < len(names) else ""  # after self
     stream = args[at] if at < len(args) else kwargs.get(name if name in kwargs else "hidden_states")
     if not isinstance(stream, Tensor) or stream.ndim < 2:
         found = f"of shape {tuple(stream.shape)}" if isinstance(stream, Tensor) else type(stream).__name__
         raise TokenLayoutError(
-            f"{watch.name}: argument {watch.tokens.argument} of {type(self).__name__} is to be the stream (..., N, C), "
-            f"but it is {found}. Give Tokens(argument=...) the place of the stream, or None where there is none."
+            f"{observer.name}: argument {observer.tokens.argument} of {type(self).__name__} is to be the stream "
+            f"(..., N, C), but it is {found}. Give Tokens(argument=...) the place of the stream, or None without "
+            "one."
         )
     return stream.shape[-2]
 
 
-def _look_before(self: Any, watch: AttentionObserver, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _observe_before(self: Any, observer: AttentionObserver, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Where a function finds query and key."""
-    how = watch.query_key
+    how = observer.query_key
     if how is None or isinstance(how, (Kernel, Outputs)):
         return
     with torch.no_grad():
         query, key = how(self, args, kwargs)
-    look(query, key, None)
+    observe(query, key, None)
 
 
 NOTES = "_notes_for_enhance_a_video"
@@ -177,24 +181,25 @@ def noting(function: Any, name: str) -> Any:
     def forward(self, *args, **kwargs):
         output = function(self, *args, **kwargs)
         call: Any = running()
-        watch = getattr(self, WATCH, None)
-        if watch is not None and call.watch is watch:
-            how: Any = watch.query_key
+        observer = getattr(self, OBSERVER, None)
+        if observer is not None and call.observer is observer:
+            how: Any = observer.query_key
             setattr(call, name, output)
             if call.query is not None and call.key is not None:
-                look(how.arrange(call.query), how.arrange(call.key), how.scale)
+                observe(how.arrange(call.query), how.arrange(call.key), how.scale)
         return output
 
     return forward
 
 
-def _shards(self: Any, watch: AttentionObserver) -> Shards | None:
+def _shards(self: Any, observer: AttentionObserver) -> Shards | None:
     """Where the tokens lie on several devices; only sequences of nothing but video can be told apart there."""
     shards = Shards.of(getattr(self, "_parallel_config", None))
-    if shards is not None and (watch.tokens.place != "video only" or watch.rows() is not None):
+    if shards is not None and (observer.tokens.place != "video only" or observer.rows() is not None):
         raise TokenLayoutError(
-            f"{watch.name}: context parallelism cuts a sequence that holds more than video ({watch.tokens.place}), "
-            "which is not supported. Remove the enhancement or run without enable_parallelism()."
+            f"{observer.name}: context parallelism cuts a sequence that holds more than video "
+            f"({observer.tokens.place}), which is not supported. Remove the enhancement or run "
+            "without enable_parallelism()."
         )
     return shards
 
@@ -212,33 +217,33 @@ def scaling(function: Any) -> Any:
     @functools.wraps(function)
     def forward(self, *args, **kwargs):
         output = function(self, *args, **kwargs)
-        watch = getattr(self, WATCH, None)
-        return output if watch is None else _scaled_by_gain(output, watch, _seen_by_now(watch))
+        observer = getattr(self, OBSERVER, None)
+        return output if observer is None else _scaled_by_gain(output, observer, _observations_so_far(observer))
 
     return forward
 
 
-def _seen_by_now(watch: AttentionObserver) -> list[Any]:
-    """What was seen in the layer in whose place a module is scaled, which runs after it or inside it."""
+def _observations_so_far(observer: AttentionObserver) -> list[Any]:
+    """The observations of the layer in whose place a module is scaled, which runs after it or inside it."""
     call = running()
-    if call.watch is not watch:  # after it
-        seen, call.late = call.late, None
-        return seen or []
-    if not call.seen and not watch.tokens.skips:
+    if call.observer is not observer:  # after it
+        observations, call.late = call.late, None
+        return observations or []
+    if not call.observations and not observer.tokens.skips:
         raise UnsupportedModelError(
-            f"{watch.name}: the module that is to be scaled ran before query and key were seen, so it is not what "
-            "follows the attention. Name another one."
+            f"{observer.name}: the module that is to be scaled ran before query and key were observed, so it is not "
+            "what follows the attention. Name another one."
         )
     call.done = True
-    return call.seen
+    return call.observations
 
 
-def _scaled_by_gain(output: Any, watch: Any, seen: list[Any]) -> Any:
-    """The output, its video scaled by what the watch says to what was seen; as it is where that is nothing."""
-    if not seen:
+def _scaled_by_gain(output: Any, observer: Any, observations: list[Any]) -> Any:
+    """The output, its video scaled by the observer's gain; unchanged where there is none."""
+    if not observations:
         return output
-    rows, part = watch.rows(), watch.tokens.argument or 0
-    gain = watch.gain(seen)
+    rows, part = observer.rows(), observer.tokens.argument or 0
+    gain = observer.gain(observations)
     return output if gain is None else scaled(output, gain, rows, part)
 
 
@@ -246,7 +251,7 @@ def subclass_of(original: type, functions: dict[str, Any]) -> type:
     """`original` with functions replaced, under its own name; copies and pickles of its instances are plain."""
 
     def __reduce_ex__(self, protocol):  # an enhancement belongs to its handle
-        return _plain, (original,), {k: v for k, v in self.__dict__.items() if k not in (WATCH, ENTRY)}
+        return _plain, (original,), {k: v for k, v in self.__dict__.items() if k not in (OBSERVER, ENTRY)}
 
     same = {k: getattr(original, k) for k in ("__module__", "__qualname__", "__doc__")}
     return type(original.__name__, (original,), {**same, **functions, "__reduce_ex__": __reduce_ex__})

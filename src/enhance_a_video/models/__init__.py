@@ -1,7 +1,7 @@
 """Which video transformers are known: one declarative row a class, a file a group of relatives.
 
-A row says where the video self-attention of a class is, how its tokens lie, where the frame count is read and on
-which noise schedule the class was trained. Nothing else in the package knows a model by name. Adding yours:
+A row describes where the video self-attention of a class is, how its tokens lie, where the frame count is read and
+on which noise schedule the class was trained. Nothing else in the package knows a model by name. Adding yours:
 docs/add-a-model.md.
 """
 

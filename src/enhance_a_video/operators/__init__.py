@@ -1,4 +1,4 @@
-"""What a gain does to the output of an attention layer: operators, on plain tensors (base.py says what one is).
+"""What a gain does to the output of an attention layer: operators, on plain tensors (base.py defines one).
 
 output.py is the paper's way; cross_frame.py scales what comes from other frames; comparisons.py has what the method is
 compared with.

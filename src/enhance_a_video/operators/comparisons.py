@@ -1,4 +1,4 @@
-"""What the method is compared with: the logits divided, the attention map scaled (alternatives.py says by what).
+"""What the method is compared with: the logits divided, the attention map scaled (alternatives.py has their settings).
 
 They need the layer's own kernel and change what it gets, or its values, so that nothing of the kernel is written again.
 """

@@ -7,8 +7,8 @@ what is not video: text, references). With m the share of a token's attention th
 times the difference between what the others and what the frame itself have to say. So a gain on it moves weight from
 the frame's own tokens to the others' and keeps the sum of the weights at 1: nothing grows, as it does when the whole
 output is scaled. Each token of each head has a gain of its own, from its own mass, for heads are as different as can
-be: some look at their frame alone, some nearly never. policy.Odds is the gain that multiplies the odds of leaving the
-frame.
+be: some attend to their frame alone, some nearly never. policies.Odds is the gain that multiplies the odds of
+leaving the frame.
 
 It costs the attention of T frames to themselves, 1/T of the products of full 3D attention, and one more output in
 memory; nothing in temporal layers, where a frame's own token is all it has.
@@ -103,7 +103,7 @@ def own_frame(call: AttentionCall) -> Tensor:
     """What the video's tokens get when they see their own frame only, and what is not video, (B, H, T*S, D)."""
     query, key, value, mask = own_sequences(call)
     if key.shape[2] == 1:
-        own = value  # the only token there is to look at
+        own = value  # the only token there is
         if own.shape[1] != query.shape[1]:
             own = own.repeat_interleave(query.shape[1] // own.shape[1], 1)
     else:

@@ -1,6 +1,6 @@
 """From cross-frame mass to gain: small pure functions that never know the model.
 
-base.py says what a policy is; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
+base.py defines a policy; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
 sets itself, learned.py what is searched or learned, profile.py files of them.
 own.py makes any of them, or one of your own, ready to be called in a model.
 """

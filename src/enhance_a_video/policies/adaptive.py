@@ -16,7 +16,7 @@ def gain_of_odds(factor: float | Tensor, mass: Tensor) -> Tensor:
 @policy("odds")
 @dataclass(frozen=True)
 class Odds:
-    """The odds that attention leaves its frame, m/(1 - m), multiplied by `factor`: more where frames look little at
+    """The odds that attention leaves its frame, m/(1 - m), multiplied by `factor`: more where frames attend little to
     each other.
 
     With m' the mass of those odds, gain = m'/m = factor / (1 + (factor - 1) · m), between 1 and factor, and gain · m

@@ -1,4 +1,4 @@
-"""What a policy is, where it is asked, and how it is written down.
+"""What a policy is, where it is evaluated, and its JSON.
 
 A policy is any callable ``policy(mass, moment) -> gain``: mass (B,) in, gain (B,) out, tensor operations only, no
 host synchronisation. Those of this package are frozen dataclasses with a name, which JSON can say:
@@ -80,7 +80,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_dict(data: Any) -> Any:
-    """The policy that `data` says. Raises SettingsError for a name or parameter that is not known or does not fit."""
+    """The policy that `data` describes. Raises SettingsError for an unknown name or parameter, or a wrong one."""
     if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
         raise SettingsError(f"policy: {data!r}; give an object with a name, as in {{'name': 'strength', 'g': 0.7}}.")
     cls = _KNOWN.get(data["name"])
@@ -119,7 +119,7 @@ def needs_progress(value: Any) -> bool:
 
 
 def scale_of(value: Any) -> str:
-    """What a policy's gain is meant to multiply, as its attribute `scales` says; "output" if it says nothing."""
+    """What a policy's gain is meant to multiply: its attribute `scales`, "output" without one."""
     said, inner = getattr(value, "scales", None), getattr(value, "of", None)
     if isinstance(said, str):
         return said

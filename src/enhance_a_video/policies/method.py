@@ -49,7 +49,7 @@ class Temperature:
 @policy("unclipped")
 @dataclass(frozen=True)
 class Unclipped:
-    """The method without its clip, ``(1 + g) · mass``: layers that look little at other frames are weakened."""
+    """The method without its clip, ``(1 + g) · mass``: layers that attend little to other frames are weakened."""
 
     g: float | Tensor
 
