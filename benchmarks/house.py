@@ -32,7 +32,7 @@ WINGS: dict[str, tuple[str, ...]] = {
     ),
     "generation": (
         "terminal", "events", "files", "prompts", "shape", "media", "video", "measures", "embedded", "requests",
-        "loading", "pipelines", "preflight", "making", "workers", "batch",
+        "loading", "pipelines", "preflight", "making", "restore", "workers", "batch",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",

@@ -201,6 +201,7 @@ def generate(
     fps: float | None = None,
     image: Any = None,
     extra: dict[str, Any] | None = None,
+    latents: torch.Tensor | None = None,
     progress: Report | None = None,
     notice: Notice | None = None,
 ) -> np.ndarray:
@@ -214,6 +215,8 @@ def generate(
             frame rate (LTX-Video).
         image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
         extra: further arguments of this pipeline's call, by its own names; not those that this function sets itself.
+        latents: what the first step gets in place of the seed's noise, in the pipeline's own shape; the prompt may then
+            be empty.
         progress: called after each step.
         notice: called with a sentence about what was not done as requested: the warnings that the pipeline itself logs,
             and another number of frames or pixels than was requested.
@@ -240,10 +243,10 @@ def generate(
     )  # fmt: skip
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
-    asked, generator = _several(prompt, seed)
-    call = _rounded(pipe, call)
+    asked, generator = _several(prompt, seed) if prompt or latents is None else ("", None)
+    call = _rounded(pipe, call) | ({} if latents is None else {"latents": latents})
     try:
-        with torch.inference_mode(), _fitting_threads(pipe), _logged(notice):
+        with torch.inference_mode(), fitting_threads(pipe), _logged(notice):
             videos = pipe(prompt=asked, generator=generator, output_type="np", **call).frames
     except EnhanceAVideoError:
         raise
@@ -275,7 +278,7 @@ def wants_one_thread(pipe: Any) -> bool:
 
 
 @contextmanager
-def _fitting_threads(pipe: Any) -> Iterator[None]:
+def fitting_threads(pipe: Any) -> Iterator[None]:
     """One CPU thread while a small model runs, torch's own number for a large one.
 
     The operations of a small model are so short that threads mostly wait for each other, and on busy cores wait long.

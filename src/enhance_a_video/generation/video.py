@@ -6,16 +6,18 @@ Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import limits
 from ..errors import SettingsError, VideoFileError
 from .files import atomic, explained, reason
+from .media import VideoSource, with_sound
 from .media import read_comment as read_comment
 from .media import read_video as read_video
 from .media import to_uint8 as to_uint8
@@ -45,7 +47,32 @@ def write_video(
     path, frames = check_video_target(path, fps), to_uint8(frames)
     limits.whole("crf", crf, 0, 51)
     with atomic(path, force=force) as draft, _encoding(path):
-        _encode(draft, even(frames), Fraction(fps).limit_denominator(1001), crf, comment)
+        frames = even(frames)
+        _encode(draft, frames, frames.shape[1:3], Fraction(fps).limit_denominator(1001), crf, comment)
+    return path
+
+
+def write_video_like(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    like: VideoSource,
+    *,
+    force: bool = False,
+    crf: int = 17,
+    comment: str = "",
+) -> Path:
+    """As `write_video`, frame by frame, and with what belongs to another video: its sound, times and metadata.
+
+    Args:
+        frames: uint8 (H, W, 3) each, as many as the source has.
+        like: what was read of the source.
+    """
+    path = check_video_target(path, like.fps)
+    limits.whole("crf", crf, 0, 51)
+    rate = Fraction(like.fps).limit_denominator(1001)
+    with atomic(path, force=force) as draft, _encoding(path):
+        shape = like.height + like.height % 2, like.width + like.width % 2
+        _encode(draft, (even(frame[None])[0] for frame in frames), shape, rate, crf, comment, like)
     return path
 
 
@@ -110,27 +137,55 @@ def even(frames: np.ndarray) -> np.ndarray:
 _X264 = "mbtree=0"
 
 
-def _encode(path: Path, frames: np.ndarray, rate: Fraction, crf: int, comment: str) -> None:
+def _encode(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    size: tuple[int, ...],
+    rate: Fraction,
+    crf: int,
+    comment: str,
+    like: VideoSource | None = None,
+) -> None:
+    """Writes frames, uint8 (H, W, 3) each, of one even size (H, W), with the sound, times and metadata of `like`."""
     import av
 
-    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        if comment:
-            container.metadata["comment"] = comment.encode("utf-8", "backslashreplace").decode()
-        stream = container.add_stream(
-            "libx264", rate=rate, options={"crf": str(crf), "preset": "medium", "x264-params": _X264}
-        )
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = 1  # limited ("TV") range
-        for array in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-            frame = frame.reformat(
-                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="AREA"
-            )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    metadata = {**(like.metadata if like else {}), **({"comment": comment} if comment else {})}
+    flags = "+faststart" + "+use_metadata_tags" * (len(metadata) > bool(comment))  # for names that mp4 has no place for
+    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": flags}) as container:
+        for name, value in metadata.items():
+            container.metadata[name] = value.encode("utf-8", "backslashreplace").decode()
+        stream = _video_stream(container, size, rate, crf, bool(like and like.times))
+        with with_sound(like.path if like and like.sound else None, container, like.start if like else 0.0) as sound:
+            for number, array in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+                frame = frame.reformat(
+                    format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation="AREA"
+                )
+                time = like.times[number] if like and like.times else number / rate
+                if like and like.times:
+                    frame.time_base, frame.pts = Fraction(1, _TICKS), round(time * _TICKS)
+                container.mux(stream.encode(frame))
+                sound(float(time))
+            container.mux(stream.encode())
+            sound(float("inf"))
+
+
+def _video_stream(container: Any, size: tuple[int, ...], rate: Fraction, crf: int, timed: bool) -> Any:
+    """An H.264 stream. timed: its frames bring their times, in ticks."""
+    stream = container.add_stream(
+        "libx264", rate=rate, options={"crf": str(crf), "preset": "medium", "x264-params": _X264}
+    )
+    stream.height, stream.width = size
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    if timed:
+        context.time_base = Fraction(1, _TICKS)
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = 1  # limited ("TV") range
+    return stream
+
+
+_TICKS = 90_000  # in a second, for frames whose times are not even
 
 
 @contextmanager

@@ -3,10 +3,14 @@
 from .frames import float_frames, to_uint8
 from .pictures import as_rgb, open_picture
 from .reader import OpenVideo, in_pieces, open_container, open_video, read_comment, read_video
+from .sound import copied_as_it_is, with_sound
+from .source import VideoSource, scan
 
 __all__ = [
     "OpenVideo",
+    "VideoSource",
     "as_rgb",
+    "copied_as_it_is",
     "float_frames",
     "in_pieces",
     "open_container",
@@ -14,5 +18,7 @@ __all__ = [
     "open_video",
     "read_comment",
     "read_video",
+    "scan",
     "to_uint8",
+    "with_sound",
 ]

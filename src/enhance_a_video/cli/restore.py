@@ -1,0 +1,101 @@
+"""The command that makes a finished video better: restore."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from ..generation.terminal import print_json
+from ..wording import count
+from .app import app
+from .options import Force, Guidance, Json, Knobs, Load, Model, Negative, Seed, Steps, grouped, path_of
+from .progress import Notes, working
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..generation.restore import Restored
+
+
+@app.command()
+@grouped
+def restore(
+    *,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", parser=path_of, help="The video: any container and codec that FFmpeg reads."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", parser=path_of, help="The mp4 to write; by default FILE-restored.mp4.")
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="How much noise is mixed in and taken out again: 0.1 careful, 0.4 strong, 1 a new video."
+        ),
+    ] = None,
+    keep_detail: Annotated[
+        bool,
+        typer.Option("--keep-detail/--no-keep-detail", help="Give back the detail of FILE that is steady in it."),
+    ] = True,
+    enhance: Annotated[
+        bool,
+        typer.Option(
+            "--enhance/--no-enhance", rich_help_panel="Enhancement", help="--no-enhance: plain video to video."
+        ),
+    ] = True,
+    knobs: Knobs,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What the video shows; may be left out.")] = "",
+    negative: Negative = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    overlap: Annotated[int | None, typer.Option(min=0, help="Frames that two windows of a long video share.")] = None,
+    seed: Seed = 0,
+    model: Model = "embedded",
+    load: Load,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Make a finished video steadier: less flicker, noise and boiling. Sound, length, size and metadata stay.
+
+    Noise is mixed into the video in the model's latent space and taken out again, with the method on; long videos in
+    windows of the model's length. Stopped, the same command goes on where it was. What it can do, beside what plain
+    video to video and filters do: docs/restore.md
+
+    enhance-a-video restore in.mp4
+    enhance-a-video restore in.mp4 --noise 0.4 -m Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o out.mp4
+    """
+    settings = knobs.settings(enhance)
+    from ..generation.restore import NOISE, Restoring, restore_file
+
+    how = Restoring(
+        NOISE if noise is None else noise, settings, keep_detail, prompt, negative, steps, guidance, overlap, seed
+    )
+    out = source.with_name(f"{source.stem}-restored.mp4") if out is None else out
+    notes = Notes()
+    with working("Stopped. The finished windows are kept; the same command goes on from there.") as progress:
+        made = restore_file(
+            source, out, how, model=model, load=asdict(load), force=force, progress=progress, notice=notes
+        )
+    _tell(made, json)
+
+
+def _tell(made: Restored, json: bool) -> None:
+    record = made.record()
+    if json:
+        print_json({"command": "restore", "out": str(made.out), **record})
+        return
+    screen, starts = Screen(), record["starts"]
+    if made.summary is not None:
+        screen.print(str(made.summary), highlight=False, markup=False)
+    screen.print(
+        f"Started at step {starts['step']} of {starts['of']}, where the latents are {starts['noise_share']:.0%} noise; "
+        f"{count(len(made.plan.spans), 'window')} of {count(made.plan.frames, 'frame')}.",
+        highlight=False,
+    )
+    source = made.source
+    shape = f"{count(source.frames, 'frame')}, {source.width}x{source.height}, {source.fps:g} fps, {made.seconds:.1f} s"
+    screen.print(f"[bold green]Written:[/] {escape(str(made.out))}  [dim]({shape})[/]", soft_wrap=True)

@@ -1,0 +1,236 @@
+"""A video file restored into another: windows kept on disk as they are made, so that a stopped run goes on.
+
+restored = restore_file("in.mp4", "out.mp4", Restoring(noise=0.25))
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ...errors import OutputExistsError, SettingsError, VideoFileError
+from ...record import Summary
+from .. import video
+from ..events import Progress, Report, silent
+from ..files import atomic, explained, only_one, refuse_existing, write_into, write_text
+from ..making import brief, opened
+from ..media import VideoSource, open_video, scan
+from ..pipelines import Notice, describe
+from .engine import Plan, Restoring, method, plan, restore_window, stepping
+from .windows import Window, blended
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A file that was restored.
+
+    windows: of these, `made` were made in this run and the others in an earlier one that was stopped.
+    """
+
+    out: Path
+    source: VideoSource
+    how: Restoring
+    model: str
+    plan: Plan
+    made: int
+    summary: Summary | None
+    seconds: float
+    notes: tuple[str, ...]
+    about: dict[str, str]
+
+    def record(self) -> dict[str, Any]:
+        """How the file was made, JSON-able: what the comment of the mp4 holds."""
+        start = self.plan.start
+        return {
+            "restored": {
+                "file": self.source.path.name, "sha256": self.source.sha256, "comment": self.source.comment or None,
+            },
+            **self.how.facts(),
+            "model": self.model,
+            "starts": {
+                "step": start.total - start.steps + 1, "of": start.total, "timestep": start.timestep,
+                "noise_share": round(start.noise, 4),
+            },
+            "windows": {
+                "count": len(self.plan.spans), "frames": self.plan.frames, "height": self.plan.height,
+                "width": self.plan.width,
+            },
+            "fps": self.source.fps, "frames": self.source.frames,
+            "height": self.source.height, "width": self.source.width, "sound": list(self.source.sound),
+            "seconds": round(self.seconds, 3),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "enhancement": brief(self.summary),
+            "warnings": list(self.notes),
+            "about": {**self.about, "host": platform.node()},
+        }  # fmt: skip
+
+
+def restore_file(
+    source: str | Path,
+    out: str | Path,
+    how: Restoring | None = None,
+    *,
+    model: str = "embedded",
+    load: dict[str, Any] | None = None,
+    force: bool = False,
+    progress: Report = silent,
+    notice: Notice = lambda text: None,
+) -> Restored:
+    """Restores a video file. Sound, frame times, length, size and metadata are the source's.
+
+    What is finished of a run that was stopped is in a hidden folder beside `out`; the same call goes on from there, and
+    the folder goes when the file is written.
+
+    Args:
+        out: an mp4, written whole or not at all; not the source itself.
+        model, load: as `pipelines.load` takes them.
+        notice: called with a sentence about what is not kept or not done as requested.
+
+    Raises:
+        VideoFileError: of the source or of `out`. OutputExistsError: `out` is there and force was not given, or another
+            run works on it. UnsupportedModelError, SettingsError: as `engine.plan` and `pipelines.load`.
+    """
+    how, source, out = how or Restoring(), Path(source), Path(out)
+    notes = dict[str, None]()
+
+    def note(text: str) -> None:
+        notes[text] = None
+        notice(text)
+
+    video.check_video_target(out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise SettingsError(f"{out} is the video to be restored: give --out another name.")
+    refuse_existing([out], force=force)
+    progress(Progress(0, doing=f"reading {source.name}"))
+    scanned = scan(source)
+    for text in scanned.notes:
+        note(text)
+    started = perf_counter()
+    pipe = opened(model, load or {}, progress)
+    made = plan(pipe, how, scanned.frames, scanned.height, scanned.width)
+    key = {**how.facts(), "model": model, "load": load or {}, "source": scanned.sha256, "about": describe(pipe)}
+    folder = out.with_name(f".{out.stem[:100]}.restoring")
+    with _Store.at(folder, key, note) as store:
+        there = store.present(len(made.spans))
+        summary = _make(pipe, how, made, scanned, store, progress, note)
+        restored = Restored(
+            out, scanned, how, model, made, len(made.spans) - there, summary, perf_counter() - started, tuple(notes),
+            describe(pipe),
+        )  # fmt: skip
+        _write(restored, store, force)
+        store.remove()
+    return restored
+
+
+def _make(
+    pipe: Any, how: Restoring, made: Plan, source: VideoSource, store: _Store, progress: Report, note: Notice
+) -> Summary | None:
+    """The windows that are not in the store yet, into it."""
+    missing = [number for number in range(len(made.spans)) if not store.has(number)]
+    if not missing:
+        return None
+    with method(pipe, how) as summary:
+        for number, frames in _cut(source, made.spans, set(missing)):
+            ready = restore_window(
+                pipe, frames, made.spans[number].first, how, made, notice=note,
+                progress=stepping(progress, number, len(made.spans), made.start.steps),
+            )  # fmt: skip
+            store.put(number, ready)
+        return summary()
+
+
+def _cut(source: VideoSource, spans: tuple[Window, ...], wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, frames uint8 (T, H, W, 3)) of the wanted windows, reading the file once with one window in memory."""
+    kept: list[np.ndarray] = []
+    at, number = 0, 0  # the number in the file of kept[0], and of the window that comes next
+    with open_video(source.path) as clip:
+        for frame in clip:
+            kept.append(frame)
+            if at + len(kept) < spans[number].last:
+                continue
+            if number in wanted:
+                yield number, np.stack(kept[spans[number].first - at :])
+            number += 1
+            if number == len(spans):
+                return
+            kept, at = kept[spans[number].first - at :], spans[number].first
+    raise VideoFileError(f"{source.path} has changed while it was being restored: start again.")
+
+
+def _write(restored: Restored, store: _Store, force: bool) -> None:
+    """The windows of the store, blended, as the finished file."""
+    spans, out = restored.plan.spans, restored.out
+
+    def into(folder: Path) -> Path:
+        clips = (store.get(number) for number in range(len(spans)))
+        frames = (np.rint(frame).astype(np.uint8) for frame in blended(spans, clips))
+        return video.write_video_like(
+            folder / out.name, frames, restored.source, force=force, comment=json.dumps(restored.record())
+        )
+
+    write_into(out.parent, into)
+
+
+class _Store:
+    """Finished windows in a folder, for one job: another job's are thrown away."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    def at(cls, folder: Path, key: dict[str, Any], note: Notice) -> Any:
+        return _opened(cls(folder), folder, json.dumps(key, sort_keys=True, default=str), note)
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"window-{number:06d}.npy"
+
+    def has(self, number: int) -> bool:
+        return self._file(number).is_file()
+
+    def present(self, total: int) -> int:
+        return sum(map(self.has, range(total)))
+
+    def put(self, number: int, frames: np.ndarray) -> None:
+        with atomic(self._file(number), force=True) as draft:
+            np.save(draft, frames, allow_pickle=False)
+
+    def get(self, number: int) -> np.ndarray:
+        with explained(self._file(number), "read"):
+            return np.load(self._file(number), allow_pickle=False)
+
+    def remove(self) -> None:
+        with suppress(OSError):
+            shutil.rmtree(self._folder)
+
+
+def _opened(store: _Store, folder: Path, key: str, note: Notice) -> Any:
+    """The store while no other run uses it; emptied where it belongs to another job."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def hold() -> Iterator[_Store]:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        busy = OutputExistsError(f"Another run is restoring into {folder.parent}: wait for it, or give another --out.")
+        with only_one(folder / "lock", busy):
+            job = folder / "job.json"
+            before = job.read_text(encoding="utf-8") if job.exists() else None
+            if before is not None and before != key:
+                note("What an earlier run with other settings, or of another file, had finished is thrown away.")
+                for old in folder.glob("window-*.npy"):
+                    old.unlink()
+            if before != key:
+                write_text(job, key, force=True)
+            yield store
+
+    return hold()
