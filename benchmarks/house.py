@@ -31,8 +31,8 @@ WINGS: dict[str, tuple[str, ...]] = {
         "described",
     ),
     "generation": (
-        "terminal", "events", "files", "prompts", "shape", "media", "video", "measures", "embedded", "requests",
-        "loading", "pipelines", "preflight", "making", "restore", "workers", "batch",
+        "terminal", "events", "files", "prompts", "shape", "media", "credentials", "video", "measures", "embedded",
+        "requests", "loading", "pipelines", "preflight", "making", "again", "restore", "workers", "batch",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",

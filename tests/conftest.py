@@ -7,9 +7,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import json
 import signal
+import tempfile
 
 import pytest
 import torch
+
+os.environ.setdefault("ENHANCE_A_VIDEO_HOME", tempfile.mkdtemp(prefix="enhance-a-video-home-"))  # not the user's own
 
 WORDS = [
     "a",

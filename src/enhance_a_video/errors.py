@@ -15,6 +15,7 @@ EnhanceAVideoError
 
 EnhancementLostWarning       a processor was replaced after enhance()
 NoEffectWarning              an effect was requested and nothing is changed: layers that are not reached, one frame, ...
+UnlabelledWarning            clips are written without content credentials, as what signs them is not installed
 WholeOutputWarning           odds cannot act in some layers: their whole output is scaled instead
 
 Every message names what was found and what to do about it.
@@ -79,6 +80,10 @@ class MissingExtraError(EnhanceAVideoError, ImportError):
 
 class EnhancementLostWarning(UserWarning):
     """An attention processor was replaced after enhance(); the message names what was done about it."""
+
+
+class UnlabelledWarning(UserWarning):
+    """Clips are written without content credentials; the message says why and what to install."""
 
 
 class WholeOutputWarning(UserWarning):

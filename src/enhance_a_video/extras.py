@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lab": (("matplotlib", "jinja2", "yaml"), ("video",)),
     "tune": (("optuna", "cmaes"), ("lab",)),
     "ray": (("ray",), ("video",)),
+    "credentials": (("c2pa", "cryptography"), ()),
     "cli": (("typer", "rich"), ()),
 }
 

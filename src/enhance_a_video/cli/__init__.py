@@ -14,7 +14,7 @@ from ..generation.terminal import print_json
 
 # command -> the extras that it needs besides [cli]
 NEEDS: dict[str, tuple[str, ...]] = {
-    "generate": ("video",), "batch": ("video",), "restore": ("video",),
+    "generate": ("video",), "batch": ("video",), "restore": ("video",), "inspect": ("video",),
     "demo": ("lab",), "compare": ("lab",), "study": ("lab",), "tune": ("lab",), "score": ("lab",), "vote": ("lab",),
     "models": (),
 }  # fmt: skip

@@ -13,8 +13,23 @@ from ..generation.terminal import print_json
 from ..limits import MAX_CLIPS, seeds_from
 from ..wording import count
 from .app import app, print_notes
-from .options import Clip, Json, Knobs, Load, Model, Ray, Seed, WithRay, Workers, given, grouped, panel_of, path_of
-from .progress import working
+from .options import (
+    Clip,
+    Json,
+    Knobs,
+    Labels,
+    Load,
+    Model,
+    Ray,
+    Seed,
+    WithRay,
+    Workers,
+    given,
+    grouped,
+    panel_of,
+    path_of,
+)
+from .progress import Notes, working
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -62,6 +77,7 @@ def batch(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try clips again that failed in an earlier run.")
     ] = False,
+    credentials: Labels = True,
     json: Json = False,
 ) -> None:
     """Many prompts, seeds and settings into one folder. Stopped or killed, the same command goes on where it was.
@@ -75,6 +91,7 @@ def batch(
     settings = knobs.settings(enhance)
     from ..generation import batch as batches
     from ..generation import pipelines, preflight, requests
+    from ..generation.credentials import chosen
 
     pipelines.quiet()
     panels = [("plain", None)] if plain or not enhance else []
@@ -87,12 +104,13 @@ def batch(
     notes = [*requests.repeats(lines), *requests.overridden(lines, [*options, *flags])]
     notes += preflight.notices_about(model, items)
     print_notes(notes)
-    with working("Stopped. What is written stays; the same command goes on from there.", lines=True) as progress:
+    stopped = "Stopped. What is written stays; the same command goes on from there."
+    with chosen(credentials, unlabelled := Notes()), working(stopped, lines=True) as progress:
         tally = batches.run(
             out, items, model=model, load=asdict(load), workers=workers, ray=ray, retry_failed=retry_failed,
             progress=progress,
         )  # fmt: skip
-    _say(tally, out, model, json, notes)
+    _say(tally, out, model, json, [*notes, *unlabelled])
     if tally.failed or tally.failed_before:
         raise typer.Exit(1)
 

@@ -15,7 +15,22 @@ from ..generation.terminal import print_json
 from ..limits import MAX_SEED
 from ..wording import count
 from .app import app
-from .options import Clip, Folder, Force, Json, Knobs, Load, Model, Prompt, Seed, command_of, grouped, panel_of, path_of
+from .options import (
+    Clip,
+    Folder,
+    Force,
+    Json,
+    Knobs,
+    Labels,
+    Load,
+    Model,
+    Prompt,
+    Seed,
+    command_of,
+    grouped,
+    panel_of,
+    path_of,
+)
 from .progress import Notes, working
 from .screen import Screen
 
@@ -50,6 +65,7 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Denoising steps.")] = 6,
     knobs: Knobs,
     model: Annotated[str, typer.Option(hidden=True)] = "embedded",
+    credentials: Labels = True,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -64,7 +80,8 @@ def demo(
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     own = model == "embedded"
     _compare(
-        ctx, json, DRAWN if prompt is None and own else prompt, seed, seeds, folder=out, panels=panels, model=model,
+        ctx, json, credentials,
+        DRAWN if prompt is None and own else prompt, seed, seeds, folder=out, panels=panels, model=model,
         force=force, options={"steps": steps}, note=USUAL if own else "", title="Enhance-A-Video, the demo",
     )  # fmt: skip
 
@@ -84,6 +101,7 @@ def generate(
     clip: Clip,
     seed: Seed = 0,
     load: Load,
+    credentials: Labels = True,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -94,17 +112,18 @@ def generate(
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
     """
     settings = knobs.settings(enhance)
+    from ..generation.credentials import chosen
     from ..generation.making import make_file
     from ..generation.requests import ClipRequest
 
     item, notes = ClipRequest(prompt, seed, "", settings, clip.options()), Notes()
-    with working("Stopped. Nothing is written.") as progress:
+    with chosen(credentials, notes), working("Stopped. Nothing is written.") as progress:
         made = make_file(out, item, model=model, load=asdict(load), force=force, notice=notes, progress=progress)
     record = made.record()
     if json:
         kept = ("prompt", "seed", "fps", "frames", "height", "width", "seconds", "settings", "enhancement", "about")
         data = {"out": str(out), "model": model, **{name: record[name] for name in kept}}
-        print_json({"command": "generate", **data, "warnings": record["warnings"]})
+        print_json({"command": "generate", **data, "warnings": notes})
         return
     screen = Screen()
     if made.summary is not None:
@@ -136,6 +155,7 @@ def compare(
     clip: Clip,
     seed: Seed = 0,
     load: Load,
+    credentials: Labels = True,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -147,19 +167,26 @@ def compare(
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     panels += [panel_of(text) for text in panel or []]
     _compare(
-        ctx, json, prompt, seed, seeds, folder=out, panels=panels, model=model, load=asdict(load), force=force,
-        options=clip.options(),
+        ctx, json, credentials, prompt, seed, seeds, folder=out, panels=panels, model=model, load=asdict(load),
+        force=force, options=clip.options(),
     )  # fmt: skip
 
 
 def _compare(
-    ctx: typer.Context, json: bool, prompt: str | None, seed: int | None, seeds: int, **comparing: Any
+    ctx: typer.Context,
+    json: bool,
+    credentials: bool,
+    prompt: str | None,
+    seed: int | None,
+    seeds: int,
+    **comparing: Any,
 ) -> None:
     """Makes a comparison and prints what it found."""
+    from ..generation.credentials import chosen
     from ..lab.comparing import Comparing
 
     notes = Notes()
-    with working() as progress:
+    with chosen(credentials, notes), working() as progress:
         made = Comparing(command=command_of(ctx), notice=notes, progress=progress, **comparing).run(prompt, seed, seeds)
     if json:
         data = {"command": ctx.info_name, "model": comparing["model"], **made.to_dict(), "warnings": notes}

@@ -114,6 +114,14 @@ Extra = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite outputs that are there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Labels = Annotated[
+    bool,
+    typer.Option(
+        "--credentials/--no-credentials",
+        help="Sign clips as made by a model (C2PA, docs/responsible-use.md); --no-credentials: nothing in them says so "
+        "but their comment.",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_WORKERS, help="How many clips at a time; by default one for each CUDA device, or one."),

@@ -12,7 +12,7 @@ from rich.markup import escape
 from ..generation.terminal import print_json
 from ..wording import count
 from .app import app
-from .options import Force, Guidance, Json, Knobs, Load, Model, Negative, Seed, Steps, grouped, path_of
+from .options import Force, Guidance, Json, Knobs, Labels, Load, Model, Negative, Seed, Steps, grouped, path_of
 from .progress import Notes, working
 from .screen import Screen
 
@@ -56,6 +56,7 @@ def restore(
     seed: Seed = 0,
     model: Model = "embedded",
     load: Load,
+    credentials: Labels = True,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -69,6 +70,7 @@ def restore(
     enhance-a-video restore in.mp4 --noise 0.4 -m Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o out.mp4
     """
     settings = knobs.settings(enhance)
+    from ..generation.credentials import chosen
     from ..generation.restore import NOISE, Restoring, restore_file
 
     how = Restoring(
@@ -76,7 +78,8 @@ def restore(
     )
     out = source.with_name(f"{source.stem}-restored.mp4") if out is None else out
     notes = Notes()
-    with working("Stopped. The finished windows are kept; the same command goes on from there.") as progress:
+    stopped = "Stopped. The finished windows are kept; the same command goes on from there."
+    with chosen(credentials, notes), working(stopped) as progress:
         made = restore_file(
             source, out, how, model=model, load=asdict(load), force=force, progress=progress, notice=notes
         )

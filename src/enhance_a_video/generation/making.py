@@ -22,6 +22,7 @@ from ..limits import or_none
 from ..record import Summary
 from ..settings import Settings
 from . import pipelines, preflight, video
+from .credentials import Claim
 from .events import Progress, Report, silent
 from .files import refuse_existing, write_into
 from .pipelines import Notice, defaults, describe, generate, quiet
@@ -147,10 +148,12 @@ def make_file(
         notice(text)
     (made,) = make_clips(pipe, [item], progress=progress, notice=notice)
     made = replace(made, notes=tuple(dict.fromkeys([*notes, *made.notes])))
-    comment = json.dumps({**made.record(), "model": model})
+    record = {**made.record(), "model": model}
     write_into(
         out.parent,
-        lambda folder: video.write_video(folder / out.name, made.frames, made.fps, force=force, comment=comment),
+        lambda folder: video.write_video(
+            folder / out.name, made.frames, made.fps, force=force, comment=json.dumps(record), claim=Claim(record)
+        ),
     )
     return made
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import limits
 from ..errors import SettingsError, VideoFileError
+from .credentials import Claim, sign
 from .files import atomic, explained, reason
 from .media import VideoSource, with_sound
 from .media import read_comment as read_comment
@@ -26,7 +27,14 @@ _BT709 = 1  # the code of ITU-R BT.709 in H.264's colour fields: conversion and 
 
 
 def write_video(
-    path: str | Path, frames: np.ndarray, fps: float, *, force: bool = False, crf: int = 17, comment: str = ""
+    path: str | Path,
+    frames: np.ndarray,
+    fps: float,
+    *,
+    force: bool = False,
+    crf: int = 17,
+    comment: str = "",
+    claim: Claim | None = None,
 ) -> Path:
     """Writes an mp4 (H.264, yuv420p, BT.709, index in front), atomically.
 
@@ -38,6 +46,7 @@ def write_video(
         force: overwrite an existing file.
         crf: H.264 quality, 0 (lossless) to 51.
         comment: kept in the file's metadata.
+        claim: what the file's content credentials say of how a model made it; None: it is not signed.
 
     Raises:
         OutputExistsError: the file exists and `force` is False.
@@ -49,6 +58,8 @@ def write_video(
     with atomic(path, force=force) as draft, _encoding(path):
         frames = even(frames)
         _encode(draft, frames, frames.shape[1:3], Fraction(fps).limit_denominator(1001), crf, comment)
+        if claim is not None:
+            sign(draft, claim)
     return path
 
 
@@ -60,6 +71,7 @@ def write_video_like(
     force: bool = False,
     crf: int = 17,
     comment: str = "",
+    claim: Claim | None = None,
 ) -> Path:
     """As `write_video`, frame by frame, and with what belongs to another video: its sound, times and metadata.
 
@@ -73,16 +85,20 @@ def write_video_like(
     with atomic(path, force=force) as draft, _encoding(path):
         shape = like.height + like.height % 2, like.width + like.width % 2
         _encode(draft, (even(frame[None])[0] for frame in frames), shape, rate, crf, comment, like)
+        if claim is not None:
+            sign(draft, claim)
     return path
 
 
-def video_bytes(frames: np.ndarray, fps: float, *, crf: int = 17, comment: str = "") -> bytes:
+def video_bytes(
+    frames: np.ndarray, fps: float, *, crf: int = 17, comment: str = "", claim: Claim | None = None
+) -> bytes:
     """An mp4 as bytes, made in a temporary folder. Arguments and errors as in `write_video`."""
     with (
         explained("a temporary file", "make"),
         tempfile.TemporaryDirectory(prefix="enhance-a-video-", ignore_cleanup_errors=True) as folder,
     ):
-        return write_video(Path(folder, "clip.mp4"), frames, fps, crf=crf, comment=comment).read_bytes()
+        return write_video(Path(folder, "clip.mp4"), frames, fps, crf=crf, comment=comment, claim=claim).read_bytes()
 
 
 def check_video_target(path: str | Path, fps: float = 1) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 from .. import limits
 from ..errors import SettingsError
 from ..generation import pipelines, preflight, video
+from ..generation.credentials import Claim
 from ..generation.events import Report, silent
 from ..generation.files import refuse_existing, write_into, write_text
 from ..generation.making import opened
@@ -151,12 +152,17 @@ class Comparing:
         def write(place: Path) -> Kept:
             videos = {}
             for name, take in zip(self.names, takes, strict=True):
-                comment = json.dumps({**take.record(), "model": self.model})
+                record = {**take.record(), "model": self.model}
                 videos[take.label] = video.write_video(
-                    place / name, video.enlarged(take.frames), fps, force=self.force, comment=comment
+                    place / name,
+                    video.enlarged(take.frames),
+                    fps,
+                    force=self.force,
+                    comment=json.dumps(record),
+                    claim=Claim(record),
                 )
             both = pictures.side_by_side([take.frames for take in takes], [take.label for take in takes])
-            path = video.write_video(place / _SHARED[0], both, fps, force=self.force)
+            path = video.write_video(place / _SHARED[0], both, fps, force=self.force, claim=Claim(record))
             return Kept(takes[0].seed, videos, path)
 
         return write_into(self.folder if first else _seed_folder(self.folder, takes[0].seed), write)

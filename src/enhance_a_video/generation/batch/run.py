@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import pipelines, preflight, video
+from ..credentials import Claim
 from ..events import Report, silent
 from ..making import Made
 from ..requests import ClipRequest
@@ -94,7 +95,7 @@ def _encoded(pipe: Any, made: Made, known: dict[str, Any]) -> tuple[bytes, dict[
     """In the worker: the clip as an mp4 that carries its own record, and the record."""
     notes = dict.fromkeys([*preflight.notices(pipe, [made.item]), *made.notes])
     record = {**known, **made.record(), "status": "done", "warnings": list(notes)}
-    return video.video_bytes(made.frames, made.fps, comment=json.dumps(record)), record
+    return video.video_bytes(made.frames, made.fps, comment=json.dumps(record), claim=Claim(record)), record
 
 
 def make_missing(pool: Pool, folder: Folder, todo: Sequence[ClipRequest], count: Count) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from ...errors import OutputExistsError, SettingsError, VideoFileError
 from ...record import Summary
 from .. import video
+from ..credentials import Claim
 from ..events import Progress, Report, silent
 from ..files import atomic, explained, only_one, refuse_existing, write_into, write_text
 from ..making import brief, opened
@@ -174,9 +175,11 @@ def _write(restored: Restored, store: _Store, force: bool) -> None:
     def into(folder: Path) -> Path:
         clips = (store.get(number) for number in range(len(spans)))
         frames = (np.rint(frame).astype(np.uint8) for frame in blended(spans, clips))
+        record = restored.record()
         return video.write_video_like(
-            folder / out.name, frames, restored.source, force=force, comment=json.dumps(restored.record())
-        )
+            folder / out.name, frames, restored.source, force=force, comment=json.dumps(record),
+            claim=Claim(record, restored.source.path),
+        )  # fmt: skip
 
     write_into(out.parent, into)
 

@@ -1,0 +1,95 @@
+"""The command that says what a file says of itself: inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ..errors import MissingExtraError, SettingsError
+from ..generation.terminal import print_json
+from .app import app
+from .options import Json, path_of
+from .progress import Notes
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..generation.credentials import Credentials
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="A video.")],
+    json: Json = False,
+) -> None:
+    """What a video says of itself: its content credentials and whether they hold, how it was made, and the command that
+    makes it again.
+
+    Exit code 1: the credentials are there and do not hold, so that the file was changed after it was signed.
+
+    enhance-a-video inspect clip.mp4
+    """
+    from ..generation import again
+    from ..generation.credentials import read_credentials
+
+    notes = Notes()
+    record = again.record_in(file)
+    credentials: Credentials | None = None
+    try:
+        credentials = read_credentials(file)
+    except MissingExtraError as error:
+        notes(str(error))
+    command = None
+    if record is not None:
+        try:
+            command = again.command_for(record, file.name)
+        except (SettingsError, KeyError, TypeError, ValueError) as error:
+            notes(str(error) if isinstance(error, SettingsError) else "The embedded record is of another version.")
+    found = {"credentials": credentials and credentials.to_dict(), "record": record, "command_to_make_it": command}
+    if json:
+        print_json({"command": "inspect", "file": str(file), **found, "warnings": notes})
+    else:
+        _tell(file, credentials, record, command)
+    if credentials and credentials.present and not credentials.valid:
+        raise typer.Exit(1)
+
+
+def _tell(file: Path, credentials: Credentials | None, record: dict[str, Any] | None, command: str | None) -> None:
+    screen = Screen()
+
+    def line(text: str) -> None:
+        screen.print(text, highlight=False, soft_wrap=True)
+
+    line(f"[bold]{escape(str(file))}[/]")
+    for text in _of_credentials(credentials):
+        line(text)
+    if record is None:
+        line("Settings: none of this program's are in the file.")
+        return
+    made = f"restored from {record['restored'].get('file')}" if "restored" in record else "generated"
+    line(f"Settings: {escape(made)}, model {escape(str(record.get('model', 'not named')))}")
+    for name in ("prompt", "seed", "noise", "settings", "options", "finished"):
+        if record.get(name) not in (None, "", {}):
+            line(f"  {name}: {escape(str(record[name]))}")
+    if command:
+        line(f"Make it again:\n  {escape(command)}")
+
+
+def _of_credentials(found: Credentials | None) -> list[str]:
+    if found is None:
+        return ["Content credentials: not read, see the note."]
+    if not found.present:
+        return ["Content credentials: none."]
+    state = "[green]valid: unchanged since it was signed[/]" if found.valid else "[bold red]NOT VALID[/]"
+    lines = [f"Content credentials: {state}"]
+    lines += [f"  what does not hold: {escape(', '.join(found.problems))}"] * bool(found.problems)
+    if found.signed_by:
+        trust = "nobody vouches for this certificate" if found.self_made else "its issuer is not checked"
+        lines.append(f"  signed by: {escape(found.signed_by)} [dim]({trust})[/]")
+    lines += [f"  made with: {escape(found.generator)}"] * bool(found.generator)
+    lines += [f"  what it is: {escape(', '.join(found.sources))}"] * bool(found.sources)
+    for one in found.ingredients:
+        lines.append(f"  made from: another file {'with' if one['has_credentials'] else 'without'} credentials")
+    return lines

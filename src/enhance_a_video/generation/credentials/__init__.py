@@ -1,0 +1,10 @@
+"""Content credentials (C2PA) of the videos that are made here: signed as the last step of writing, and read.
+
+What they say and what they protect from: docs/responsible-use.md. Needs the extra [credentials]; without it clips are
+written unlabelled, and that is said once.
+"""
+
+from .reading import Credentials, read_credentials
+from .signing import OFF, Claim, chosen, sign, unlabelled
+
+__all__ = ["OFF", "Claim", "Credentials", "chosen", "read_credentials", "sign", "unlabelled"]
