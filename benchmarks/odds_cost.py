@@ -2,8 +2,8 @@
 
     python benchmarks/odds_cost.py [--device cuda] [--threads 1] [--repeats 5] [--out table.md]
 
-The kernel alone and the kernel with odds (the mass of every token, its gain, each frame's attention to itself, the
-combination) take turns in one process; the ratio is of the medians. Attention is F.scaled_dot_product_attention on
+The kernel alone, with odds by the estimated mass of every token (the default) and with exact odds (by the log-sum-exps)
+take turns in one process; the ratio is of the medians. Attention is F.scaled_dot_product_attention on
 random q, k and v in the layout of diffusers. Extra memory is the peak of what the allocator hands out, the output
 included, of both. A layer's projections and the rest of the block come on top and dilute the ratio.
 """
@@ -16,7 +16,7 @@ import torch
 from overhead import DTYPES, Shape, extra_bytes, machine, seconds
 from torch import Tensor
 
-from enhance_a_video.operators import AttentionCall, CrossFrame
+from enhance_a_video.operators import AttentionCall, CrossFrame, Exact, Operator
 from enhance_a_video.policies import DEFAULT_ODDS, GainContext, Odds
 
 SHAPES = (
@@ -27,9 +27,9 @@ SHAPES = (
 )
 
 
-def with_odds(call: AttentionCall) -> Tensor:
+def with_odds(call: AttentionCall, operator: Operator) -> Tensor:
     moment = GainContext(call.num_frames, 0.0, torch.tensor(0.5))
-    return CrossFrame().attend(call, lambda mass: Odds(DEFAULT_ODDS)(mass, moment))
+    return operator.attend(call, lambda mass: Odds(DEFAULT_ODDS)(mass, moment))
 
 
 def row(shape: Shape, dtype: str, args: argparse.Namespace) -> str:
@@ -37,18 +37,21 @@ def row(shape: Shape, dtype: str, args: argparse.Namespace) -> str:
     size = (1, shape.frames * shape.sites, shape.heads, shape.head_dim)
     q, k, v = (torch.randn(size, device=args.device).to(DTYPES[dtype]).transpose(1, 2) for _ in "qkv")
     call = AttentionCall(q, k, v, shape.frames)
-    contenders = {"alone": call.run, "odds": lambda: with_odds(call)}
+    contenders = {
+        "alone": call.run, "odds": lambda: with_odds(call, CrossFrame()), "exact": lambda: with_odds(call, Exact()),
+    }  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(args.repeats + 1):
         for name, run in contenders.items():
             spent = seconds(run, args.device)
             if turn:  # the first warms up
                 times[name].append(spent)
-    alone, odds = (statistics.median(times[name]) for name in contenders)
+    alone, odds, exact = (statistics.median(times[name]) for name in contenders)
     memory = [extra_bytes(run, args.device) / 2**20 for run in contenders.values()]
     return (
-        f"| {shape.name} | {shape.frames} × {shape.sites} | {dtype} | {1000 * alone:.1f} ms | {1000 * odds:.1f} ms | "
-        f"{odds / alone:.3f} | {memory[0]:.1f} MiB | {memory[1]:.1f} MiB |"
+        f"| {shape.name} | {shape.frames} × {shape.sites} | {dtype} | {1000 * alone:.1f} ms | "
+        f"{odds / alone:.3f} | {exact / alone:.3f} | "
+        f"{memory[0]:.1f} MiB | {memory[1]:.1f} MiB | {memory[2]:.1f} MiB |"
     )
 
 
@@ -63,8 +66,8 @@ def main() -> None:
     lines = [
         f"{machine(args.device)}, {args.threads} threads, torch {torch.__version__}",
         "",
-        "| layer | frames × sites | | attention | with odds | ratio | memory | with odds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| layer | frames × sites | | attention | odds / it | exact odds / it | memory | odds | exact odds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     with torch.inference_mode():
         for shape in SHAPES:

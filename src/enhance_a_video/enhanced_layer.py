@@ -67,7 +67,7 @@ class EnhancedLayer:
         self.scaled_later = self.axis.scale_at is not None
         self.ran = False  # whether its kernel was seen in a forward call; not known inside torch.compile
         self.operator: Operator = denoiser.operator  # or what stands in for it here
-        self.whole = ""  # why that is the whole output
+        self.reason = ""  # why another operator stands in
         self.index = torch.tensor(index, device=denoiser.device)
         self.depth = torch.tensor(depth, device=denoiser.device)
 
@@ -78,6 +78,11 @@ class EnhancedLayer:
     @property
     def acts_at_kernel(self) -> bool:
         return self.operator.acts == "kernel"
+
+    @property
+    def whole(self) -> str:
+        """Why the whole output is scaled in place of a part of it, or ""."""
+        return self.reason if self.operator.acts == "output" else ""
 
     @property
     def num_frames(self) -> int:
@@ -103,7 +108,7 @@ class EnhancedLayer:
                 f"{self.name}: {reason}, so it cannot be replaced by another attention. Scale the layer's whole "
                 "output instead: enhance() with a strength can."
             )
-        self.operator, self.whole = operator, reason
+        self.operator, self.reason = operator, reason
 
     # -------------------------------------------------------------------------------------------- a kernel is called
     def observe(self, call: AttentionCall) -> tuple[Observation | None, Tensor | None]:
@@ -125,11 +130,18 @@ class EnhancedLayer:
         if self.denoiser.settings.observe_only:
             self._gains(self._mass(call), call.shards, now)
             return Observation(None, maps), None
-        if not self.operator.compiles and not bool(now.active):  # outside its window: the kernel's own, to the bit
+        if self._inactive(now):  # the kernel's own, to the bit
             self._gains(self._mass(call), call.shards, now)
             return Observation(None, maps), None
         begun = self.operator.begin(call)
         return Observation(None, maps), self._finish(call, begun, now)
+
+    def _inactive(self, now: ForwardContext) -> bool:
+        """Whether the call is known to be outside the window, without making a graph or waiting for a device."""
+        if torch.compiler.is_compiling():
+            return False
+        on_host = self.operator.mass_needed == "log-sum-exp" and now.active.device.type == "cpu"  # waits for nothing
+        return (on_host or not self.operator.compiles) and not bool(now.active)
 
     @timed
     def _choose(self, call: AttentionCall, now: ForwardContext) -> None:
@@ -143,7 +155,7 @@ class EnhancedLayer:
                 "a strength can."
             ) from None
         if reasons:
-            self.operator, self.whole = operator, reasons[-1]
+            self.operator, self.reason = operator, reasons[-1]
 
     @timed
     def _maps(self, call: AttentionCall) -> Tensor:
@@ -170,7 +182,10 @@ class EnhancedLayer:
         if mass.ndim == 2:
             return self._of_samples(mass, now)
         each = self.denoiser.policy(mass.flatten(), self._moment(now))  # (B*H*T*S,)
-        numbers = self._of_all_ranks(shards, mass.flatten(1).mean(1), each.mean(0, keepdim=True), (each <= 1.0).float())
+        found, gain = mass.detach(), each.detach()
+        numbers = self._of_all_ranks(
+            shards, found.flatten(1).mean(1), gain.mean(0, keepdim=True), (gain <= 1.0).float()
+        )
         self._record(now, *numbers)
         return torch.where(now.active, each, 1.0).view_as(mass)
 

@@ -80,9 +80,9 @@ class Enhancement:
     def summary(self) -> Summary:
         """What has been done since enhance(), also after remove(). Waits for the device."""
         recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
-        whole = [{layer.name: layer.whole for layer in d.layers if layer.whole} for d in self._denoisers]
+        acted = [{layer.name: (layer.operator.name, layer.reason) for layer in d.layers} for d in self._denoisers]
         undone = any("undone" in d.reported for d in self._denoisers)
-        summary = Summary.of(self.change.to_dict(), recorded, whole, undone)
+        summary = Summary.of(self.change.to_dict(), recorded, acted, undone)
         return replace(summary, not_finite=self._not_finite())
 
     def _not_finite(self) -> int:

@@ -109,15 +109,20 @@ class Summary:
     calls_made: int  # more than len(progress) when the oldest were dropped
     attention_maps: np.ndarray | None = None  # (calls, layers, T, T)
     scaled_whole: dict[str, str] = field(default_factory=dict)  # layers in which odds could not act -> why
+    operators: dict[str, str] = field(default_factory=dict)  # layer -> the operator that acted in it, by its JSON name
+    fallbacks: dict[str, str] = field(default_factory=dict)  # layers in which another operator stood in -> why
     undone: bool = False  # whether a norm behind the layers takes every gain back (probe.py)
     not_finite: int = 0  # calls of a policy of your own that returned NaN or infinity
 
     @classmethod
     def of(
         cls, settings: dict[str, Any], recorded: dict[str, tuple[list[str], Recorder]],
-        whole: Sequence[dict[str, str]] = (), undone: bool = False,
+        acted: Sequence[dict[str, tuple[str, str]]] = (), undone: bool = False,
     ) -> "Summary":  # fmt: skip
-        """From the recorders of each model: name -> (its layer names, its recorder). whole: scaled_whole of each."""
+        """From the recorders of each model: name -> (its layer names, its recorder).
+
+        acted: of each model, layer -> (its operator's name, why that stands in for another, or "").
+        """
         reads = [recorder.read() for _, recorder in recorded.values()]
         names = [names for names, _ in recorded.values()]
         recorders = [recorder for _, recorder in recorded.values()]
@@ -126,6 +131,7 @@ class Summary:
         maps = [r["maps"] for r in reads]
         same_frames = all(m is not None for m in maps) and len({m.shape[-1] for m in maps}) == 1
         prefix = [f"{model}." if len(recorded) > 1 else "" for model in recorded]
+        layers = {p + n: both for p, each in zip(prefix, acted, strict=False) for n, both in each.items()}
         sources = sorted({r.source for r in recorders} - {"not run"}) or ["not run"]
         return cls(
             settings=settings,
@@ -142,7 +148,9 @@ class Summary:
             seconds=math.nan if any(r.compiled for r in recorders) else sum(r.seconds for r in recorders),
             calls_made=sum(r["total"] for r in reads),
             attention_maps=_block_diagonal(maps) if same_frames else None,
-            scaled_whole={p + n: why for p, each in zip(prefix, whole, strict=False) for n, why in each.items()},
+            scaled_whole={n: why for n, (name, why) in layers.items() if why and name == "output"},
+            operators={n: name for n, (name, _) in layers.items()},
+            fallbacks={n: why for n, (_, why) in layers.items() if why},
             undone=undone,
         )
 
@@ -198,6 +206,10 @@ class Summary:
         seconds = (
             "not measured under torch.compile" if math.isnan(self.seconds) else f"{self.seconds:.3f} s on the host"
         )
+        for operator, layers in self._stood_in().items():
+            lines.append(
+                f"{operator} in place of {self.settings.get('scale')}: {count(len(layers), 'layer')} ({layers[0]})"
+            )
         if self.scaled_whole:
             why = next(iter(self.scaled_whole.values()))
             lines.append(
@@ -212,6 +224,14 @@ class Summary:
                 f"the policy returned NaN or infinity in {count(self.not_finite, 'call')}: those gains acted as 1"
             )
         return [*lines, *nothing, f"time in the method: {seconds}"]
+
+    def _stood_in(self) -> dict[str, list[str]]:
+        """Operators other than "output" that stood in for another -> why, once for each layer."""
+        found: dict[str, list[str]] = {}
+        for layer, why in self.fallbacks.items():
+            if layer not in self.scaled_whole:
+                found.setdefault(self.operators[layer], []).append(why)
+        return found
 
     def _table(self) -> list[str]:
         wide = max([len(n) for n in self.layers] + [5])

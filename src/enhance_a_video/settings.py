@@ -9,7 +9,7 @@ from typing import Any
 from . import limits, policies
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
-from .operators import CrossFrame, Operator, Output
+from .operators import CrossFrame, Exact, Operator, Output
 
 Layers = Sequence[int] | slice | str | None
 
@@ -32,13 +32,15 @@ class Settings:
                   (0, 1) acts in every forward call; it is the default with odds, which need no end, and with a policy,
                   which knows itself when to act
     scale         what the gain multiplies: "output", all that the layer puts out, as the paper does; "cross-frame", the
-                  part that comes from other frames, as odds do. A policy may be given either; without, it is what the
-                  policy's attribute `scales` says, or "output". With "cross-frame" it is asked for each token of each
-                  head at once: mass (B*H*T*S,)
+                  part that comes from other frames, as odds do, by the mass at a token's own place in all frames;
+                  "exact", the same part by each token's true share of attention for other frames, read off the
+                  kernel's log-sum-exp (torch's kernels; elsewhere as "cross-frame"). A policy may be given any;
+                  without, it is the policy's attribute `scales`, or "output". With the last two it is evaluated for
+                  each token of each head at once: mass (B*H*T*S,)
     layers        which matched layers: indices (negative counts from the end), a slice, or a regular
                   expression searched in their names; None = all
-    sites         how many spatial sites estimate the mass; None = all of them (exact). With scale="cross-frame" every
-                  token of every head has a gain of its own, so that all are looked at
+    sites         how many spatial sites estimate the mass; None = all of them (exact). Used with scale="output":
+                  else every token of every head has a gain of its own, so that all are measured
     per_sample    one gain for each sample; False = one for the batch, as in the authors' code
     observe_only  record and change nothing
     attention_maps  record each layer's mean (T, T) temporal attention map as well
@@ -91,8 +93,9 @@ class Settings:
 
     def _check_scale(self) -> None:
         scale = policies.scale_of(self.gain_policy) if self.scale is None else self.scale
-        if scale not in (policies.OUTPUT, policies.CROSS_FRAME):
-            raise SettingsError(f"scale={scale!r} is unknown: give {policies.OUTPUT!r} or {policies.CROSS_FRAME!r}")
+        known = (policies.OUTPUT, policies.CROSS_FRAME, policies.EXACT)
+        if scale not in known:
+            raise SettingsError(f"scale={scale!r} is unknown: give {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
         if self.odds is not None and scale == policies.OUTPUT:
             raise SettingsError(f"odds scale what comes from other frames: leave out scale={policies.OUTPUT!r}")
         object.__setattr__(self, "scale", scale)
@@ -112,7 +115,10 @@ class Settings:
     def operator(self) -> Operator:
         """What the gain does. Odds have a fallback; what is asked for by name has none."""
         whole = Output(self.sites)
-        return whole if self.scale == whole.name else CrossFrame(whole if self.odds is not None else None)
+        if self.scale == whole.name:
+            return whole
+        estimate = CrossFrame(whole if self.odds is not None else None)
+        return Exact(estimate) if self.scale == Exact.name else estimate
 
     @property
     def always(self) -> bool:

@@ -7,6 +7,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import TokenLayoutError
@@ -100,11 +101,28 @@ def _rest_of_call(kernel: Kernel, original: Any, args: tuple[Any, ...], kwargs: 
     def run_all_ranks() -> Tensor:
         return kernel.arrange(original(*args, **kwargs))
 
-    found = {"value": kernel.arrange(given["value"]), "mask": mask, "causal": bool(given.get("is_causal"))}
+    found = {
+        "value": kernel.arrange(given["value"]), "mask": mask, "causal": bool(given.get("is_causal")),
+        "kernel_is_torchs": not given.get("dropout_p") and _is_torchs(original, given.get("backend")),
+    }  # fmt: skip
     if sharded:
         rest["parallel_config"] = None
         return {**found, "kernel": own, "run_all_ranks": run_all_ranks}
     return {**found, "kernel": own}
+
+
+def _is_torchs(original: Any, backend: Any) -> bool:
+    """Whether a kernel is torch's scaled_dot_product_attention, or diffusers' dispatcher with its native backend.
+
+    backend: as the dispatcher is given it; None = the one that is active.
+    """
+    if original is F.scaled_dot_product_attention:
+        return True
+    registry = getattr(sys.modules.get(getattr(original, "__module__", "")), "_AttentionBackendRegistry", None)
+    if registry is None or original.__name__ != "dispatch_attention_fn":
+        return False
+    chosen = registry.get_active_backend()[0] if backend is None else backend
+    return str(getattr(chosen, "value", chosen)) == "native"
 
 
 def _resolved(home: Any, path: Sequence[str]) -> Any:

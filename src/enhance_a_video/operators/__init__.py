@@ -1,6 +1,7 @@
 """What a gain does to the output of an attention layer: operators, on plain tensors (base.py defines one).
 
-output.py is the paper's way; cross_frame.py scales what comes from other frames; comparisons.py has what the method is
+output.py is the paper's way; cross_frame.py scales what comes from other frames, exact.py the same by each token's true
+share of attention (kernels.py has the kernels that return it); comparisons.py has what the method is
 compared with.
 """
 
@@ -8,12 +9,13 @@ from .base import Gains, Operator, usable
 from .call import AttentionCall
 from .comparisons import AttentionMap, Logits
 from .cross_frame import CrossFrame
+from .exact import Exact
 from .output import Output, scaled
 
-OPERATORS: dict[str, type[Operator]] = {kind.name: kind for kind in (Output, CrossFrame, Logits, AttentionMap)}
+OPERATORS: dict[str, type[Operator]] = {kind.name: kind for kind in (Output, CrossFrame, Exact, Logits, AttentionMap)}
 """By their names in JSON."""
 
 __all__ = [
-    "OPERATORS", "AttentionCall", "AttentionMap", "CrossFrame", "Gains", "Logits", "Operator", "Output", "scaled",
-    "usable",
+    "OPERATORS", "AttentionCall", "AttentionMap", "CrossFrame", "Exact", "Gains", "Logits", "Operator", "Output",
+    "scaled", "usable",
 ]  # fmt: skip

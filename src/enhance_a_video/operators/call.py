@@ -32,6 +32,7 @@ class AttentionCall:
     scale         of the softmax; None = D ** -0.5
     samples       of temporal layers, whose query is (B*S, H, T, D): the number of videos B; None = no such layer
     kernel        the layer's own, (query, key, value, mask) -> (B, H, L, D), on this device alone; None = torch's
+    kernel_is_torchs   whether it computes what scaled_dot_product_attention does, by the same kernels
     shards        where these are this rank's part of the tokens, all of them video
     run_all_ranks   then: the call as it was, of all ranks
     """
@@ -47,6 +48,7 @@ class AttentionCall:
     scale: float | None = None
     samples: int | None = None
     kernel: Callable[..., Tensor] | None = None
+    kernel_is_torchs: bool = False
     shards: Shards | None = None
     run_all_ranks: Callable[[], Tensor] | None = None
 

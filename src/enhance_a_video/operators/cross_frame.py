@@ -86,7 +86,21 @@ def with_scaled_cross_frame(output: Tensor, call: AttentionCall, gain: Tensor) -
         own = own_frame(call)  # (B, H, T*S, D)
     else:
         own, excess = _of_this_rank(call, excess, call.shards)
-    return with_video(output, call, torch.addcmul(video, video - own, excess))
+    return with_video(output, call, with_more_of_others(video, own, excess, call))
+
+
+def with_more_of_others(video: Tensor, own: Tensor, excess: Tensor, call: AttentionCall) -> Tensor:
+    """video + excess · (video - own), of (B, H, T*S, D), (B, H, T*S, D) and (B, H, T*S, 1); to the bit video at 0.
+
+    Written over own where nothing else needs it: own may be a view of the call's values.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or _same_memory(own, call.value):
+        return torch.addcmul(video, video - own, excess)
+    return torch.addcmul(video, own.sub_(video), -excess, out=own)
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def with_video(output: Tensor, call: AttentionCall, video: Tensor) -> Tensor:

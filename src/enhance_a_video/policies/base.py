@@ -24,7 +24,7 @@ DEFAULT_STRENGTH = 0.3
 DEFAULT_START = 0.0
 DEFAULT_END = 0.7
 LARGEST = 1e6  # of what a policy is made of: far beyond any use, and safe in float32 and bfloat16
-OUTPUT, CROSS_FRAME = "output", "cross-frame"  # what a gain multiplies (Settings: scale)
+OUTPUT, CROSS_FRAME, EXACT = "output", "cross-frame", "exact"  # what a gain multiplies (Settings: scale)
 
 
 @dataclass(frozen=True)
