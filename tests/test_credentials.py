@@ -54,6 +54,24 @@ def test_neither_the_prompt_nor_the_computer_is_in_the_claims(signed):
     assert len(read_credentials(signed).claims["prompt_sha256"]) == 64
 
 
+def test_numbers_that_c2pa_does_not_take_are_text(tmp_path):
+    record = {"seed": 2**64 - 1, "enhancement": {"mean_gain": float("nan")}, "model": "embedded"}
+    path = video.write_video(tmp_path / "x.mp4", media_files.moving(), 12, claim=Claim(record))
+    claims = read_credentials(path).claims
+    assert claims["seed"] == "18446744073709551615" and claims["enhancement"] == {"mean_gain": "nan"}
+
+
+def test_a_clip_that_cannot_be_signed_is_kept_and_that_is_said(tmp_path, monkeypatch):
+    """With a certificate that C2PA refuses: one that may not sign."""
+    pem = identity._new()
+    at = pem.index(b"-----BEGIN CERTIFICATE")
+    issuer = pem[pem.index(b"-----BEGIN CERTIFICATE", at + 1) :]
+    monkeypatch.setattr(signing, "identity", lambda: identity.Identity(issuer, pem[:at], "es256", False))
+    with pytest.warns(UnlabelledWarning, match="could not be signed"):
+        path = video.write_video(tmp_path / "x.mp4", media_files.moving(), 12, claim=Claim(RECORD))
+    assert video.read_video(path)[0].shape == (12, 48, 64, 3) and not read_credentials(path).present
+
+
 def test_a_folder_of_the_computer_is_named_by_its_last_part(tmp_path):
     (tmp_path / "my-model").mkdir()
     assert Claim({"model": str(tmp_path / "my-model")}).data()["model"] == "my-model"

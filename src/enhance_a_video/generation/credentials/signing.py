@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingExtraError, UnlabelledWarning, VideoFileError
+from ...errors import MissingExtraError, UnlabelledWarning
 from ...extras import require
 from .identity import identity
 
@@ -52,7 +53,17 @@ class Claim:
                 found[f"{name}_sha256"] = hashlib.sha256(str(text).encode("utf-8", "backslashreplace")).hexdigest()
         plain = {name: value for name, value in options.items() if isinstance(value, int | float | bool)}
         about = {name: value for name, value in self.record.get("about", {}).items() if name != "host"}
-        return json.loads(json.dumps({**found, "options": plain, "about": about}, default=str))
+        return _plain(json.loads(json.dumps({**found, "options": plain, "about": about}, default=str)))
+
+
+def _plain(value: Any) -> Any:
+    """JSON that C2PA takes: integers of 64 bits with a sign and finite numbers; others become text."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    odd = (isinstance(value, int) and abs(value) >= 2**63) or (isinstance(value, float) and not math.isfinite(value))
+    return str(value) if odd else value
 
 
 def unlabelled() -> str | None:
@@ -94,10 +105,14 @@ def chosen(wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def sign(path: Path, claim: Claim) -> bool:
-    """Signs an mp4 in its place; its content must not be changed any more. False where clips are not labelled.
+    """Signs an mp4 in its place; its content must not be changed any more.
+
+    Returns:
+        False where clips are not labelled, and where signing failed: the finished clip is worth more than its label, so
+        it stays, with an UnlabelledWarning.
 
     Raises:
-        VideoFileError: it cannot be signed. SettingsError: as `identity`.
+        SettingsError: as `identity`. OSError: the file system refuses to take the signed file.
     """
     why = unlabelled()
     if why:
@@ -115,9 +130,9 @@ def sign(path: Path, claim: Claim) -> bool:
                 builder.sign(signer, "video/mp4", source, target)
         os.replace(signed, path)
     except c2pa.C2paError as error:
-        raise VideoFileError(
-            f"{path.name} cannot be signed ({error}): see which certificate is used, or write it with --no-credentials."
-        ) from error
+        why = f"The clip could not be signed and carries no content credentials ({error}). Is the certificate valid?"
+        warnings.warn(why, UnlabelledWarning, stacklevel=3)
+        return False
     finally:
         with suppress(OSError):
             signed.unlink()

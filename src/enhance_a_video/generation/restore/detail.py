@@ -33,16 +33,18 @@ def low_only(frames: np.ndarray, source: np.ndarray, sigma: float = 2.0) -> np.n
     return np.clip(source + change, 0, 1)
 
 
-def steady_detail(frames: np.ndarray, source: np.ndarray, reach: int = 3) -> np.ndarray:
+def steady_detail(
+    frames: np.ndarray, source: np.ndarray, reach: int = 3, flow_of: np.ndarray | None = None
+) -> np.ndarray:
     """Frames with the part of the source's difference to them that stays the same along the motion.
 
     Detail that was lost everywhere is a difference that moves with the picture; flicker and noise are differences that
     change from frame to frame. So the difference is followed along the optical flow of the restored frames, over
     `reach` frames to either side, and its mean is given back, with binomial weights: what alternates from frame to
-    frame is zero in it.
+    frame is zero in it. flow_of: the clip whose motion is followed, where it is not `frames`.
     """
     lost = (source - frames).astype(np.float32)
-    flows, length = _flows(frames), len(frames)
+    flows, length = _flows(frames if flow_of is None else flow_of), len(frames)
     weights = [comb(2 * reach, reach + distance) for distance in range(reach + 1)]
     back = []
     for t in range(length):

@@ -122,6 +122,21 @@ def restore_window(
     notice: pipelines.Notice = lambda text: None,
 ) -> np.ndarray:
     """One window of a clip, uint8 (T, H, W, 3), of the same shape. first: its first frame's number in the clip."""
+    raw = denoised(pipe, frames, first, how, made, progress=progress, notice=notice)
+    return finished(raw, frames, how.keep_detail)
+
+
+def denoised(
+    pipe: Any,
+    frames: np.ndarray,
+    first: int,
+    how: Restoring,
+    made: Plan,
+    *,
+    progress: Report = silent,
+    notice: pipelines.Notice = lambda text: None,
+) -> np.ndarray:
+    """As `restore_window`: what the model made of it, before colours and detail of the source are given back."""
     count, height, width = frames.shape[:3]
     whole = padded(frames, made.frames, made.height, made.width)
     with pipelines.fitting_threads(pipe):
@@ -134,7 +149,7 @@ def restore_window(
             pipe, how.prompt, latents=noised, seed=how.seed, progress=progress, notice=notice,
             **_options(pipe, how, made.frames, made.height, made.width),
         )  # fmt: skip
-    return finished(ready[:count, :height, :width], frames, how.keep_detail)
+    return ready[:count, :height, :width]
 
 
 def finished(restored: np.ndarray, source: np.ndarray, keep_detail: bool) -> np.ndarray:
