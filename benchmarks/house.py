@@ -32,13 +32,13 @@ WINGS: dict[str, tuple[str, ...]] = {
     ),
     "generation": (
         "terminal", "events", "files", "prompts", "shape", "media", "credentials", "video", "measures", "embedded",
-        "requests", "loading", "pipelines", "preflight", "making", "again", "restore", "workers", "batch",
+        "requests", "loading", "preview", "pipelines", "preflight", "making", "again", "restore", "workers", "batch",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",
         "score", "vote",
     ),
-    "cli": ("cli",),
+    "cli": ("web", "cli"),
 }  # fmt: skip
 FOLDERS = ("generation", "lab")  # wings whose rooms lie in a folder of their own
 # Rooms of earlier commits, for their pictures.

@@ -14,6 +14,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "diffusers": (("diffusers", "transformers", "accelerate", "safetensors", "ftfy"), ()),
     "video": (("av", "cv2", "PIL", "filelock"), ("diffusers",)),
     "lab": (("matplotlib", "jinja2", "yaml"), ("video",)),
+    "web": (("gradio",), ("lab",)),
     "tune": (("optuna", "cmaes"), ("lab",)),
     "ray": (("ray",), ("video",)),
     "credentials": (("c2pa", "cryptography"), ()),

@@ -16,7 +16,7 @@ from ..generation.terminal import print_json
 NEEDS: dict[str, tuple[str, ...]] = {
     "generate": ("video",), "batch": ("video",), "restore": ("video",), "inspect": ("video",),
     "demo": ("lab",), "compare": ("lab",), "study": ("lab",), "tune": ("lab",), "score": ("lab",), "vote": ("lab",),
-    "models": (),
+    "ui": ("web",), "models": (),
 }  # fmt: skip
 
 

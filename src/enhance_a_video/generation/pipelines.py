@@ -13,6 +13,7 @@ import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..wording import count
 from .events import Progress, Report
 from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
 from .media import as_rgb
+from .preview import preview_of
 from .prompts import checked_prompt
 from .requests import check_extra
 from .shape import made_frames, made_size
@@ -432,7 +434,8 @@ def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
 
 def _reporter(progress: Report) -> Callable[..., dict[str, Any]]:
     def after_step(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        progress(Progress(step + 1, int(getattr(pipe, "num_timesteps", step + 1)), "step"))
+        preview = partial(preview_of, pipe, values.get("latents"))
+        progress(Progress(step + 1, int(getattr(pipe, "num_timesteps", step + 1)), "step", preview=preview))
         return values
 
     return after_step

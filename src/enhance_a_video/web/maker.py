@@ -1,0 +1,232 @@
+"""The one thread that makes the queue's clips with the existing engine, one after the other, and can be stopped."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import EnhanceAVideoError
+from ..generation import pipelines, preflight
+from ..generation.events import Progress
+from ..generation.loading import out_of_memory
+from ..generation.making import Made, brief, make_clips, opened
+from ..lab import report
+from ..lab.comparison import Comparison, MeasureSet, Take, compare, general_measures, truth_measures
+from ..limits import or_none
+from .form import ENHANCED, PLAIN, Form
+from .gallery import Entry, Gallery
+from .jobs import Job, Jobs
+
+_PREVIEW_SHARE = 0.1  # of the time that previews may take
+
+
+@dataclass(frozen=True)
+class Now:
+    """What happens at the moment. left: seconds, None where not known. preview: frames that form, uint8 (T, H, W, 3).
+    trouble: why the last clip was not made; finished: the id of the newest entry; version grows with every change."""
+
+    busy: bool = False
+    doing: str = ""
+    done: int = 0
+    total: int = 0
+    left: float | None = None
+    preview: np.ndarray | None = None
+    trouble: str = ""
+    notes: tuple[str, ...] = ()
+    finished: str = ""
+    version: int = 0
+
+
+class Maker:
+    """Makes what waits in `jobs` into `gallery` when it is started, until nothing waits or it is stopped.
+
+    The pipeline of the last model stays in memory.
+    """
+
+    def __init__(self, jobs: Jobs, gallery: Gallery) -> None:
+        self.jobs, self.gallery = jobs, gallery
+        self._now, self._lock = Now(), threading.RLock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loaded: tuple[Any, Any] = (None, None)  # what was loaded, the pipeline
+
+    @property
+    def now(self) -> Now:
+        return self._now
+
+    def start(self) -> None:
+        """Begins, unless it is at work."""
+        with self._lock:
+            self._stop.clear()
+            if self._thread is None or not self._thread.is_alive():
+                self._tell(busy=True, doing="starting", done=0, total=0, left=None, trouble="", notes=())
+                self._thread = threading.Thread(target=self._work, name="enhance-a-video ui", daemon=True)
+                self._thread.start()
+
+    def stop(self, wait: float | None = None) -> None:
+        """Stops after the step that is being computed; the clip waits in the queue again."""
+        self._stop.set()
+        thread = self._thread
+        if self._now.busy:
+            self._tell(doing="stopping after this step")
+        if wait is not None and thread is not None:
+            thread.join(wait)
+
+    def _tell(self, **changed: Any) -> None:
+        with self._lock:
+            self._now = replace(self._now, **changed, version=self._now.version + 1)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:  # so that a job added now is taken by this thread or starts another
+                job = None if self._stop.is_set() else self._take()
+                if job is None:
+                    self._tell(busy=False, doing="", done=0, total=0, left=None, preview=None)
+                    self._thread = None
+                    return
+            self._one(job)
+
+    def _take(self) -> Job | None:
+        try:
+            return self.jobs.take()
+        except EnhanceAVideoError as error:  # the queue's file cannot be written
+            self._tell(trouble=sentence(error))
+            return None
+
+    def _one(self, job: Job) -> None:
+        self._tell(doing="starting", done=0, total=0, left=None, preview=None, notes=())
+        try:
+            entry = self._make(job.form)
+            self.jobs.done(job.id)
+            self._tell(finished=entry.id)
+        except KeyboardInterrupt:
+            self.jobs.again(job.id)
+        except Exception as error:
+            self._tell(trouble=sentence(error))
+            try:
+                self.jobs.failed(job.id, sentence(error))
+            except EnhanceAVideoError:  # the disk is full: the queue stays as it was, and nothing further can be kept
+                self._stop.set()
+
+    def _make(self, form: Form) -> Entry:
+        watch = _Watch(self._tell, self._stop)
+        pipe = self._pipe(form, watch)
+        notes = dict.fromkeys(preflight.notices(pipe, form.items()))
+        self._tell(notes=tuple(notes))
+        measures = _measures(pipe, form)
+        panels = form.panels()
+        how: dict[str, Any] = {"progress": watch, "notice": lambda text: notes.update({text: None})}
+        if len(panels) == 1:
+            (clip,) = make_clips(pipe, form.items(), **how)
+            made: list[Made] = [clip]
+            said = _said_alone(clip, measures)
+        else:
+            takes = compare(pipe, form.prompt, form.seed, panels, measures=measures, **how, **form.options)
+            made, said = list(takes), _said(takes, measures)
+        self._tell(doing="writing", preview=None)
+        return self.gallery.keep(form, made, notes=list(notes), **said)
+
+    def _pipe(self, form: Form, watch: _Watch) -> Any:
+        wanted = (form.model, tuple(sorted(form.load.items())))
+        if self._loaded[0] != wanted:
+            self._loaded = (None, None)  # two large models do not fit
+            self._loaded = (wanted, opened(form.model, dict(form.load), watch))
+        return self._loaded[1]
+
+
+class _Watch:
+    """The report of the engine: stops it, works out the time left, takes previews now and then."""
+
+    def __init__(self, tell: Callable[..., None], stop: threading.Event) -> None:
+        self.tell, self.stop = tell, stop
+        self.began: float | None = None  # when the first step was done
+        self.first = 0
+        self.spent = 0.0  # seconds in previews
+
+    def __call__(self, event: Progress) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        now, total = time.monotonic(), event.total or 0
+        self.began, self.first = (now, event.done) if self.began is None and event.done else (self.began, self.first)
+        left = None
+        if self.began is not None and event.done > self.first:
+            left = (now - self.began) / (event.done - self.first) * (total - event.done)
+        label = event.doing.partition(",")[0]
+        words = {PLAIN: "making the plain clip", ENHANCED: "making the enhanced clip"}
+        doing = words.get(label, event.doing or words[PLAIN])
+        changed: dict[str, Any] = {"doing": doing, "done": event.done, "total": total, "left": left}
+        if event.preview and (self.began is None or self.spent <= _PREVIEW_SHARE * (now - self.began)):
+            if (frames := event.preview()) is not None:
+                changed["preview"] = frames
+            self.spent += time.monotonic() - now
+        self.tell(**changed)
+
+
+def sentence(error: BaseException) -> str:
+    """What is shown of an error: one sentence, without a traceback and without a hub token."""
+    if not isinstance(error, EnhanceAVideoError):
+        error = out_of_memory(error) or error
+    text = " ".join(str(error).split())
+    if not isinstance(error, EnhanceAVideoError):
+        text = f"Unexpected {type(error).__name__}: {text or 'no reason given'}. Please report it."
+    return re.sub(r"\bhf_\w+", "hf_…", text)
+
+
+# ----------------------------------------------------------------------------------------------------- in words
+
+
+def _measures(pipe: Any, form: Form) -> MeasureSet:
+    asked = pipelines.defaults(pipe) | dict(form.options)
+    if form.model == pipelines.EMBEDDED:
+        return truth_measures(form.prompt, asked.get("height"), asked.get("width"))
+    return general_measures()
+
+
+def _said(takes: list[Take], measures: MeasureSet) -> dict[str, Any]:
+    """Words, rows and measures of a pair, for the gallery's entry."""
+    values = {take.label: {name: [value] for name, value in take.measures.items()} for take in takes}
+    made = Comparison(takes[0].item.prompt, (takes[0].seed,), tuple(takes), values, measures)
+    rows = [
+        {name: str(line.get(name, "")) for name in ("before", "after", "difference", "judgement")}
+        | {"measure": line["row"].label}
+        for line in report.table(made, ENHANCED)
+    ]
+    return {
+        "words": [report.headline(made, ENHANCED), did(takes[-1]), _counted(made)],
+        "rows": rows,
+        "measures": {take.label: {name: or_none(value) for name, value in take.measures.items()} for take in takes},
+    }
+
+
+def _counted(made: Comparison) -> str:
+    """The report's verdict without its advice, which names a command."""
+    return report.verdict(made, ENHANCED).partition(" One pair of clips")[0] + " Several seeds show what is usual."
+
+
+def _said_alone(clip: Made, measures: MeasureSet) -> dict[str, Any]:
+    found = {row.name: value for row in measures.rows for value in [measures.measure(clip.frames).get(row.name)]}
+    known = {name: or_none(value) for name, value in found.items() if value is not None}
+    return {"words": ["The plain model's clip; nothing was enhanced."], "measures": {clip.label: known}}
+
+
+def did(made: Made) -> str:
+    """What the method did in a clip, in a sentence: gain and mass."""
+    summary, numbers = made.summary, brief(made.summary)
+    if summary is None or numbers is None:
+        return "The method was not present."
+    if numbers["acted_nowhere"]:
+        return f"The method changed nothing: {numbers['acted_nowhere']}."
+    mass = float(np.nanmean(summary.mass)) if np.isfinite(summary.mass).any() else None
+    looks = f" Frames took {100 * mass:.0f} % of their attention from other frames (the mass)." if mass else ""
+    if numbers["mean_gain"] is None:
+        return f"The method was present and acted in no step.{looks}"
+    return (
+        f"The method acted in {numbers['active_calls']} of {numbers['calls']} passes of {numbers['layers']} layers, "
+        f"with a gain of {numbers['mean_gain']:.2f} on average and {numbers['highest_gain']:.2f} at most.{looks}"
+    )
