@@ -204,7 +204,7 @@ def test_a_pair_is_made_kept_and_restored(desk, tiny_folder):
     assert "warping error" in entry.words[0] and "gain" in entry.words[1] and len(entry.rows) > 5
     assert set(entry.measures) == {"plain", "enhanced"}
     html = player.result(entry)
-    assert html.count("<video") == 1 and 'data-second="enhanced"' in html and "All " in html
+    assert html.count("<wipe-player") == 1 and 'data-second="enhanced"' in html and "All " in html
 
 
 def test_what_generate_wrote_is_restored_too(tmp_path, tiny_folder):

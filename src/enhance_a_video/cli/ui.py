@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from ..generation.terminal import print_json
 from .app import app, err
-from .options import Json, path_of
+from .options import Json, Labels, path_of
+from .progress import Notes
 from .screen import Screen
 
 
@@ -28,6 +29,7 @@ def ui(
         str, typer.Option(envvar="ENHANCE_A_VIDEO_PASSWORD", help="Asked for by the page; the name is free.")
     ] = "",
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    credentials: Labels = True,
     json: Json = False,
 ) -> None:
     """A web page: prompt, strength, go; plain and enhanced in one player; a gallery, a queue, settings from any clip.
@@ -35,12 +37,21 @@ def ui(
     enhance-a-video ui --open
     ENHANCE_A_VIDEO_PASSWORD=... enhance-a-video ui --host 0.0.0.0
     """
+    from ..generation.credentials import chosen
     from ..web.page import serve
 
-    blocks, desk = serve(out, host=host, port=port, password=password, browser=open_)
+    notes = Notes()
+    with chosen(credentials, notes):
+        blocks, desk = serve(out, host=host, port=port, password=password, browser=open_)
+        _stay(blocks, desk, out, host, json, notes)
+
+
+def _stay(blocks: Any, desk: Any, out: Path, host: str, json: bool, notes: list[str]) -> None:
+    """Says where the page is, and serves it until Ctrl+C."""
     try:
         if json:
-            print_json({"command": "ui", "url": blocks.local_url, "out": str(desk.folder)})
+            data = {"command": "ui", "url": blocks.local_url, "out": str(desk.folder), "warnings": notes}
+            print_json(data)
         else:
             screen = Screen()
             screen.print(f"\n  [bold]{escape(blocks.local_url)}[/]\n", highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ import numpy as np
 from .. import limits
 from ..errors import SettingsError, VideoFileError
 from ..generation import files, video
+from ..generation.credentials import Claim
 from ..generation.making import Made
 from .form import Form
 
@@ -81,8 +82,10 @@ class Gallery:
         try:
             names = {one.label: f"{id}-{one.label}.mp4" for one in made}
             for one in made:
-                comment = json.dumps({**one.record(), "model": form.model})
-                video.write_video(draft / names[one.label], one.frames, one.fps, comment=comment)
+                record = {**one.record(), "model": form.model}
+                video.write_video(
+                    draft / names[one.label], one.frames, one.fps, comment=json.dumps(record), claim=Claim(record)
+                )
             video.write_video(draft / _STACKED, stacked([one.frames for one in made]), made[0].fps)
             middle = made[-1].frames[len(made[-1].frames) // 2]
             video.write_png(draft / _POSTER, video.enlarged(middle[None], _SHOWN)[0])

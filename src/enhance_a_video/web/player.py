@@ -32,8 +32,7 @@ def player(stacked: Path, labels: Sequence[str], fps: float, about: str) -> str:
     first, second = labels[0], labels[1] if len(labels) > 1 else ""
     return (
         f'<wipe-player data-first="{escape(first)}" data-second="{escape(second)}" data-fps="{fps:g}" '
-        f'data-about="{escape(about)}"><video src="{escape(address(stacked))}" muted loop playsinline preload="auto">'
-        "</video></wipe-player>"
+        f'data-about="{escape(about)}" data-src="{escape(address(stacked))}"></wipe-player>'
     )
 
 
