@@ -26,7 +26,7 @@ import numpy as np
 from enhance_a_video.embedded import world
 from enhance_a_video.generation import pipelines
 from enhance_a_video.generation.media import to_uint8
-from enhance_a_video.generation.restore import Restoring, engine
+from enhance_a_video.generation.restore import Restoring, engine, light
 from enhance_a_video.lab import stats
 from enhance_a_video.lab.metrics import damage, no_reference
 from enhance_a_video.lab.metrics.clip import Clip
@@ -117,7 +117,7 @@ def vae_alone(pipe: Any, source: Frames) -> np.ndarray:
 
 def repaired(pipe: Any, source: Frames, noise: float, odds: float | None) -> np.ndarray:
     """What the model makes of it, in windows of its own length, before anything is given back; uint8."""
-    how = Restoring(noise=noise, settings=Settings(odds=odds) if odds else None, keep_detail=False)
+    how = Restoring(noise=noise, settings=Settings(odds=odds) if odds else None, keep_detail=False, even_light=False)
     frames = to_uint8(source)
     made = engine.plan(pipe, how, *frames.shape[:3])
     with engine.method(pipe, how):
@@ -125,12 +125,17 @@ def repaired(pipe: Any, source: Frames, noise: float, odds: float | None) -> np.
     return to_uint8(np.stack(list(engine.blended(made.spans, clips))) / 255)
 
 
-def ways(pipe: Any, source: Frames, levels: list[float], odds: float) -> Iterator[tuple[str, Frames]]:
-    """(name, clip) of every way to repair a clip."""
+def ways(pipe: Any, source: Frames, levels: list[float], odds: float, even: bool) -> Iterator[tuple[str, Frames]]:
+    """(name, clip) of every way to repair a clip. even: what the models get has had its light made even."""
     yield "damaged", source
     yield "ffmpeg deflicker", filtered(source, "deflicker=size=5")
     yield "ffmpeg hqdn3d", filtered(source, "hqdn3d")
     yield "averaged along the motion, no model", averaged(source)
+    if even:
+        frames = to_uint8(source)
+        source = light.lit(frames, light.gains_of(frames)).astype(np.float32) / 255
+        yield "light made even, no model", source
+        yield "light made even, averaged along the motion, no model", averaged(source)
     models = [("VAE alone", partial(vae_alone, pipe, source))]
     for level in levels:
         models += [(f"video to video, noise {level:g}", partial(repaired, pipe, source, level, None))]
@@ -199,41 +204,56 @@ def run(options: argparse.Namespace) -> None:
                     continue
                 source = to_uint8(np.clip(DAMAGES[name](clean, scene), 0, 1)).astype(np.float32) / 255
                 found = {
-                    way: measured(frames, clean) for way, frames in ways(pipe, source, options.noise, options.odds)
+                    way: measured(frames, clean)
+                    for way, frames in ways(pipe, source, options.noise, options.odds, options.even_light)
                 }
                 file.write(json.dumps({"damage": name, "scene": scene, "model": options.model, "ways": found}) + "\n")
                 file.flush()
                 print(scene, name, file=sys.stderr)
 
 
-COLUMNS = {"psnr": "PSNR, dB", "ssim": "SSIM", "warping": "warping error, 1e-4", "flicker": "flicker, grey levels",
-           "motion": "motion, of the clean clip's", "sharpness": "sharpness, of the clean clip's"}  # fmt: skip
+TABLES = {"psnr": "PSNR to the clean clip, dB", "ssim": "SSIM to the clean clip", "warping": "Warping error, 1e-4",
+          "flicker": "Flicker beyond the clean clip's, grey levels", "motion": "Motion, 1 = the clean clip's",
+          "sharpness": "Sharpness, 1 = the clean clip's"}  # fmt: skip
 
 
 def table(folder: Path) -> str:
-    """Markdown: for each damage the mean of each way with the half width of its 95 % interval over scenes; and what the
-    method adds to plain video to video, in pairs."""
+    """Markdown: for each measure the mean of each way to repair each damage, with the half width of its 95 % interval
+    over clips; what the method adds to plain video to video, in pairs; and the noise level that this chooses."""
     lines = [json.loads(line) for line in (folder / "numbers.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = {name: [line["ways"] for line in lines if line["damage"] == name] for name in DAMAGES}
+    found = {name: rows for name, rows in found.items() if rows}
+    names = list(next(iter(found.values()))[0])
     parts = []
-    for name in dict.fromkeys(line["damage"] for line in lines):
-        rows = [line["ways"] for line in lines if line["damage"] == name]
-        parts.append(
-            f"\n**{name}**, {len(rows)} clips\n\n| | {' | '.join(COLUMNS.values())} |\n|---|{'---|' * len(COLUMNS)}"
-        )
-        for way in rows[0]:
-            cells = [_cell([row[way][column] for row in rows]) for column in COLUMNS]
+    for measure, title in TABLES.items():
+        parts.append(f"\n**{title}**\n\n{_head(found)}")
+        for way in names:
+            cells = [_cell([row[way][measure] for row in rows]) for rows in found.values()]
             parts.append(f"| {way} | {' | '.join(cells)} |")
-    parts.append("\n**What the method adds to plain video to video** (paired, 95 %)\n")
-    parts.append("| damage | noise | PSNR, dB | warping error, 1e-4 | flicker, grey levels |\n|---|---|---|---|---|")
-    for name in dict.fromkeys(line["damage"] for line in lines):
-        rows = [line["ways"] for line in lines if line["damage"] == name]
-        for way in (way for way in rows[0] if way.startswith("restore")):
+    for measure in ("psnr", "warping"):
+        parts.append(f"\n**What the method adds to plain video to video: {TABLES[measure]}**\n\n{_head(found)}")
+        for way in (way for way in names if way.startswith("restore")):
             plain = way.replace("restore", "video to video")
             cells = [
-                _paired([r[plain][c] for r in rows], [r[way][c] for r in rows]) for c in ("psnr", "warping", "flicker")
+                _paired([r[plain][measure] for r in rows], [r[way][measure] for r in rows]) for rows in found.values()
             ]
-            parts.append(f"| {name} | {way.removeprefix('restore, noise ')} | {' | '.join(cells)} |")
-    return "\n".join(parts)
+            parts.append(f"| {way.removeprefix('restore, ')} | {' | '.join(cells)} |")
+    return "\n".join([*parts, "", _choice(found, names)])
+
+
+def _head(found: dict[str, Any]) -> str:
+    titles = [f"{name} ({len(rows)})" for name, rows in found.items()]
+    return f"| | {' | '.join(titles)} |\n|---|{'---|' * len(titles)}"
+
+
+def _choice(found: dict[str, list[dict[str, Any]]], names: list[str]) -> str:
+    """The rule of the default: the highest PSNR, mean of the damages, of restoring with the detail kept."""
+    means = {}
+    for way in (way for way in names if way.startswith("restore") and way.endswith("kept")):
+        hurt = [rows for name, rows in found.items() if name != "nothing"]
+        means[way] = float(np.mean([np.mean([row[way]["psnr"] for row in rows]) for rows in hurt]))
+    listed = ", ".join(f"{way.split()[2].rstrip(',')}: {mean:.2f}" for way, mean in means.items())
+    return f"PSNR, mean of the damages, by noise: {listed} dB."
 
 
 def _cell(values: list[float]) -> str:
@@ -255,6 +275,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=800, help="the first held-out scene")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4])
     parser.add_argument("--odds", type=float, default=2.0)
+    parser.add_argument("--even-light", action="store_true", help="before the models, as the command does")
     parser.add_argument("--damage", nargs="+", default=list(DAMAGES), choices=list(DAMAGES))
     parser.add_argument("--table", action="store_true", help="print the tables of numbers that are there")
     options = parser.parse_args()

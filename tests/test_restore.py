@@ -15,7 +15,7 @@ from enhance_a_video.embedded import world
 from enhance_a_video.errors import OutputExistsError, SettingsError, UnsupportedModelError, VideoFileError
 from enhance_a_video.generation import pipelines, video
 from enhance_a_video.generation.media import scan
-from enhance_a_video.generation.restore import Restoring, detail, latents, restore_file, restore_frames, windows
+from enhance_a_video.generation.restore import Restoring, detail, latents, light, restore_file, restore_frames, windows
 from enhance_a_video.lab.metrics.clip import Clip
 from enhance_a_video.lab.metrics.no_reference import warping_error
 from tests import media_files
@@ -173,6 +173,27 @@ def test_flicker_is_not_given_back_with_the_detail(clean):
     back = detail.steady_detail(blurred, source)[4:-4]
     assert np.abs(np.diff(back, axis=0)).max() < 0.01 < np.abs(np.diff(source, axis=0)).max()
     assert np.abs(back - still[4:-4]).mean() < 0.01
+
+
+def test_wavering_light_is_made_even_and_other_light_is_left(clean, flickering):
+    even = light.lit(flickering, light.gains_of(flickering))
+    assert psnr(even, clean) > psnr(flickering, clean) + 5
+    assert np.abs(light.gains_of(clean) - 1).max() < 0.02
+    fade = clean * np.linspace(1, 0.3, len(clean))[:, None, None, None]
+    inner = light.gains_of(np.rint(fade).astype(np.uint8))[8:-8]
+    assert np.abs(inner - 1).max() < 0.05, "a fade is no flicker"
+
+
+def test_light_is_not_mixed_across_a_cut(clean):
+    dark = 255 - clean[:, ::-1]
+    gains = light.gains_of(np.concatenate([clean, dark]))
+    np.testing.assert_allclose(gains, np.concatenate([light.gains_of(clean), light.gains_of(dark)]))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_short_clips_have_their_light(clean, frames):
+    assert light.gains_of(clean[:frames]).shape == (frames, 3)
+    assert np.isfinite(light.gains_of(np.zeros_like(clean[:frames]))).all()
 
 
 def test_colours_are_those_of_the_source(clean):

@@ -41,6 +41,12 @@ def restore(
         bool,
         typer.Option("--keep-detail/--no-keep-detail", help="Give back the detail of FILE that is steady in it."),
     ] = True,
+    even_light: Annotated[
+        bool,
+        typer.Option(
+            "--even-light/--no-even-light", help="Make brightness and white balance of whole frames even first."
+        ),
+    ] = True,
     enhance: Annotated[
         bool,
         typer.Option(
@@ -74,7 +80,16 @@ def restore(
     from ..generation.restore import NOISE, Restoring, restore_file
 
     how = Restoring(
-        NOISE if noise is None else noise, settings, keep_detail, prompt, negative, steps, guidance, overlap, seed
+        NOISE if noise is None else noise,
+        settings,
+        keep_detail,
+        even_light,
+        prompt,
+        negative,
+        steps,
+        guidance,
+        overlap,
+        seed,
     )
     out = source.with_name(f"{source.stem}-restored.mp4") if out is None else out
     notes = Notes()

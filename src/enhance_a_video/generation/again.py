@@ -45,6 +45,7 @@ def command_for(record: Mapping[str, Any], out: str) -> str:
 
 def _restoring(record: Mapping[str, Any]) -> list[str]:
     words = ["--noise", f"{record['noise']:g}"] + ["--no-keep-detail"] * (not record["keep_detail"])
+    words += ["--no-even-light"] * (not record["even_light"])
     return words + _options({name: record.get(name) for name in ("negative", "steps", "guidance", "overlap")})
 
 

@@ -42,7 +42,7 @@ class Claim:
 
     def data(self) -> dict[str, Any]:
         """Our assertion: model, settings, seed and versions."""
-        names = ("model", "seed", "settings", "noise", "keep_detail", "starts", "enhancement")
+        names = ("model", "seed", "settings", "noise", "keep_detail", "even_light", "starts", "enhancement")
         found = {name: self.record[name] for name in names if self.record.get(name) is not None}
         if isinstance(found.get("model"), str) and Path(found["model"]).exists():  # a folder of this computer
             found["model"] = Path(found["model"]).name

@@ -4,6 +4,7 @@ kept as it is."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,16 +42,16 @@ class VideoSource:
     notes: tuple[str, ...] = ()
 
 
-def scan(path: str | Path) -> VideoSource:
-    """Reads a whole file once, so that what is wrong with it shows before hours of work.
+def scan(path: str | Path, look: Callable[[np.ndarray], None] = lambda frame: None) -> VideoSource:
+    """Reads a whole file once, so that what is wrong with it shows before hours of work. look: called with each frame.
 
     Raises:
         VideoFileError: it cannot be read, is damaged or cut off. SettingsError: it is a single picture.
     """
     path = Path(path)
     with open_video(path) as clip:
-        for _ in clip:
-            pass
+        for frame in clip:
+            look(frame)
         if clip.still or not clip.fps:
             raise SettingsError(f"{path} is a single picture, or has no frame rate: give a video.")
         times, pixels, comment = clip.times, clip.pixels, clip.comment

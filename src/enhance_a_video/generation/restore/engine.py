@@ -27,7 +27,7 @@ from ..events import Progress, Report, silent
 from ..media import to_uint8
 from ..prompts import checked_prompt
 from ..requests import settings_text
-from . import detail, latents
+from . import detail, latents, light
 from .windows import Window, blended, padded, windows
 
 NOISE = 0.25  # the default of --noise: docs/restore.md has the study that chose it
@@ -41,6 +41,7 @@ class Restoring:
                   source. In units of training time, as start and end of `Settings`: 1 - noise is where it starts
     settings      the method's; None is the plain model, video to video
     keep_detail   give back the part of what was lost that is steady along the motion (`detail.steady_detail`)
+    even_light    brightness and white balance of whole frames are made even first (`light`)
     prompt        what the clip shows; may be empty
     steps         of the whole schedule; None: the model's own number
     guidance      classifier-free guidance; None: off, as the source already says what is to be seen
@@ -51,6 +52,7 @@ class Restoring:
     noise: float = NOISE
     settings: Change | None = field(default_factory=Settings)
     keep_detail: bool = True
+    even_light: bool = True
     prompt: str = ""
     negative: str | None = None
     steps: int | None = None
@@ -174,6 +176,8 @@ def restore_frames(
     how = how or Restoring()
     frames = to_uint8(frames)
     made = plan(pipe, how, *frames.shape[:3])
+    if how.even_light:
+        frames = light.lit(frames, light.gains_of(frames))
     with method(pipe, how):
         clips = [
             restore_window(

@@ -28,6 +28,7 @@ from ..making import brief, opened
 from ..media import VideoSource, open_video, scan
 from ..pipelines import Notice, describe
 from .engine import Plan, Restoring, method, plan, restore_window, stepping
+from .light import LightMeter, lit
 from .windows import Window, blended
 
 
@@ -113,7 +114,8 @@ def restore_file(
         raise SettingsError(f"{out} is the video to be restored: give --out another name.")
     refuse_existing([out], force=force)
     progress(Progress(0, doing=f"reading {source.name}"))
-    scanned = scan(source)
+    meter = LightMeter()
+    scanned = scan(source, meter.add)
     for text in scanned.notes:
         note(text)
     started = perf_counter()
@@ -123,7 +125,8 @@ def restore_file(
     folder = out.with_name(f".{out.stem[:100]}.restoring")
     with _Store.at(folder, key, note) as store:
         there = store.present(len(made.spans))
-        summary = _make(pipe, how, made, scanned, store, progress, note)
+        gains = meter.gains() if how.even_light else None
+        summary = _make(pipe, how, made, scanned, gains, store, progress, note)
         restored = Restored(
             out, scanned, how, model, made, len(made.spans) - there, summary, perf_counter() - started, tuple(notes),
             describe(pipe),
@@ -134,16 +137,26 @@ def restore_file(
 
 
 def _make(
-    pipe: Any, how: Restoring, made: Plan, source: VideoSource, store: _Store, progress: Report, note: Notice
+    pipe: Any,
+    how: Restoring,
+    made: Plan,
+    source: VideoSource,
+    gains: np.ndarray | None,
+    store: _Store,
+    progress: Report,
+    note: Notice,
 ) -> Summary | None:
-    """The windows that are not in the store yet, into it."""
+    """The windows that are not in the store yet, into it. gains: (T, 3), of the light of each frame."""
     missing = [number for number in range(len(made.spans)) if not store.has(number)]
     if not missing:
         return None
     with method(pipe, how) as summary:
         for number, frames in _cut(source, made.spans, set(missing)):
+            span = made.spans[number]
+            if gains is not None:
+                frames = lit(frames, gains[span.first : span.last])
             ready = restore_window(
-                pipe, frames, made.spans[number].first, how, made, notice=note,
+                pipe, frames, span.first, how, made, notice=note,
                 progress=stepping(progress, number, len(made.spans), made.start.steps),
             )  # fmt: skip
             store.put(number, ready)
