@@ -3,6 +3,8 @@ wait without end or in a lost file. Run it before a release, and after a change 
 
     make fuzz
     python -m tests.fuzz --only media --show        the cases of a kind, or with a word in them, with what they printed
+    python -m tests.fuzz --log runs/fuzz.jsonl      stopped, the same words go on where it was
+    python -m tests.fuzz --again runs/fuzz.jsonl    those that had faults, after a mend
 
 Each case runs in a process of its own, forked from one that has imported everything, in a folder of its own. Commands
 run with --json, and where a person has to be warned without it as well. cases.py explains how to add a case.
@@ -121,13 +123,15 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a case may take")
     parser.add_argument("--show", action="store_true", help="print what every case printed")
     parser.add_argument("--list", action="store_true", help="list the cases and leave")
-    parser.add_argument("--log", type=Path, help="a file for the faults, a JSON object a line")
+    parser.add_argument(
+        "--log", type=Path, help="a file for what is found, a JSON object a run; those in it are not run"
+    )
     asked = parser.parse_args()
     cases = [*read(HERE / "commands.txt"), *read(HERE / "calls.txt")]
     if asked.only:
         cases = [c for c in cases if c.kind == asked.only or re.search(asked.only, f"{c.kind}: {c}")]
     if asked.again:
-        failed = {json.loads(line)["case"] for line in asked.again.read_text(encoding="utf-8").splitlines()}
+        failed = {entry["case"] for entry in _logged(asked.again) if entry["faults"]}
         cases = [case for case in cases if str(case) in failed]
     if asked.list or not cases:
         print(*(f"{case.kind:18} {case.wanted:8} {case}" for case in cases), sep="\n")
@@ -135,42 +139,70 @@ def main() -> None:
     sys.exit(_report([run for case in cases for run in runs_of(case)], cases, asked))
 
 
+def _logged(log: Path | None) -> list[dict]:
+    """What the log of an earlier run holds; a last line that was cut off is none."""
+    found = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log and log.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
 def _report(runs: Sequence[Run], cases: Sequence[Case], asked: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import track
-    from rich.table import Table
 
     screen, begun = Console(highlight=False), time.monotonic()
-    counts: dict[str, Counter[str]] = {case.kind: Counter() for case in cases}
-    for case in cases:
-        counts[case.kind]["cases"] += 1
-    log = asked.log.open("w", encoding="utf-8") if asked.log else None
+    wanted = {(str(run.case), run.json) for run in runs}
+    entries = {(one["case"], one["json"]): one for one in _logged(asked.log)}
+    entries = {key: one for key, one in entries.items() if key in wanted}
+    left = [run for run in runs if (str(run.case), run.json) not in entries]
+    if entries:
+        screen.print(f"{len(entries)} runs are in {asked.log} already; {len(left)} are left.")
+    log = asked.log.open("a", encoding="utf-8") if asked.log else None
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
-        outcomes = everything(runs, asked.jobs, asked.limit, Path(place))
-        for run, outcome in track(outcomes, "cases", total=len(runs), console=screen, transient=True):
-            wrong = faults(run, outcome)
-            counts[run.case.kind].update(fault for fault, _ in wrong)
-            for fault, what in wrong:
-                way = " --json" * run.json
-                text = f"[red]{fault}[/]  [bold]{escape(str(run.case))}{way}[/]\n    {escape(what)}"
+        outcomes = everything(left, asked.jobs, asked.limit, Path(place))
+        for run, outcome in track(outcomes, "cases", total=len(left), console=screen, transient=True):
+            found, seconds = faults(run, outcome), round(outcome.seconds, 1)
+            entry = {
+                "kind": run.case.kind,
+                "case": str(run.case),
+                "json": run.json,
+                "faults": found,
+                "seconds": seconds,
+            }
+            entries[entry["case"], run.json] = entry
+            if log:
+                print(json.dumps(entry, ensure_ascii=False), file=log, flush=True)
+            for fault, what in found:
+                text = f"[red]{fault}[/]  [bold]{escape(str(run.case))}{' --json' * run.json}[/]\n    {escape(what)}"
                 screen.print(text, soft_wrap=True)
-                if log:
-                    entry = {"fault": fault, "kind": run.case.kind, "case": str(run.case), "what": what}
-                    print(json.dumps(entry, ensure_ascii=False), file=log, flush=True)
             if asked.show:
                 screen.print(f"[dim]{escape(str(run.case))}  ->  {outcome.code}, {outcome.seconds:.1f} s[/]")
                 screen.print(escape(outcome.out + outcome.err), soft_wrap=True)
+    minutes = (time.monotonic() - begun) / 60
+    return _table(
+        cases, list(entries.values()), f"{len(runs)} runs, {len(left)} of them now in {minutes:.1f} minutes", screen
+    )
+
+
+def _table(cases: Sequence[Case], entries: Sequence[dict], how: str, screen: object) -> int:
+    """Prints what each kind of cases was found to do; 1 if there was a fault."""
+    from rich.table import Table
+
+    counts: dict[str, Counter[str]] = {case.kind: Counter() for case in cases}
+    for case in cases:
+        counts[case.kind]["cases"] += 1
+    for entry in entries:
+        counts[entry["kind"]].update(fault for fault, _ in entry["faults"])
     table = Table("kind", "cases", *FAULTS)
     for kind, row in counts.items():
         table.add_row(kind, *(str(row[name] or "") for name in ("cases", *FAULTS)))
-    screen.print(table)
+    screen.print(table)  # type: ignore[attr-defined]
     total = sum(row[fault] for row in counts.values() for fault in FAULTS)
     python = sum(case.python for case in cases)
-    screen.print(
-        f"{len(cases) - python} command lines and {python} Python calls, {len(runs)} runs in "
-        f"{(time.monotonic() - begun) / 60:.1f} minutes: {total} faults."
-    )
+    screen.print(f"{len(cases) - python} command lines and {python} Python calls, {how}: {total} faults.")  # type: ignore[attr-defined]
     return 1 if total else 0
 
 
