@@ -72,13 +72,13 @@ def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 7860, password: 
         primary_hue="indigo", neutral_hue="slate",
         font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"], font_mono=["ui-monospace", "monospace"],
     )  # fmt: skip
-    script = (_HERE / "wipe.js").read_text(encoding="utf-8")
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "wipe.js"))
     blocks.launch(
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=browser,
         auth=(lambda name, word: hmac.compare_digest(word.encode(), password.encode())) if password else None,
         auth_message="Any name, and the password that was given on the command line." if password else None,
         allowed_paths=[str(desk.gallery.folder)], max_file_size=uploads.LARGEST, show_error=False, footer_links=[],
-        theme=theme, css=(_HERE / "page.css").read_text(encoding="utf-8"), head=f"<script>{script}</script>",
+        theme=theme, head=f"<style>{style}</style><script>{script}</script>",  # css= would rewrite the selectors
         ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False,
     )  # fmt: skip
     return blocks, desk
@@ -97,7 +97,6 @@ class Page:
                 with gr.Column(scale=5, min_width=320):
                     self._ask()
                 with gr.Column(scale=6, min_width=320):
-                    self.progress = gr.HTML()
                     self.result = gr.HTML(player.result(None))
                     with gr.Row():
                         self.again = gr.Button("Make one more", size="sm", min_width=120)
@@ -126,7 +125,7 @@ class Page:
         with gr.Row():
             self.go = gr.Button("Generate", variant="primary", elem_id="ev-go", scale=3)
             self.stop = gr.Button("Stop", variant="stop", elem_id="ev-stop", scale=1)
-        self.message = gr.HTML()
+        self.message, self.progress = gr.HTML(), gr.HTML()
         with gr.Accordion("Expert knobs", open=False):
             self._knobs()
         with gr.Accordion("Presets, links, settings from a clip", open=False):
@@ -135,7 +134,7 @@ class Page:
                 self.name = gr.Textbox(label="Save these settings as", max_lines=1, scale=3, min_width=160)
                 self.save = gr.Button("Save", scale=1, min_width=80)
             self.link = gr.Button("Link to these settings", size="sm")
-            self.address = gr.Textbox(label="Link", buttons=["copy"], interactive=False, max_lines=2)
+            self.address = gr.Textbox(label="Link", buttons=["copy"], interactive=False, max_lines=2, elem_id="ev-link")
         self.clip = gr.File(
             label="Drop a clip here: its settings come back", file_types=list(uploads.TYPES), height=150,
             elem_id="ev-clip",

@@ -3,7 +3,7 @@
 // All of it lies in a shadow root: Gradio changes an element's attributes and children in place when its HTML changes.
 "use strict";
 const STYLE = `
-  :host { display: block; max-width: 620px; font-family: system-ui, -apple-system, "Segoe UI", sans-serif; }
+  :host { display: block; width: 100%; max-width: 620px; contain: inline-size; font-family: system-ui, -apple-system, "Segoe UI", sans-serif; }
   video { position: absolute; width: 1px; height: 1px; opacity: 0; pointer-events: none; }
   .ev-stage { position: relative; background: #16181d; border-radius: 10px; overflow: hidden; }
   .ev-stage canvas { display: block; width: 100%; height: auto; }
