@@ -1,8 +1,15 @@
 """The web page without a browser: forms, links, presets, the queue, the gallery, the maker, uploads, access."""
 
 import json
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import hypothesis
 import numpy as np
@@ -204,7 +211,12 @@ def test_a_pair_is_made_kept_and_restored(desk, tiny_folder):
     assert "warping error" in entry.words[0] and "gain" in entry.words[1] and len(entry.rows) > 5
     assert set(entry.measures) == {"plain", "enhanced"}
     html = player.result(entry)
-    assert html.count("<wipe-player") == 1 and 'data-second="enhanced"' in html and "All " in html
+    assert (
+        html.count("<wipe-player") == 1
+        and 'data-second="enhanced"' in html
+        and "All " in html
+        and "enhance-a-video restore " in html
+    )
 
 
 def test_what_generate_wrote_is_restored_too(tmp_path, tiny_folder):
@@ -360,6 +372,79 @@ def test_other_hosts_need_a_password(tmp_path):
             check_access(host, password)
     check_access("127.0.0.1", "")
     check_access("0.0.0.0", "long enough")
+
+
+def test_a_port_that_is_taken_is_a_sentence(tmp_path, command):
+    pytest.importorskip("gradio", reason="pip install 'enhance-a-video[web]'")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, out, err = command("ui", "--out", tmp_path / "ui", "--port", taken.getsockname()[1], "--json")
+    assert code == 2 and "another --port" in json.loads(out)["error"]["message"] and err.count("\n") == 1
+    assert not (tmp_path / "ui").exists()
+
+
+def test_the_password_guards_page_and_files(tmp_path):
+    pytest.importorskip("gradio", reason="pip install 'enhance-a-video[web]'")
+    from enhance_a_video.web.page import serve
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    blocks, desk = serve(tmp_path / "ui", port=port, password="correct horse")
+    try:
+        (desk.gallery.folder / "a.txt").write_text("inside")
+        visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        address = f"{blocks.local_url}gradio_api/file={desk.gallery.folder / 'a.txt'}"
+        for word, refused in (("wrong", True), ("correct horse", False)):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                visitor.open(address)
+            form = urllib.parse.urlencode({"username": "anybody", "password": word}).encode()
+            if refused:
+                with pytest.raises(urllib.error.HTTPError, match="40"):
+                    visitor.open(f"{blocks.local_url}login", form)
+            else:
+                visitor.open(f"{blocks.local_url}login", form)
+        assert visitor.open(address).read() == b"inside"
+    finally:
+        blocks.close(verbose=False)
+
+
+def test_the_command_serves_until_it_is_stopped(tmp_path, hearing):
+    pytest.importorskip("gradio", reason="pip install 'enhance-a-video[web]'")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["ui", "--out", tmp_path / "ui", "--port", port, "--json", "--no-credentials"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "enhance_a_video.cli", *map(str, words)], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, **hearing,
+    ) as process:  # fmt: skip
+        data = json.loads(process.stdout.readline())
+        page = urllib.request.urlopen(data["url"]).read()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"wipe-player" in page
+    assert "Traceback" not in err and "The gallery and the queue are kept" in err
+
+
+@hypothesis.settings(deadline=None, max_examples=200, suppress_health_check=list(hypothesis.HealthCheck))
+@given(st.lists(st.tuples(st.integers(0, 3000), st.binary(min_size=1, max_size=8)), max_size=6), st.integers(0, 4000))
+def test_a_clip_with_broken_bytes_is_a_form_or_a_sentence(whole_clip, edits, length):
+    data = bytearray(whole_clip.read_bytes())
+    for place, content in edits:
+        data[place : place + len(content)] = content
+    broken = whole_clip.with_name("broken.mp4")
+    broken.write_bytes(data[: max(1, len(data) - length)] if length < 2000 else data)
+    try:
+        assert uploads.restored(broken).prompt
+    except EnhanceAVideoError as error:
+        assert str(error) and "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def whole_clip(tmp_path_factory):
+    comment = json.dumps({"prompt": PROMPT, "seed": 1, "settings": None, "options": {"steps": 2}})
+    path = tmp_path_factory.mktemp("clip") / "whole.mp4"
+    video.write_video(path, np.zeros((4, 32, 32, 3), np.uint8), 8, comment=comment)
+    assert uploads.restored(path).seed == 1
+    return path
 
 
 def test_two_threads_may_use_the_queue(tmp_path):

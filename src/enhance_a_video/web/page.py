@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnhanceAVideoError, SettingsError
+from ..generation import files
 from ..generation.loading import EMBEDDED, defaults_in, source_of
 from ..wording import count
 from . import player, uploads
@@ -58,10 +60,11 @@ def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 7860, password: 
     """Starts serving the page from a thread and returns Gradio's Blocks, with `local_url` and `close()`; and the Desk.
 
     Raises:
-        SettingsError: another host without a password; a damaged queue. VideoFileError: the folder cannot be written.
-        OSError: the port is taken.
+        SettingsError: another host without a password; a host or port that cannot be used; a damaged queue.
+        VideoFileError: the folder cannot be written.
     """
     check_access(host, password)
+    _check_port(host, port)
     desk = Desk(folder.absolute())
     os.environ["GRADIO_TEMP_DIR"] = str(desk.folder / ".uploads")  # no upload leaves the folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -82,6 +85,18 @@ def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 7860, password: 
         ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False,
     )  # fmt: skip
     return blocks, desk
+
+
+def _check_port(host: str, port: int) -> None:
+    """SettingsError where the page could not listen there."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        why = f"the page cannot listen there ({files.reason(error)})"
+        raise SettingsError(
+            f"--host {host} --port {port}: {why}: give another --port, such as {port % 65535 + 1}."
+        ) from None
 
 
 class Page:
@@ -212,7 +227,8 @@ class Page:
         self._on(self.again.click, self._again, [self.shown], [])
         self._on(self.use.click, lambda id: (*self._fill(self._entry(id).form), "Its settings are in the fields."),
                  [self.shown], every)  # fmt: skip
-        self._on(self.drop.click, self._delete, [self.shown], [self.shown, self.result, *self._lists()])
+        lists = [self.shown, self.result, *self._lists()]
+        self._on(self.drop.click, self._delete, [self.shown], lists, js=_SURE)
         self._on(self.pictures.select, self._select, [self.ids], [self.shown, self.result])
         self._on(self.compare.click, self._compare, [self.first, self.second], [self.compared])
         for act, button in self.acts.items():
@@ -224,7 +240,9 @@ class Page:
     def _lists(self) -> list[Any]:
         return [self.ids, self.pictures, self.first, self.second]
 
-    def _on(self, event: Callable[..., Any], act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+    def _on(
+        self, event: Callable[..., Any], act: Callable[..., Any], inputs: list[Any], outputs: list[Any], **how: Any
+    ) -> None:
         """An event whose handler returns a value for each output and then the sentence to show."""
 
         def guarded(*given: Any) -> tuple[Any, ...]:
@@ -249,7 +267,7 @@ class Page:
             requested.__annotations__["request"] = self.gr.Request  # Gradio hands it over by this
             event(requested, inputs, [*outputs, self.message], **_QUIET)
         else:
-            event(guarded, inputs, [*outputs, self.message], **_QUIET)
+            event(guarded, inputs, [*outputs, self.message], **_QUIET, **how)
 
     # ----------------------------------------------------------------------------------------------------- the handlers
 
@@ -316,7 +334,9 @@ class Page:
         entry = self._entry(ids[index] if 0 <= index < len(ids) else "")
         return entry.id, player.result(entry), ""
 
-    def _delete(self, id: str) -> tuple[Any, ...]:
+    def _delete(self, id: str | None) -> tuple[Any, ...]:
+        if id is None:
+            return *[self.gr.skip()] * 6, ""
         self.desk.gallery.remove(self._entry(id).id)
         return "", player.result(None), *self._drawn_lists(), "Deleted."
 
@@ -404,4 +424,5 @@ class Page:
         return (entry.id if entry else "", player.result(entry), *fields, text)
 
 
+_SURE = "(id) => (!id || confirm('Delete this clip and its files?') ? id : null)"
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from ..errors import SettingsError
+from ..generation.again import command_for
 from ..lab.pictures import webp_bytes
 from ..wording import count
 from .gallery import Entry
@@ -49,9 +53,8 @@ def result(entry: Entry | None) -> str:
     notes = "".join(f'<p class="ev-note">Note: {escape(text)}</p>' for text in entry.notes)
     title = f'<p class="ev-title" data-entry="{escape(entry.id)}">{escape(entry.title)}</p>'
     shown = player(entry.stacked, list(entry.clips), entry.fps, entry.form.prompt)
-    return (
-        f'<div class="ev-result">{title}{shown}<div class="ev-links">{links}</div>{words}{notes}{_table(entry)}</div>'
-    )
+    said = f"{words}{notes}{_table(entry)}{_commands(entry)}"
+    return f'<div class="ev-result">{title}{shown}<div class="ev-links">{links}</div>{said}</div>'
 
 
 def _table(entry: Entry) -> str:
@@ -60,6 +63,18 @@ def _table(entry: Entry) -> str:
     lines = "".join(_line(row) for row in entry.rows)
     head = "<tr><th>measure</th><th>plain</th><th>enhanced</th><th></th></tr>"
     return f"<details><summary>All {count(len(entry.rows), 'measure')}</summary><table>{head}{lines}</table></details>"
+
+
+def _commands(entry: Entry) -> str:
+    """How to make the clip again, and how to restore it, on the command line."""
+    label, path = list(entry.clips.items())[-1]
+    record = {"prompt": entry.form.prompt, "seed": entry.form.seed, "model": entry.form.model}
+    record |= {"settings": entry.form.settings, "options": entry.form.options}
+    lines = [shlex.join(["enhance-a-video", "restore", str(path)])]
+    with suppress(SettingsError):  # settings that no command can say
+        lines.insert(0, command_for(record, f"{label}.mp4"))
+    shown = "".join(f"<pre>{escape(line)}</pre>" for line in lines)
+    return f"<details><summary>On the command line: again, and restored</summary>{shown}</details>"
 
 
 def _line(row: Mapping[str, str]) -> str:
