@@ -73,7 +73,9 @@ def test_it_is_the_biased_softmax(layout, size):
     assert (Exact().mass(call) - share).abs().max() <= 2e-6
 
 
-@pytest.mark.parametrize("kind", ["bool", "bool, of keys", "added", "a query without keys"])
+@pytest.mark.parametrize(
+    "kind", ["bool", "bool, of keys", "added", "added, one for all keys", "a query without keys", "no own frame"]
+)
 def test_masks(kind):
     q, k, v = (noise(2, 2, 28, 16, seed=i) for i in range(3))
     mask = noise(2, 1, 28, 28, seed=5) > -0.5
@@ -83,8 +85,13 @@ def test_masks(kind):
         mask[:, :, :, 25] = False
     if kind == "added":
         mask = noise(28, 28, seed=6)
+    if kind == "added, one for all keys":
+        mask = noise(2, 1, 28, 1, seed=6)
     if kind == "a query without keys":
         mask[:, :, 3] = False
+    if kind == "no own frame":  # nor text: all that these six attend to is in other frames
+        mask[:, :, :6, :6] = mask[:, :, :6, 24:] = False
+        mask[:, :, :6, 6:9] = True
     call = AttentionCall(q, k, v, num_frames=4, video=slice(0, 24), mask=mask)
     if usable(Exact(), call)[0] != Exact():
         pytest.skip("torch has no kernel for this mask here")
@@ -131,6 +138,21 @@ def test_gradients_are_those_of_the_biased_softmax(layout):
     ):
         leaves = [x.clone().requires_grad_() for x in start]
         (attend(*leaves) * weight).sum().backward()
+        grads.append([x.grad for x in leaves])
+    for found, wanted in zip(*grads, strict=True):
+        assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_gradients_where_a_query_has_no_key_at_all_or_none_of_its_own_frame():
+    mask = torch.ones(24, 24, dtype=torch.bool)
+    mask[:6, :6], mask[7] = False, False
+    rows, start, grads = [i for i in range(24) if i != 7], [noise(1, 2, 24, 16, seed=i) for i in range(3)], []
+    for attend in (
+        lambda q, k, v: Exact().attend(AttentionCall(q, k, v, num_frames=4, mask=mask), odds),
+        lambda q, k, v: biased(q, k, v, slice(None), 4, mask.index_fill(0, torch.tensor(7), True))[0].float(),
+    ):
+        leaves = [x.clone().requires_grad_() for x in start]
+        attend(*leaves)[:, :, rows].square().sum().backward()
         grads.append([x.grad for x in leaves])
     for found, wanted in zip(*grads, strict=True):
         assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()

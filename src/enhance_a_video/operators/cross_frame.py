@@ -171,7 +171,8 @@ def _own_mask(call: AttentionCall) -> Tensor | None:
     if mask is None:
         return None
     others = call.other_rows
-    mask = mask[(None,) * (4 - mask.ndim)]  # (b, h, queries or 1, L)
+    mask = mask[(None,) * (4 - mask.ndim)]
+    mask = mask.expand(*mask.shape[:3], call.key.shape[2])  # (b, h, queries or 1, L)
     if mask.shape[2] > 1:
         mask = mask[:, :, call.video].unflatten(2, (T, -1))  # (b, h, T, S, L)
         own = mask[..., call.video].unflatten(-1, (T, -1)).diagonal(dim1=2, dim2=4).permute(0, 4, 1, 2, 3)

@@ -78,8 +78,9 @@ class Exact(Operator):
 
 def share_of_others(whole: Tensor, own: Tensor) -> Tensor:
     """1 - exp(own - whole), of log-sum-exps over all keys and over a query's own; 0 where a query has no key at all."""
-    share = (1 - torch.exp(own - whole)).clamp(0.0, 1.0)
-    return torch.where(whole == float("-inf"), 0.0, share)
+    no_key = whole == float("-inf")
+    share = (1 - torch.exp(own - whole.masked_fill(no_key, 0.0))).clamp(0.0, 1.0)  # its gradient is finite there too
+    return share.masked_fill(no_key, 0.0)
 
 
 def _own(call: AttentionCall) -> tuple[Tensor, Tensor]:

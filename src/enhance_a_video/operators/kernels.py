@@ -128,14 +128,16 @@ def attention_with_lse(
     """softmax(scale * query key^T + mask) value and its log-sum-exp, both with gradients.
 
     query (B, H, Lq, D), key and value (B, H or fewer, Lk, D); mask bool (False: left out) or added, broadcast to
-    (B, H, Lq, Lk). Returns (B, H, Lq, D) and (B, H, Lq) fp32. Raises NotImplementedError where torch has no such
-    kernel: see pair_kernel().
+    (B, H, Lq, Lk). Returns (B, H, Lq, D) and (B, H, Lq) fp32, the latter -inf for a query without keys. Raises
+    NotImplementedError where torch has no such kernel: see pair_kernel().
     """
     query, key, value, mask = prepared(query, key, value, mask)
     run = pair_kernel(query, key, value, mask)
     if run is None:
         raise NotImplementedError("no kernel of torch returns the log-sum-exp of this attention")
     out, lse = run(query, key, value, mask, scale)
+    if mask is not None:  # kernels give 0 or infinity for a query that has no key left
+        lse = lse.masked_fill((mask == float("-inf")).all(-1), float("-inf"))
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
         lse = _WithGradient.apply(query, key, lse.detach(), mask, scale)
     return out, lse
