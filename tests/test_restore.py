@@ -15,7 +15,16 @@ from enhance_a_video.embedded import world
 from enhance_a_video.errors import OutputExistsError, SettingsError, UnsupportedModelError, VideoFileError
 from enhance_a_video.generation import pipelines, video
 from enhance_a_video.generation.media import scan
-from enhance_a_video.generation.restore import Restoring, detail, latents, light, restore_file, restore_frames, windows
+from enhance_a_video.generation.restore import (
+    Restoring,
+    detail,
+    engine,
+    latents,
+    light,
+    restore_file,
+    restore_frames,
+    windows,
+)
 from enhance_a_video.lab.metrics.clip import Clip
 from enhance_a_video.lab.metrics.no_reference import warping_error
 from tests import media_files
@@ -151,6 +160,14 @@ def test_bad_settings_are_refused(wrong):
 
 
 # ------------------------------------------------------------------------------------------------ what comes out
+
+
+def test_the_help_and_the_page_name_the_default(command):
+    from pathlib import Path
+
+    page = (Path(__file__).parent.parent / "docs" / "restore.md").read_text(encoding="utf-8")
+    assert f"{engine.NOISE:g}, the default" in page
+    assert f"{engine.NOISE:g} by default" in " ".join(command("restore", "--help")[1].replace("│", " ").split())
 
 
 def test_planted_flicker_goes_and_the_clean_clip_comes_nearer(pipe, clean, flickering):

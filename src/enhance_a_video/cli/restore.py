@@ -34,7 +34,9 @@ def restore(
     noise: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="How much noise is mixed in and taken out again: 0.1 careful, 0.4 strong, 1 a new video."
+            min=0,
+            max=1,
+            help="How much noise is mixed in and taken out again: 0.1 by default, 0.4 strong, 1 a new video.",
         ),
     ] = None,
     keep_detail: Annotated[
