@@ -17,7 +17,7 @@ from enhance_a_video import cli
 from enhance_a_video.errors import EnhanceAVideoError, SettingsError, VideoFileError
 from enhance_a_video.generation import video
 from enhance_a_video.generation.batch import run
-from enhance_a_video.generation.batch.folder import Folder, file_name
+from enhance_a_video.generation.batch.folder import Folder, file_name, read_manifest
 from enhance_a_video.generation.batch.run import _encoded, make_missing
 from enhance_a_video.generation.requests import ClipRequest, Prompt, expand
 from enhance_a_video.generation.workers import Count, Pool, Task
@@ -286,6 +286,29 @@ def test_a_damaged_manifest_is_refused(tmp_path):
         pass
     with Folder(tmp_path / "other", "embedded", "auto"):
         pass
+
+
+def test_whoever_only_reads_a_manifest_leaves_a_torn_line(tmp_path):
+    path = tmp_path / "manifest.jsonl"
+    whole = '{"key": "a", "status": "failed"}\n'
+    path.write_text(whole + '{"key": "b", "sta')
+    assert [record["key"] for record in read_manifest(path)] == ["a"]
+    assert path.read_text() != whole
+    assert [record["key"] for record in read_manifest(path, mend=True)] == ["a"]
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("model", ["", "nonsense", "empty"])
+def test_a_model_that_no_machine_can_load_is_refused_before_a_cluster_is_asked(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SettingsError, match=r"model|folder|pipeline"):
+        run(tmp_path / "clips", items_of(1), model=model, ray="203.0.113.1:1")
+
+
+def test_an_unknown_option_of_loading_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="load: 'x' is unknown: give dtype"):
+        run(tmp_path, items_of(1), load={"x": 1})
 
 
 @pytest.mark.parametrize("where", ["the folder's", "the worker's"])

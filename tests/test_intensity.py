@@ -270,3 +270,11 @@ def test_the_mass_of_tokens_is_what_that_of_sites_is_the_mean_of(sites):
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
     divided = token_mass(query.unflatten(2, (4, sites)), key.unflatten(2, (4, sites)), 4)
     torch.testing.assert_close(divided, found)
+
+
+@pytest.mark.parametrize(
+    ("query", "frames"), [(None, 2), ("x", 2), (torch.zeros(1, 1, 8, 4), None), (torch.zeros(1, 1, 8, 4), "x")]
+)
+def test_arguments_of_another_type_are_refused_by_name(query, frames):
+    with pytest.raises(TokenLayoutError, match=r"query|num_frames"):
+        cross_frame_mass(query, query, frames)

@@ -271,3 +271,32 @@ def test_the_shells_own_pipes_are_read():
         assert [prompt.text for prompt in requests.read_prompts(f"/dev/fd/{read}")] == ["a red ball"]
     finally:
         os.close(read)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"negative": 7},
+        {"negative": []},
+        {"extra": []},
+        {"progress": 7},
+        {"notice": "x"},
+        {"prompt": None},
+        {"prompt": 7},
+    ],
+)
+def test_an_argument_of_generate_of_another_type_is_refused(tiny_pipe, wrong):
+    with pytest.raises((SettingsError, PromptError), match=next(iter(wrong))):
+        pipelines.generate(tiny_pipe, wrong.pop("prompt", "a bar"), **wrong)
+
+
+def test_frames_that_are_rounded_are_a_warning_where_nobody_takes_notices(tiny_pipe):
+    with pytest.warns(UserWarning, match="frames: 6 requested, 5 made"):
+        pipelines.generate(tiny_pipe, "a bar", steps=1, frames=6, height=32, width=32)
+
+
+def test_a_message_shows_no_address():
+    with pytest.raises(SettingsError, match="layers=an object of the class object"):
+        Settings(layers=object())
+    with pytest.raises(SettingsError, match="is no Prompt"):
+        requests.expand(["a"], [0], [("a", None)])

@@ -30,6 +30,7 @@ from enhance_a_video.policies import (
     read_profile,
     scale_of,
     to_dict,
+    with_tensors,
 )
 from enhance_a_video.settings import Settings
 
@@ -316,3 +317,9 @@ def test_a_gain_that_is_not_finite_acts_as_one_and_is_reported(tiny_pipe, policy
     with pytest.warns(RuntimeWarning, match="returned NaN or infinity"):
         summary = handle.summary()
     assert summary.not_finite > 0 and "acted as 1" in str(summary)
+
+
+@pytest.mark.parametrize("wrong", [lambda mass, moment: 1 / 0, lambda mass, moment: -mass])
+def test_a_policy_that_fails_or_turns_the_output_round_is_refused(wrong):
+    with pytest.raises(SettingsError, match="The policy"):
+        with_tensors(wrong, torch.device("cpu"))

@@ -651,7 +651,7 @@ def test_the_command_says_what_is_missing(run, tmp_path):
 
 @pytest.mark.parametrize("field", [{"key": [1]}, {"key": {}}, {"prompt": 7}, {"seed": "0"}, {"label": ["l"]}])
 def test_a_manifest_line_of_other_types_is_no_record(tmp_path, field):
-    line = {"key": "a", "status": "failed", "prompt": "x", "seed": 0, "label": "l"} | field
+    line = {"key": "a", "status": "done", "file": "a.mp4", "prompt": "x", "seed": 0, "label": "l"} | field
     manifest(tmp_path, [line])
     with pytest.raises(SettingsError, match="line 1 is not a record"):
         find_pairs(tmp_path)

@@ -142,6 +142,11 @@ def _prepare(
     """Checked q and k as (B, H, T, S, D) views, the sites to measure in bounded pieces, and the softmax scale."""
     if sites is not None and sites < 1:
         raise SettingsError(f"sites={sites}: give at least 1 site, or sites=None for all of them (exact).")
+    if not (isinstance(query, Tensor) and isinstance(key, Tensor)):
+        kinds = f"{type(query).__name__} and {type(key).__name__}"
+        raise TokenLayoutError(f"query and key are {kinds}: both must be tensors of shape (B, H, T·S, D).")
+    if isinstance(num_frames, bool | float | str) or num_frames is None:
+        raise TokenLayoutError(f"num_frames={num_frames!r}: give the number of latent frames, a whole number.")
     T = num_frames
     if query.shape != key.shape or query.ndim not in (4, 5) or (query.ndim == 5 and query.shape[2] != T):
         raise TokenLayoutError(

@@ -165,8 +165,14 @@ def _finite(what: str, value: Any) -> None:
             _finite(what, inner)
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, and an object without a text of its own by its class, not its address."""
+    plain = type(value).__repr__ is object.__repr__
+    return f"an object of the class {type(value).__qualname__}" if plain else reprlib.repr(value)
+
+
 def _refused(what: str, value: Any, kind: str, low: float, high: float) -> SettingsError:
-    start = f"{what}={reprlib.repr(value)}, but a {kind}{_between(low, high)} is wanted."
+    start = f"{what}={shown(value)}, but a {kind}{_between(low, high)} is wanted."
     if isinstance(value, float) and kind == "whole number" and value.is_integer():
         return SettingsError(f"{start} Write {value:.0f}, without a point.")
     if isinstance(value, str) and (meant := _float(value)) is not None:

@@ -194,4 +194,6 @@ def _checked_layers(layers: Any) -> Any:
         and all(type(i) is int for i in layers)
     ):
         return tuple(layers)
-    raise SettingsError(f"layers={layers!r}: give layer indices, a slice or a regular expression, or None for all")
+    raise SettingsError(
+        f"layers={limits.shown(layers)}: give layer indices, a slice or a regular expression, or None for all"
+    )

@@ -21,8 +21,10 @@ from enhance_a_video.attention import Tokens
 from enhance_a_video.attention.query_key import Kernel, Outputs
 from enhance_a_video.generation import batch as batches
 from enhance_a_video.generation import pipelines, video  # fmt: skip
+from enhance_a_video.generation import requests as plan
+from enhance_a_video.generation.media import in_pieces, open_video
 from enhance_a_video.generation.pipelines import generate
-from enhance_a_video.lab import metrics, stats
+from enhance_a_video.lab import metrics, pictures, stats
 from enhance_a_video.lab import score as scores
 from enhance_a_video.lab.comparison import compare, compare_seeds
 from enhance_a_video.lab.stats import paired
@@ -157,7 +159,7 @@ __all__ = [
     "SAY", "A", "B", "Ballots", "Constant", "D", "F", "Flow", "Image", "Kernel", "M", "O", "Outputs", "Path",
     "Settings", "Strength", "T", "Temperature", "Tokens", "acted_or_warned", "batches", "clip", "compare",
     "compare_seeds", "copy", "cross_frame_intensity", "described", "differs", "enhance", "enhance_attention",
-    "find_pairs", "generate", "hooked", "inf", "json", "metrics", "nan", "nn", "np", "own", "paired", "parse_study",
-    "pipe", "pipelines", "policies", "read_study", "results", "run", "same", "scores", "stats", "t", "torch",
-    "types", "video", "warnings", "x",
+    "find_pairs", "generate", "hooked", "in_pieces", "inf", "json", "metrics", "nan", "nn", "np", "open_video",
+    "own", "paired", "parse_study", "pictures", "pipe", "pipelines", "plan", "policies", "read_study", "results",
+    "run", "same", "scores", "stats", "t", "torch", "types", "video", "warnings", "x",
 ]  # fmt: skip

@@ -137,6 +137,27 @@ def check(
     return source, kind, where
 
 
+def check_load(load: Mapping[str, Any]) -> None:
+    """SettingsError for a name in `load`, the options of `load` for workers, that is none of them."""
+    known = [name for name in inspect.signature(check).parameters if name != "model"]
+    if wrong := [name for name in load if name not in known]:
+        raise SettingsError(f"load: {wrong[0]!r} is unknown: give {', '.join(known)}.")
+
+
+def check_on_a_cluster(model: str | Path) -> None:
+    """What is wrong with a model on any machine. SettingsError: an empty name, one that is neither a path nor
+    a hub id, a folder here that is no pipeline or incomplete.
+
+    A path that is not here is left to the machines of the cluster.
+    """
+    elsewhere = isinstance(model, str) and model[:1] in ("/", "~", ".") and not Path(model).expanduser().exists()
+    if elsewhere and model != ".":
+        return
+    source = source_of(model)
+    if Path(source).is_dir():
+        check_folder(source)
+
+
 def quiet() -> None:
     """Silences the chatter of the libraries while they load; for commands, which have a progress bar of their own."""
     import diffusers
@@ -221,7 +242,7 @@ def generate(
             be empty.
         progress: called after each step.
         notice: called with a sentence about what was not done as requested: the warnings that the pipeline itself logs,
-            and another number of frames or pixels than was requested.
+            and another number of frames or pixels than was requested; that is a warning without `notice`.
 
     Returns:
         uint8 (T, H, W, 3); for several prompts (n, T, H, W, 3).
@@ -233,9 +254,14 @@ def generate(
         EnhanceAVideoError: out of memory.
     """
     if not hasattr(pipe, "__call__"):  # noqa: B004
-        raise SettingsError(f"pipe={pipe!r} is not a pipeline: take one from load().")
-    if not isinstance(extra or {}, Mapping):
-        raise SettingsError(f"extra={extra!r}, but a dict of arguments is wanted.")
+        raise SettingsError(f"pipe={limits.shown(pipe)} is not a pipeline: take one from load().")
+    if not isinstance(negative, str | None):
+        raise SettingsError(f"negative={limits.shown(negative)}, but text is wanted.")
+    if not isinstance({} if extra is None else extra, Mapping):
+        raise SettingsError(f"extra={limits.shown(extra)}, but a dict of arguments is wanted.")
+    for name, function in (("progress", progress), ("notice", notice)):
+        if function is not None and not callable(function):
+            raise SettingsError(f"{name}={limits.shown(function)}, but a function is wanted.")
     accepted = inspect.signature(pipe.__call__).parameters
     if hasattr(image, "getexif"):  # PIL's; pipelines leave a phone's picture on its side
         image = as_rgb(image)
@@ -245,6 +271,7 @@ def generate(
     )  # fmt: skip
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
+    requested = dict(call)
     asked, generator = _several(prompt, seed) if prompt or latents is None else ("", None)
     call = _rounded(pipe, call) | ({} if latents is None else {"latents": latents})
     try:
@@ -263,8 +290,7 @@ def generate(
             raise SettingsError(f"{type(pipe).__name__} fails, perhaps by the value of {names}: {what}") from error
         raise
     clips = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
-    if notice:
-        _compare_with(call, clips, notice)
+    _compare_with(call if notice else requested, clips, notice or _warn)  # what preflight tells is not told again
     return clips[0] if isinstance(prompt, str) else clips
 
 
@@ -336,7 +362,8 @@ def call_of(
 
 def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[Any, Any]:
     """Prompt and generator as a pipeline takes them: one of each, also for a list of one, or as many as there are."""
-    prompts = [checked_prompt(one) for one in ([prompt] if isinstance(prompt, str) else prompt)]
+    several = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes)
+    prompts = [checked_prompt(one) for one in (prompt if several else [prompt])]
     seeds = [limits.seed(one) for one in (seed if isinstance(seed, Sequence) else [seed])]
     if not prompts or len(prompts) != len(seeds):
         raise SettingsError(
@@ -392,6 +419,11 @@ def _compare_with(call: dict[str, Any], clips: np.ndarray, notice: Notice) -> No
     for name, value in made.items():
         if call.get(name) not in (None, value):
             notice(f"{name.replace('num_', '')}: {call[name]} requested, {value} made.")
+
+
+def _warn(text: str) -> None:
+    """A notice where nobody takes them."""
+    warnings.warn(text, stacklevel=3)
 
 
 @contextmanager

@@ -139,6 +139,8 @@ def expand(
     """
     if not (prompts and panels):
         raise SettingsError(f"Nothing to make: {count(len(prompts), 'prompt')} and {count(len(panels), 'panel')}.")
+    if wrong := [one for one in prompts if not isinstance(one, Prompt)]:
+        raise SettingsError(f"prompts: {limits.shown(wrong[0])} is no Prompt: write Prompt(text).")
     check_panels(panels)
     limits.clips(sum(len(seeds if p.seeds is None else p.seeds) for p in prompts) * len(panels))
     found: dict[str, ClipRequest] = {}

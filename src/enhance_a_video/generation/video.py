@@ -17,7 +17,7 @@ import numpy as np
 from .. import limits
 from ..errors import SettingsError, VideoFileError
 from .credentials import Claim, sign
-from .files import atomic, explained, reason
+from .files import atomic, explained, named, reason
 from .media import VideoSource, with_sound
 from .media import read_comment as read_comment
 from .media import read_video as read_video
@@ -103,7 +103,7 @@ def video_bytes(
 
 def check_video_target(path: str | Path, fps: float = 1) -> Path:
     """The path, if its name and the frame rate can make a video; raises SettingsError."""
-    path = Path(path)
+    path = named(path)
     if path.suffix.lower() != ".mp4":
         raise SettingsError(
             f"Videos are written as .mp4; got {path.name!r}. Give a name such as {path.stem or 'video'}.mp4."

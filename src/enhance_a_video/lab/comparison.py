@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import limits
 from ..errors import PromptError, SettingsError
 from ..generation.events import Progress, Report, silent
 from ..generation.making import Made, brief, make_clips
@@ -114,6 +115,8 @@ def compare(
     labels = [label for label, _ in panels]
     if len(panels) < 2 or len(set(labels)) < len(labels):
         raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
+    if options.get("frames") == 1:
+        raise SettingsError("frames=1: the method acts between frames, so there is nothing to compare. Give more.")
     measures = measures or general_measures()
     takes = []
     for number, (label, settings) in enumerate(panels):
@@ -140,6 +143,8 @@ def compare_seeds(
     Args:
         keep: called with all panels' takes of a seed as soon as they are there; only the first seed's stay in memory.
     """
+    if not limits.seeds(seeds):
+        raise SettingsError("There is no seed to compare with: give one or more.")
     measures = measures or general_measures()
     values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in measures.rows} for label, _ in panels}
     first: list[Take] = []

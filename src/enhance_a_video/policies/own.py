@@ -83,7 +83,7 @@ def gains(policy: Any, returned: Any, mass: Tensor) -> Tensor:
 
 
 def probe(policy: Callable[[Tensor, GainContext], Any], device: torch.device) -> None:
-    """Calls a policy once, before the model runs. SettingsError for a wrong signature, or gains that are not finite.
+    """Calls a policy once, before the model runs. SettingsError for a wrong signature, gains below 0 or not finite.
 
     What only the real call can show is left to it: tensors on another device, tables for one number of samples.
     """
@@ -93,14 +93,16 @@ def probe(policy: Callable[[Tensor, GainContext], Any], device: torch.device) ->
         gain = gains(policy, policy(mass, moment), mass)
     except RuntimeError:
         return
-    except (TypeError, AttributeError, NameError, LookupError) as error:
+    except SettingsError:
+        raise
+    except Exception as error:
         raise SettingsError(
             f"The policy {name_of(policy)} cannot be called as policy(mass, moment): {type(error).__name__}: {error}."
         ) from error
     for at, value in zip(_PROBES, gain.tolist(), strict=True):
-        if not math.isfinite(value):
+        if not 0 <= value < math.inf:
             raise SettingsError(
-                f"The policy {name_of(policy)} returned {value} for a mass of {at}: a gain must be finite."
+                f"The policy {name_of(policy)} returned {value} for a mass of {at}: a gain is finite, and 0 or more."
             )
 
 

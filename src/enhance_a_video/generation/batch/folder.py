@@ -50,7 +50,7 @@ class Folder:
                     if _DRAFT.match(path.name):
                         _tidy(path)
             with files.explained(self.manifest):
-                self.records = {record["key"]: record for record in _read(self.manifest)}
+                self.records = {record["key"]: record for record in read_manifest(self.manifest, mend=True)}
             self._check_source()
             self._held = stack.pop_all()
         return self
@@ -132,13 +132,24 @@ def _slug(text: str, length: int) -> str:
     return cut.decode("utf-8", "ignore").strip("-")
 
 
-def _read(manifest: Path) -> list[dict[str, Any]]:
-    """The records; a last line that a kill tore is cut off, one that lacks only its end is completed."""
-    if not manifest.is_file():
+def read_manifest(manifest: Path, *, mend: bool = False) -> list[dict[str, Any]]:
+    """The records of a manifest, in its order, without a last line that a kill tore; [] where there is none.
+
+    Each has its key and status, "failed" or "done"; those that are done have a file, a prompt, a seed and a label.
+
+    Args:
+        mend: cut the torn line off the file too, and complete one that lacks only its end: for whoever holds the lock.
+
+    Raises:
+        SettingsError: a line is no record. OSError: the file cannot be read.
+    """
+    if not manifest.exists():
         return []
-    data = manifest.read_bytes()
+    data = limits.ordinary(manifest).read_bytes()
     whole, _, tail = data.rpartition(b"\n")
-    if tail:
+    if tail and not mend:
+        whole = data if _parsed(tail) else whole
+    elif tail:
         with manifest.open("r+b") as file:
             if _parsed(tail):
                 whole = data
@@ -164,8 +175,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         record = limits.parse_json(line)
     except ValueError:
         return None
-    good = isinstance(record, dict) and isinstance(record.get("key"), str)
-    return record if good and record.get("status") in ("failed", "done") else None
+    if not isinstance(record, dict) or record.get("status") not in ("failed", "done"):
+        return None
+    needed = {"key": str} | (_OF_A_CLIP if record["status"] == "done" else {})
+    good = all(isinstance(record.get(name), kind) for name, kind in needed.items())
+    return record if good and not isinstance(record.get("seed"), bool) else None
+
+
+_OF_A_CLIP = {"file": str, "prompt": str, "seed": int, "label": str}
 
 
 def _record_in(path: Path) -> dict[str, Any] | None:

@@ -66,8 +66,11 @@ def run(
     load = dict(load or {})
     folder_of_model = Path(model).expanduser()
     model = str(folder_of_model.resolve()) if folder_of_model.is_dir() else model
-    if ray is None:  # a cluster's machines may have a model that this one has not
+    pipelines.check_load(load)
+    if ray is None:
         pipelines.check(model, **load)
+    else:  # a cluster's machines may have a folder that this one has not, but a folder that is here is theirs too
+        pipelines.check_on_a_cluster(model)
     started = time.perf_counter()
     with Folder(out, model, load.get("dtype", "auto")) as folder:
         adopted = folder.adopt(items)

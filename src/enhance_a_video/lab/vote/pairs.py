@@ -15,12 +15,14 @@ from typing import Any
 
 from ... import limits
 from ...errors import SettingsError, VideoFileError
+from ...generation import files
+from ...generation.batch.folder import MANIFEST, read_manifest
 from ...generation.events import Progress, Report, silent
 from ...generation.media import read_comment
 from ...wording import count
 from .blinding import Kind, inspect
 
-PAIRS, MANIFEST, STUDY = "pairs.json", "manifest.jsonl", "study.sqlite"
+PAIRS, STUDY = "pairs.json", "study.sqlite"
 FIRST, SECOND = "baseline.mp4", "enhanced.mp4"  # what every comparison has
 
 
@@ -181,7 +183,8 @@ def _listed(folder: Path) -> list[_Group]:
 
 def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
     """The clips of `batch` that are done and there; the last line of a key counts. See docs/batch.md."""
-    records = {record["key"]: record for record in _records(folder / MANIFEST)}
+    with files.explained(folder / MANIFEST, "read"):
+        records = {record["key"]: record for record in read_manifest(folder / MANIFEST)}
     done = [record for record in records.values() if record["status"] == "done" and _file(folder, record).is_file()]
     plain = [record["label"] for record in done if record.get("settings") is None]
     reference = next(iter(plain or [record["label"] for record in done]), "")
@@ -233,22 +236,6 @@ def _studied(folder: Path) -> tuple[list[_Group], list[str]]:
 
 def _without_reference(number: int) -> list[str]:
     return [f"Without a clip of the reference: {count(number, 'prompt and seed', 'prompts and seeds')}."] * bool(number)
-
-
-def _records(manifest: Path) -> list[dict[str, Any]]:
-    found = []
-    lines = _text(manifest, errors="replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        record = _object(line)
-        known = all(isinstance(record.get(name), kind) for name, kind in _NEEDED.items())
-        if known and (record["status"] != "done" or "file" in record):
-            found.append(record)
-        elif line.strip() and number < len(lines):  # the last one may be torn: its clip is not counted yet
-            raise SettingsError(f"{manifest}, line {number} is not a record of a batch.")
-    return found
-
-
-_NEEDED = {"key": str, "status": str, "prompt": str, "seed": int, "label": str}
 
 
 def _file(folder: Path, record: dict[str, Any]) -> Path:
