@@ -1,12 +1,14 @@
 """One enhanced transformer: its patched layers, its record, and what is read from each of its forward calls."""
 
+import contextlib
 import inspect
 import operator
 import threading
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from .errors import (
     NoEffectWarning,
     SettingsError,
     TokenLayoutError,
+    UnknownPassWarning,
     UnsupportedModelError,
     WholeOutputWarning,
 )
@@ -35,6 +38,7 @@ _CLEAN = 0.99  # a first forward call beyond this progress means that the timest
 
 class _InThread(threading.local):
     now: ForwardContext | None = None
+    pass_name: str | None = None
 
 
 class Denoiser:
@@ -47,6 +51,7 @@ class Denoiser:
         self.operator = enhancement.change.operator
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
         self.latest: ForwardContext | None = None
+        self.latest_pass: str | None = None  # for dynamo, which cannot read a threading.local
         self.in_thread = _InThread()
         if calls_of(model) is not None:
             raise AlreadyEnhancedError(
@@ -177,10 +182,52 @@ class Denoiser:
             batch = self._count("batch", self.row.batch(config, arguments))
         progress, active = self._place(self._timestep(config, arguments))
         row = self.recorder.begin(progress, active, num_frames)
-        self.latest = ForwardContext(num_frames, batch, rows, progress, active, row)
+        plain, conditional = self._passes(batch)
+        self.latest = ForwardContext(num_frames, batch, rows, progress, active, row, plain, conditional)
         if not torch.compiler.is_compiling():
             self.in_thread.now = self.latest
             self._warn_about_frames(num_frames)
+
+    @contextlib.contextmanager
+    def in_pass(self, name: str) -> Iterator[None]:
+        """While it lasts, forward calls of this thread belong to that pass of guidance."""
+        around, self.in_thread.pass_name = self.in_thread.pass_name, name
+        self.latest_pass = name
+        try:
+            yield
+        finally:
+            self.in_thread.pass_name = self.latest_pass = around
+
+    def _passes(self, batch: int | None) -> tuple[bool, Tensor | None]:
+        """Of the forward call that begins: whether it is left alone, and which samples are changed, (B,) or all.
+
+        By the name that diffusers' pipelines and guiders give a pass (cache_context). Without guidance every call is
+        conditional. Where it cannot be known, both passes are changed, with a warning.
+        """
+        if self.settings.passes is None:
+            return False, None
+        name = self.latest_pass if torch.compiler.is_compiling() else self.in_thread.pass_name
+        pipeline = self.pipeline() if self.pipeline is not None else None
+        if name in ("cond", "pred_cond") or is_guided(pipeline) is False:
+            return False, None
+        if name == "cond_uncond" and is_guided(pipeline) and batch is not None and batch % 2 == 0:
+            return False, torch.arange(batch, device=self.device) >= batch // 2  # diffusers: the negative prompt first
+        if name is not None and name.startswith(("uncond", "pred_")):
+            return True, None
+        self._warn_about_passes()
+        return False, None
+
+    @torch.compiler.assume_constant_result
+    def _warn_about_passes(self) -> bool:
+        if "passes" not in self.reported:
+            self.reported.add("passes")
+            warnings.warn(
+                f"{self.name}: which pass of guidance a forward call belongs to is not known here, so both are changed "
+                "(passes='conditional' needs a diffusers pipeline that names its passes with cache_context).",
+                UnknownPassWarning,
+                stacklevel=2,
+            )
+        return True
 
     def close(self, returned: bool) -> None:
         """The open call has ended. returned: it did not raise."""
@@ -357,6 +404,9 @@ class Calls:
         else:
             self.close_eagerly(returned)
 
+    def in_pass(self, name: str) -> AbstractContextManager[None]:
+        return self.denoiser.in_pass(name)
+
     def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if self.denoiser.now is not None:
             return False
@@ -366,6 +416,15 @@ class Calls:
     @timed
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.denoiser.open(args, kwargs)
+
+
+def is_guided(pipeline: Any) -> bool | None:
+    """Whether a pipeline runs with classifier-free guidance now; None where it cannot be known."""
+    guided = getattr(pipeline, "do_classifier_free_guidance", None)
+    if isinstance(guided, bool):
+        return guided
+    scale = getattr(pipeline, "_guidance_scale", None)
+    return scale > 1 if isinstance(scale, (int, float)) else None
 
 
 def parameters_of(model: nn.Module) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class ForwardContext:
     progress: Tensor  # () fp32
     active: Tensor  # () bool
     row: Tensor  # (1,) of the record
+    plain: bool = False  # whether it is left alone: the unconditional pass, where only the conditional one is changed
+    conditional: Tensor | None = None  # (B,) bool, where both passes are in one batch
 
 
 class Observation(NamedTuple):
@@ -119,7 +121,7 @@ class EnhancedLayer:
             return None, None
         if not torch.compiler.is_compiling():
             self.ran = True
-        if now.num_frames == 1:
+        if now.num_frames == 1 or now.plain:
             return None, None
         if self._tried_gain is not None:
             return Observation(call.query.new_ones(1, 1)), None
@@ -187,7 +189,11 @@ class EnhancedLayer:
             shards, found.flatten(1).mean(1), gain.mean(0, keepdim=True), (gain <= 1.0).float()
         )
         self._record(now, *numbers)
-        return torch.where(now.active, each, 1.0).view_as(mass)
+        acting = torch.where(now.active, each, 1.0).view_as(mass)
+        if now.conditional is None:
+            return acting
+        rows = now.conditional.repeat_interleave(len(mass) // len(now.conditional))  # temporal layers have B*S
+        return torch.where(rows[:, None, None], acting, 1.0)
 
     def _of_samples(self, masses: Tensor, now: ForwardContext) -> Tensor:
         """masses (B, n) -> the gain of each sample (B,), or (1,) of the batch, as it acts now, recorded."""
@@ -198,7 +204,8 @@ class EnhancedLayer:
         policy = self.denoiser.policy_of_whole if self.whole else self.denoiser.policy
         gain, each = policy(both, moment).split([len(mass), masses.numel()])
         self._record(now, mass, gain, (each <= 1.0).float())
-        return torch.where(now.active, gain, 1.0)
+        acting = torch.where(now.active, gain, 1.0)
+        return acting if now.conditional is None else torch.where(now.conditional, acting, 1.0)
 
     def _record(self, now: ForwardContext, mass: Tensor, gain: Tensor, clipped: Tensor) -> None:
         self.denoiser.recorder.layer(now.row, self.index, mass, torch.where(now.active, gain, 1.0), clipped)

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -30,6 +30,7 @@ def enhance(
     end: float | None = None,
     scale: str | None = None,
     layers: Layers = None,
+    passes: Literal["conditional"] | None = None,
     sites: int | None = DEFAULT_SITES,
     per_sample: bool = True,
     observe_only: bool = False,
@@ -46,7 +47,8 @@ def enhance(
     """
     settings = Settings(
         strength=strength, temperature=temperature, odds=odds, policy=policy, start=start, end=end, scale=scale,
-        layers=layers, sites=sites, per_sample=per_sample, observe_only=observe_only, attention_maps=attention_maps,
+        layers=layers, passes=passes, sites=sites, per_sample=per_sample, observe_only=observe_only,
+        attention_maps=attention_maps,
     )  # fmt: skip
     return Enhancement(target, settings)
 

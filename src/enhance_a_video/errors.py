@@ -14,6 +14,7 @@ EnhanceAVideoError
 └── MissingExtraError        (also ImportError)   an optional dependency is not installed
 
 EnhancementLostWarning       a processor was replaced after enhance()
+UnknownPassWarning           passes="conditional" where the pass cannot be known
 NoEffectWarning              an effect was requested and nothing is changed: layers that are not reached, one frame, ...
 UnlabelledWarning            clips are written without content credentials, as what signs them is not installed
 WholeOutputWarning           odds cannot act in some layers: their whole output is scaled instead
@@ -92,3 +93,7 @@ class WholeOutputWarning(UserWarning):
 
 class NoEffectWarning(UserWarning):
     """An enhancement changes nothing, or less than was requested; the message names the reason and what to do."""
+
+
+class UnknownPassWarning(UserWarning):
+    """Only the conditional pass was to be changed, but which pass a call belongs to is not known; both are changed."""

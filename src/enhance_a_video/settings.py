@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from . import limits, policies
 from .errors import SettingsError
@@ -37,6 +37,9 @@ class Settings:
                   kernel's log-sum-exp (torch's kernels; elsewhere as "cross-frame"). A policy may be given any;
                   without, it is the policy's attribute `scales`, or "output". With the last two it is evaluated for
                   each token of each head at once: mass (B*H*T*S,)
+    passes        "conditional" = under classifier-free guidance of weight w only the pass with the prompt is changed,
+                  at half the cost, and the prediction by w times what that pass changes by; None = both passes.
+                  Where the pass cannot be known both are changed, with an UnknownPassWarning
     layers        which matched layers: indices (negative counts from the end), a slice, or a regular
                   expression searched in their names; None = all
     sites         how many spatial sites estimate the mass; None = all of them (exact). Used with scale="output":
@@ -54,6 +57,7 @@ class Settings:
     end: float | None = None
     scale: str | None = None
     layers: Layers = None
+    passes: Literal["conditional"] | None = None
     sites: int | None = DEFAULT_SITES
     per_sample: bool = True
     observe_only: bool = False
@@ -76,6 +80,8 @@ class Settings:
         for name in ("per_sample", "observe_only", "attention_maps"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name}={getattr(self, name)!r}: give True or False")
+        if self.passes not in (None, "conditional"):
+            raise SettingsError(f"passes={self.passes!r} is unknown: give 'conditional', or None for both passes")
         object.__setattr__(self, "layers", _checked_layers(self.layers))
 
     def _check_gain(self) -> None:

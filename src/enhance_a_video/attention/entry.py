@@ -6,6 +6,8 @@ without it. Both open the call, the outer one counts, and it is closed when it r
 
 import contextlib
 import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import nn
@@ -23,6 +25,9 @@ class Calls(Protocol):
 
     def close(self, returned: bool) -> None:
         """The call that was opened has ended. returned: it did not raise."""
+
+    def in_pass(self, name: str) -> AbstractContextManager[None]:
+        """While it lasts, forward calls belong to the pass of guidance of that name: "cond", "uncond", ..."""
 
 
 def calls_of(model: nn.Module) -> Any:
@@ -55,7 +60,23 @@ class ModelPatch:
 def opening_class(original: Any) -> type:
     """The subclass of a model's class whose calls are opened."""
     ways = {"forward": original.forward, "__call__": original.__call__}
-    return subclass_of(original, {name: replacing(function, opening) for name, function in ways.items()})
+    functions = {name: replacing(function, opening) for name, function in ways.items()}
+    if hasattr(original, "cache_context"):  # by which diffusers' pipelines name the pass that comes
+        functions["cache_context"] = _naming(original.cache_context)
+    return subclass_of(original, functions)
+
+
+def _naming(function: Any) -> Any:
+    """What runs in place of a model's cache_context: the calls learn the name of the pass as well."""
+
+    @functools.wraps(function)
+    @contextlib.contextmanager
+    def named(self: Any, name: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        calls = getattr(self, ENTRY, None)
+        with contextlib.nullcontext() if calls is None else calls.in_pass(name), function(self, name, *args, **kwargs):
+            yield
+
+    return named
 
 
 @functools.cache
