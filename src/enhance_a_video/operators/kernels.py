@@ -7,7 +7,6 @@ checked against its schema once; where it is missing or differs, there is no suc
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +34,7 @@ _SCHEMAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }  # fmt: skip
 
 
-@functools.cache
-def _operator(name: str) -> Any:
+def _checked(name: str) -> Any:
     """torch.ops.aten's operator of this name if it is there and takes what is given here, else None."""
     packet = getattr(torch.ops.aten, name, None)
     if packet is None or "default" not in packet.overloads():
@@ -51,8 +49,12 @@ def _operator(name: str) -> Any:
     return packet.default if fits else None
 
 
+# At import: torch.compile traces through caches, and cannot trace the reading of a schema.
+_OPERATORS: dict[str, Any] = {name: _checked(name) for name in _SCHEMAS}
+
+
 def _cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None) -> tuple[Tensor, Tensor]:
-    run = _operator("_scaled_dot_product_flash_attention_for_cpu")
+    run = _OPERATORS["_scaled_dot_product_flash_attention_for_cpu"]
     out, lse = run(query, key, value, 0.0, False, attn_mask=mask, scale=scale)
     return out, lse
 
@@ -60,7 +62,7 @@ def _cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: 
 def _flash(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    run, size = _operator("_scaled_dot_product_flash_attention"), query.shape[-1]
+    run, size = _OPERATORS["_scaled_dot_product_flash_attention"], query.shape[-1]
     if size % 8:  # the operator, unlike scaled_dot_product_attention, does not fill them up itself
         scale = size**-0.5 if scale is None else scale
         query, key, value = (F.pad(x, (0, 8 - size % 8)) for x in (query, key, value))
@@ -71,7 +73,7 @@ def _flash(
 def _efficient(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    run = _operator("_scaled_dot_product_efficient_attention")
+    run = _OPERATORS["_scaled_dot_product_efficient_attention"]
     mask = None if mask is None else _aligned(mask.expand(*query.shape[:3], key.shape[2]))
     out, lse, *_ = run(query, key, value, mask, True, 0.0, False, scale=scale)
     return out, lse[..., : query.shape[2]]  # its rows are filled up to a multiple of 32
@@ -86,7 +88,7 @@ def _aligned(mask: Tensor) -> Tensor:
 def _cudnn(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
 ) -> tuple[Tensor, Tensor]:
-    run = _operator("_scaled_dot_product_cudnn_attention")
+    run = _OPERATORS["_scaled_dot_product_cudnn_attention"]
     out, lse, *_ = run(query, key, value, mask, True, 0.0, False, False, scale=scale)
     return out, lse.squeeze(-1) if lse.ndim == 4 else lse  # torch 2.9 and later have (B, H, L, 1)
 
@@ -107,7 +109,7 @@ def pair_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) 
     """
     known = _ON_CPU if query.device.type == "cpu" else _ON_GPU if query.device.type == "cuda" else {}
     name, run = known.get(_choice(query, key, value, mask), ("", None))
-    return run if run is not None and _operator(name) is not None else None
+    return run if run is not None and _OPERATORS[name] is not None else None
 
 
 def _choice(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> int:
