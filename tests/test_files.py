@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from enhance_a_video.errors import EnhanceAVideoError, OutputExistsError, SettingsError, VideoFileError
-from enhance_a_video.generation import files
+from enhance_a_video.generation import files, video
 from enhance_a_video.lab import database
 
 
@@ -263,3 +263,12 @@ def test_sqlite_errors_are_one_sentence_with_the_way_out(tmp_path):
         db.execute("SELECT x FROM t")
     with pytest.raises(EnhanceAVideoError, match="network drive"), database.explained(path):
         raise OSError(errno.ESTALE, "Stale file handle")
+
+
+def test_a_folder_with_a_tilde_in_its_name_is_reached(tmp_path, monkeypatch):
+    from enhance_a_video.cli.options import path_of
+
+    monkeypatch.chdir(tmp_path)
+    assert path_of(path_of("./~sub/x.mp4")) == Path("./~sub/x.mp4")
+    assert video.check_video_target(path_of("./~sub/x.mp4")) == Path("./~sub/x.mp4")
+    assert video.check_video_target("~/x.mp4") == Path.home() / "x.mp4"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 def path_of(text: str | Path) -> Path:
     """The parser of every path option: `files.named`. The shell leaves the ~ of --out=~/clips as it is."""
+    if isinstance(text, Path):  # read already; of ./~name a Path keeps ~name
+        return text
     try:
         return named(text)
     except SettingsError as error:

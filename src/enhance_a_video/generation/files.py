@@ -36,7 +36,7 @@ def named(text: str | Path, what: str = "") -> Path:
         )
     path = Path(os.path.expanduser(text))
     home = path.parts[0] if len(path.parts) > 1 else ""
-    if home.startswith("~") and not Path(home).exists():
+    if str(text).startswith("~") and home.startswith("~") and not Path(home).exists():
         raise SettingsError(f"{where}there is no user {home[1:]}. For a folder named {home} write ./{path}.")
     return path
 

@@ -103,7 +103,7 @@ def video_bytes(
 
 def check_video_target(path: str | Path, fps: float = 1) -> Path:
     """The path, if its name and the frame rate can make a video; raises SettingsError."""
-    path = named(path)
+    path = named(path) if isinstance(path, str) else path  # of ./~name a Path keeps ~name
     if path.suffix.lower() != ".mp4":
         raise SettingsError(
             f"Videos are written as .mp4; got {path.name!r}. Give a name such as {path.stem or 'video'}.mp4."

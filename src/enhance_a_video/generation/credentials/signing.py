@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -128,7 +129,10 @@ def sign(path: Path, claim: Claim) -> bool:
             info = c2pa.C2paSignerInfo(who.algorithm.encode(), who.chain, who.key, None)
             with c2pa.Signer.from_info(info) as signer, path.open("rb") as source, signed.open("w+b") as target:
                 builder.sign(signer, "video/mp4", source, target)
-        os.replace(signed, path)
+        try:
+            os.replace(signed, path)
+        except OSError:  # a file system on which a file cannot take another's place
+            shutil.copyfile(signed, path)
     except c2pa.C2paError as error:
         why = f"The clip could not be signed and carries no content credentials ({error}). Is the certificate valid?"
         warnings.warn(why, UnlabelledWarning, stacklevel=3)
