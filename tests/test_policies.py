@@ -323,3 +323,11 @@ def test_a_gain_that_is_not_finite_acts_as_one_and_is_reported(tiny_pipe, policy
 def test_a_policy_that_fails_or_turns_the_output_round_is_refused(wrong):
     with pytest.raises(SettingsError, match="The policy"):
         with_tensors(wrong, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("wrong", [{"made_for": [7]}, {"study": [7]}])
+def test_a_profile_whose_lists_hold_other_things_is_refused(wrong, tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"enhance-a-video profile": 1, "policy": {"name": "constant", "gain": 1.2}} | wrong))
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        read_profile(path)

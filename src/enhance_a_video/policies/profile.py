@@ -63,4 +63,6 @@ def read_profile(path: str | Path) -> Profile:
     made_for, found, study = data.get("made_for", []), data.get("found", {}), data.get("study", [])
     if not isinstance(made_for, list) or not isinstance(found, dict) or not isinstance(study, list):
         raise SettingsError(f"{path} is not a profile: made_for and study are lists, found is an object.")
+    if not all(isinstance(name, str) for name in made_for) or not all(isinstance(row, dict) for row in study):
+        raise SettingsError(f"{path} is not a profile: made_for lists names of models, study rows of a table.")
     return Profile(policy, tuple(made_for), found, tuple(study))
