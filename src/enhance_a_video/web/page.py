@@ -228,7 +228,7 @@ class Page:
         self._on(self.use.click, lambda id: (*self._fill(self._entry(id).form), "Its settings are in the fields."),
                  [self.shown], every)  # fmt: skip
         lists = [self.shown, self.result, *self._lists()]
-        self._on(self.drop.click, self._delete, [self.shown], lists, js=_SURE)
+        self._on(self.drop.click, self._delete, [self.shown], lists)
         self._on(self.pictures.select, self._select, [self.ids], [self.shown, self.result])
         self._on(self.compare.click, self._compare, [self.first, self.second], [self.compared])
         for act, button in self.acts.items():
@@ -240,9 +240,7 @@ class Page:
     def _lists(self) -> list[Any]:
         return [self.ids, self.pictures, self.first, self.second]
 
-    def _on(
-        self, event: Callable[..., Any], act: Callable[..., Any], inputs: list[Any], outputs: list[Any], **how: Any
-    ) -> None:
+    def _on(self, event: Callable[..., Any], act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
         """An event whose handler returns a value for each output and then the sentence to show."""
 
         def guarded(*given: Any) -> tuple[Any, ...]:
@@ -267,7 +265,7 @@ class Page:
             requested.__annotations__["request"] = self.gr.Request  # Gradio hands it over by this
             event(requested, inputs, [*outputs, self.message], **_QUIET)
         else:
-            event(guarded, inputs, [*outputs, self.message], **_QUIET, **how)
+            event(guarded, inputs, [*outputs, self.message], **_QUIET)
 
     # ----------------------------------------------------------------------------------------------------- the handlers
 
@@ -334,9 +332,7 @@ class Page:
         entry = self._entry(ids[index] if 0 <= index < len(ids) else "")
         return entry.id, player.result(entry), ""
 
-    def _delete(self, id: str | None) -> tuple[Any, ...]:
-        if id is None:
-            return *[self.gr.skip()] * 6, ""
+    def _delete(self, id: str) -> tuple[Any, ...]:
         self.desk.gallery.remove(self._entry(id).id)
         return "", player.result(None), *self._drawn_lists(), "Deleted."
 
@@ -401,11 +397,11 @@ class Page:
 
     def _drawn_queue(self, chosen: str | None) -> Any:
         jobs = self.desk.jobs.all()
-        value = chosen if any(job.id == chosen for job in jobs) else None
+        left = chosen is None or any(job.id == chosen for job in jobs)
+        change = {} if left else {"value": None}  # else no value, so that a choice made meanwhile stays
         lines = [(player.label_of(job, number), job.id) for number, job in enumerate(jobs, 1)]
-        return self.gr.update(
-            choices=lines, value=value, label=f"What waits ({len(jobs)})" if jobs else "Nothing waits"
-        )
+        label = f"What waits ({len(jobs)})" if jobs else "Nothing waits"
+        return self.gr.update(choices=lines, label=label, **change)
 
     def _drawn_lists(self) -> tuple[Any, ...]:
         entries = self.desk.gallery.entries()
@@ -424,5 +420,4 @@ class Page:
         return (entry.id if entry else "", player.result(entry), *fields, text)
 
 
-_SURE = "(id) => (!id || confirm('Delete this clip and its files?') ? id : null)"
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
