@@ -166,8 +166,21 @@ def test_an_operator_of_torch_that_changed_is_not_used(monkeypatch):
     q = noise(1, 1, 8, 8)
     operator, reasons = usable(Exact(), AttentionCall(q, q, q, num_frames=2))
     assert operator == CrossFrame() and "torch has no kernel here" in reasons[0]
-    with pytest.raises(NotImplementedError):
-        kernels.attention_with_lse(q, q, q)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_written_out_where_no_kernel_is(monkeypatch, masked):
+    """A frame's own call may be one that no kernel takes, though the whole call is."""
+    q, k, v = noise(2, 4, 9, 16), noise(2, 2, 9, 16, seed=1), noise(2, 2, 9, 16, seed=2)
+    mask = noise(9, 9, seed=3) > -0.5 if masked else None
+    if masked:
+        mask[4] = False
+    expected = kernels.attention_with_lse(q, k, v, mask)
+    monkeypatch.setattr(kernels, "pair_kernel", lambda *tensors: None)
+    rows = [i for i in range(9) if not masked or i != 4]
+    for found, wanted in zip(kernels.attention_with_lse(q, k, v, mask), expected, strict=True):
+        assert torch.allclose(found[:, :, rows], wanted[:, :, rows], atol=1e-5) and not found.isnan().any()
+    assert not masked or (kernels.attention_with_lse(q, k, v, mask)[1][:, :, 4] == float("-inf")).all()
 
 
 def test_which_operator_stands_in():

@@ -130,19 +130,31 @@ def attention_with_lse(
     """softmax(scale * query key^T + mask) value and its log-sum-exp, both with gradients.
 
     query (B, H, Lq, D), key and value (B, H or fewer, Lk, D); mask bool (False: left out) or added, broadcast to
-    (B, H, Lq, Lk). Returns (B, H, Lq, D) and (B, H, Lq) fp32, the latter -inf for a query without keys. Raises
-    NotImplementedError where torch has no such kernel: see pair_kernel().
+    (B, H, Lq, Lk). Returns (B, H, Lq, D) and (B, H, Lq) fp32, the latter -inf for a query without keys. Where torch
+    has no such kernel (pair_kernel() is None) it is written out, with all logits in memory.
     """
     query, key, value, mask = prepared(query, key, value, mask)
     run = pair_kernel(query, key, value, mask)
     if run is None:
-        raise NotImplementedError("no kernel of torch returns the log-sum-exp of this attention")
+        return _written_out(query, key, value, mask, scale)
     out, lse = run(query, key, value, mask, scale)
     if mask is not None:  # kernels give 0 or infinity for a query that has no key left
         lse = lse.masked_fill((mask == float("-inf")).all(-1), float("-inf"))
     if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
         lse = _WithGradient.apply(query, key, lse.detach(), mask, scale)
     return out, lse
+
+
+def _written_out(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+) -> tuple[Tensor, Tensor]:
+    """The same in plain operations, in fp32: for the small calls of single frames that no kernel takes."""
+    logits = (query.float() @ key.float().mT) * (query.shape[-1] ** -0.5 if scale is None else scale)  # (B, H, Lq, Lk)
+    if mask is not None:
+        logits = logits + mask.float()
+    lse = logits.logsumexp(-1)  # (B, H, Lq)
+    weights = torch.exp(logits - lse.masked_fill(lse == float("-inf"), 0.0)[..., None])
+    return (weights @ value.float()).to(query.dtype), lse
 
 
 def prepared(
