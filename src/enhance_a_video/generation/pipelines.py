@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -138,10 +139,16 @@ def check(
 
 
 def check_load(load: Mapping[str, Any]) -> None:
-    """SettingsError for a name in `load`, the options of `load` for workers, that is none of them."""
+    """SettingsError for a name in `load`, the options of `load` for workers, that is none of them, and for a value that
+    is right on no machine. What only this machine lacks is left to `check`."""
     known = [name for name in inspect.signature(check).parameters if name != "model"]
     if wrong := [name for name in load if name not in known]:
         raise SettingsError(f"load: {wrong[0]!r} is unknown: give {', '.join(known)}.")
+    for name, words in (("dtype", ("auto", *_DTYPES)), ("offload", tuple(_OFFLOADS))):
+        if load.get(name, words[0]) not in words:
+            raise SettingsError(f"load: {name}={load[name]!r} is unknown: give one of {', '.join(words)}.")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", str(load.get("device", "auto"))):
+        raise SettingsError(f"load: device={load['device']!r} is unknown: give auto, cpu, mps, cuda or cuda:1.")
 
 
 def check_on_a_cluster(model: str | Path) -> None:
@@ -179,6 +186,9 @@ _OFFLOADS: dict[str, Callable[[Any, torch.device], Any]] = {
 }
 
 
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
 def _device(name: str) -> torch.device:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -194,9 +204,8 @@ def _device(name: str) -> torch.device:
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = {"cuda": "bfloat16", "mps": "float16"}.get(device.type, "float32")
-    known = ("float32", "bfloat16", "float16")
-    if name not in known:
-        raise SettingsError(f"dtype={name!r} is unknown: give auto, {', '.join(known)}.")
+    if name not in _DTYPES:
+        raise SettingsError(f"dtype={name!r} is unknown: give auto, {', '.join(_DTYPES)}.")
     return getattr(torch, name)
 
 

@@ -20,7 +20,7 @@ from ...embedded import checker, world
 from ...errors import EnhanceAVideoError, PromptError, SettingsError
 from ...generation.files import named, reserved
 from ...generation.measures import Measure
-from ...generation.pipelines import EMBEDDED
+from ...generation.pipelines import EMBEDDED, check_load
 from ...generation.prompts import checked_prompt
 from ...generation.requests import (
     OPTIONS,
@@ -304,6 +304,7 @@ def _load(value: Any, _: Path) -> dict[str, Any]:
         wanted: type = bool if key == "vae_tiling" else str
         if not isinstance(inner, wanted):
             raise SettingsError(f"load: {key}: {inner!r} is not {'true or false' if wanted is bool else 'text'}.")
+    check_load({key: inner for key, inner in given.items() if key != "batch"})
     return given
 
 
