@@ -255,6 +255,7 @@ def test_inspect_of_other_files(command, tmp_path):
         (Settings(), "--odds 2"),
         (Settings(strength=0.5), "--strength 0.5"),
         (Settings(temperature=4, start=0, end=1), "--temperature 4 --end 1"),
+        (Settings(odds=1.5, scale="exact", passes="conditional"), "--odds 1.5 --scale exact --passes conditional"),
     ],
 )
 def test_the_command_has_the_flags_that_matter(settings, flags):

@@ -76,6 +76,21 @@ Odds = Annotated[
         help="By how much the odds that attention leaves its frame are multiplied: 1.5 mild, 3 strong, 1 nothing.",
     ),
 ]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel="Enhancement",
+        help="What the gain multiplies: cross-frame (the default with odds), exact (the same by the kernel's true "
+        "shares), output (the paper's way).",
+    ),
+]
+Passes = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel="Enhancement",
+        help="[b]conditional[/b]: under guidance change only the pass with the prompt, at half the cost.",
+    ),
+]
 Policy = Annotated[
     Path | None,
     typer.Option(
@@ -163,6 +178,8 @@ class Knobs:
     policy: Policy = None
     start: Start = None
     end: End = None
+    scale: Scale = None
+    passes: Passes = None
 
     def settings(self, enhance: bool = True) -> Settings | None:
         """Settings from what was given, the rest at its default; None with --no-enhance.

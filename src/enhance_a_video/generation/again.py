@@ -67,9 +67,9 @@ def _knobs(settings: Mapping[str, Any] | None) -> list[str]:
     knobs = {n: settings[n] for n in ("odds", "strength", "temperature") if settings.get(n) is not None}
     if settings.get("policy") is not None or not knobs:
         raise SettingsError("Its policy has no flag of its own: write it into a profile, and give that with --policy.")
-    window = {n: settings[n] for n in ("start", "end") if settings.get(n) is not None}
+    others = {n: settings[n] for n in ("start", "end", "scale", "passes") if settings.get(n) is not None}
     try:
-        same = Settings.from_dict({**knobs, **window}).to_dict()
+        same = Settings.from_dict({**knobs, **others}).to_dict()
         usual = Settings.from_dict(knobs).to_dict()
     except (TypeError, ValueError) as error:
         raise SettingsError(f"Its settings are none of this version: {error}") from error
@@ -77,5 +77,9 @@ def _knobs(settings: Mapping[str, Any] | None) -> list[str]:
     other = [name for name, value in changes.items() if same[name] != value]
     if other:
         raise SettingsError(f"No flag sets {' and '.join(other)}: use enhance() in Python.")
-    shown = {**knobs, **{name: value for name, value in window.items() if usual[name] != value}}
-    return [word for name, value in shown.items() for word in (f"--{name}", f"{value:g}")]
+    shown = {**knobs, **{name: value for name, value in others.items() if usual[name] != value}}
+    return [word for name, value in shown.items() for word in (f"--{name}", _shown(value))]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
