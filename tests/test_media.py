@@ -112,7 +112,8 @@ def test_transparent_parts_are_white(tmp_path):
 
 @pytest.mark.parametrize("mode", ["1", "CMYK", "YCbCr", "P"])
 def test_other_modes_are_converted(tmp_path, mode):
-    Image.fromarray(SCENE).convert(mode).save(tmp_path / "a.tif" if mode != "P" else tmp_path / "a.gif")
+    name = {"P": "a.gif", "YCbCr": "a.jpg"}.get(mode, "a.tif")  # Pillow 12 does not read its own YCbCr TIFF
+    Image.fromarray(SCENE).convert(mode).save(tmp_path / name)
     found = open_picture(next(tmp_path.iterdir()))
     assert found.mode == "RGB" and near(np.asarray(found), SCENE, 256 if mode == "1" else 20)
 
