@@ -4,6 +4,7 @@ import diffusers
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention_dispatch import attention_backend
 from tiny_models import TINY, T, run
 from torch._dynamo.testing import CompileCounter
 
@@ -241,8 +242,7 @@ def test_wan_is_the_model_with_biased_logits(monkeypatch):
 
 def test_another_backend_falls_back_and_the_summary_names_it():
     model, inputs = TINY["wan"].model(), TINY["wan"].inputs()
-    model.set_attention_backend("_native_math")
-    with enhance(model, odds=KAPPA, scale="exact", **ALWAYS) as handle:
+    with attention_backend("_native_math"), enhance(model, odds=KAPPA, scale="exact", **ALWAYS) as handle:
         run(model, inputs)
     summary = handle.summary()
     assert set(summary.operators.values()) == {"cross-frame"} and len(summary.fallbacks) == len(summary.layers)
