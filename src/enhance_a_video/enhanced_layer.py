@@ -62,7 +62,7 @@ class Observation(NamedTuple):
 class EnhancedLayer:
     """The observer of one attention layer. What differs between layers is tensors, so all share one compiled graph."""
 
-    def __init__(self, name: str, index: int, depth: float, denoiser: Any, axis: int = 0):
+    def __init__(self, name: str, index: int, depth: float, denoiser: Any, axis: int):
         self.name, self.denoiser = name, denoiser
         self.axis_index, self.axis = axis, denoiser.axes[axis]
         self.tokens, self.query_key = self.axis.tokens, self.axis.query_key
@@ -129,10 +129,7 @@ class EnhancedLayer:
         maps = self._maps(call) if self.denoiser.settings.attention_maps else None
         if self.operator.acts == "output":
             return Observation(self._mass(call), maps), None
-        if self.denoiser.settings.observe_only:
-            self._gains(self._mass(call), call.shards, now)
-            return Observation(None, maps), None
-        if self._inactive(now):  # the kernel's own, to the bit
+        if self.denoiser.settings.observe_only or self._inactive(now):  # the kernel's own, to the bit
             self._gains(self._mass(call), call.shards, now)
             return Observation(None, maps), None
         begun = self.operator.begin(call)

@@ -82,17 +82,9 @@ def restore(
     from ..generation.restore import NOISE, Restoring, restore_file
 
     how = Restoring(
-        NOISE if noise is None else noise,
-        settings,
-        keep_detail,
-        even_light,
-        prompt,
-        negative,
-        steps,
-        guidance,
-        overlap,
-        seed,
-    )
+        noise=NOISE if noise is None else noise, settings=settings, keep_detail=keep_detail, even_light=even_light,
+        prompt=prompt, negative=negative, steps=steps, guidance=guidance, overlap=overlap, seed=seed,
+    )  # fmt: skip
     out = source.with_name(f"{source.stem}-restored.mp4") if out is None else out
     notes = Notes()
     stopped = "Stopped. The finished windows are kept; the same command goes on from there."
