@@ -27,8 +27,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "enhance_a_video"
 WINGS: dict[str, tuple[str, ...]] = {
     "library": (
         "errors", "wording", "extras", "limits", "intensity", "policies", "sharding", "settings", "progress", "record",
-        "operators", "attention", "alternatives", "models", "enhanced_layer", "probe", "denoiser", "enhancement",
-        "described",
+        "operators", "attention", "alternatives", "models", "enhanced_layer", "notices", "passes", "probe",
+        "denoiser", "enhancement", "described",
     ),
     "generation": (
         "terminal", "events", "files", "prompts", "shape", "media", "credentials", "video", "measures", "embedded",

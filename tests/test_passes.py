@@ -50,7 +50,7 @@ def test_both_passes_in_one_batch(name, scale):
         changed = run(model, inputs)
     pipe = Pipe(model, True)
     with enhance(pipe, **settings, passes="conditional") as handle:
-        handle._denoisers[0].in_thread.pass_name = "cond_uncond"
+        handle._denoisers[0].passes.in_thread.name = "cond_uncond"
         found = run(model, inputs)
     half = len(plain) // 2
     assert torch.equal(found[:half], plain[:half]) and not torch.equal(changed[:half], plain[:half])

@@ -1,13 +1,14 @@
-"""One enhanced transformer: its patched layers, its record, and what is read from each of its forward calls."""
+"""One enhanced transformer: its patched layers, its record, and what is read from each of its forward calls.
 
-import contextlib
+Its warnings are in notices.py, the passes of guidance in passes.py.
+"""
+
 import inspect
 import operator
 import threading
-import warnings
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,27 +19,23 @@ from .attention import AttentionPatch, ModelPatch, Rows, calls_of, not_a_frame_o
 from .enhanced_layer import EnhancedLayer, ForwardContext, timed
 from .errors import (
     AlreadyEnhancedError,
-    EnhancementLostWarning,
-    NoEffectWarning,
     SettingsError,
     TokenLayoutError,
-    UnknownPassWarning,
     UnsupportedModelError,
-    WholeOutputWarning,
 )
-from .models import Axis, FrameCount, Model, Time, attention_modules, chosen, scaled_module
+from .models import Axis, Model, attention_modules, chosen, scaled_module
+from .notices import Notices
+from .passes import Passes
 from .policies import DEFAULT_STRENGTH, Strength, needs_progress, with_tensors
 from .probe import Probe, first_tensor
 from .progress import progress_of
 from .record import Recorder
 
 _EDGE = 2e-3  # so near to an edge of the window counts as on it: UniPC's tenth of ten steps is 0.0999 wide
-_CLEAN = 0.99  # a first forward call beyond this progress means that the timestep is not what `noise` takes it for
 
 
 class _InThread(threading.local):
     now: ForwardContext | None = None
-    pass_name: str | None = None
 
 
 class Denoiser:
@@ -51,7 +48,6 @@ class Denoiser:
         self.operator = enhancement.change.operator
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
         self.latest: ForwardContext | None = None
-        self.latest_pass: str | None = None  # for dynamo, which cannot read a threading.local
         self.in_thread = _InThread()
         if calls_of(model) is not None:
             raise AlreadyEnhancedError(
@@ -72,11 +68,11 @@ class Denoiser:
         self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
         self.policy = with_tensors(self.settings.gain_policy, self.device)
         self.policy_of_whole = with_tensors(Strength(DEFAULT_STRENGTH), self.device)
-        self.reported: set[str] = set()  # what was warned about: kinds, and layers that are scaled as a whole
+        self.passes = Passes(self.settings.passes, self.pipeline)
+        self.notices = Notices(self)
         self.window = torch.tensor([self.settings.start, self.settings.end], device=self.device)
         self.parameters = parameters_of(model)
         self.gone: set[str] = set()  # layers of which nothing is left in the model, which was reported
-        self.single = 0  # forward calls of one frame, until there is one of several
         self.probe = Probe(self) if described else None
         self.model_patch = ModelPatch(model, Calls(self))
 
@@ -109,17 +105,7 @@ class Denoiser:
             return 0
         refused = [patch.observer.name for patch in lost if not self._follow(patch)]
         gone = [name for name in refused if name in self.gone]
-        done = f"{len(lost) - len(refused)} of them were enhanced again"
-        if gone:
-            done += f"; {', '.join(gone)} cannot be: nothing is left there"
-        if len(gone) < len(refused):
-            others = ", ".join(name for name in refused if name not in gone)
-            done += f"; {others} cannot be: what is there now calls no known attention kernel"
-        warnings.warn(
-            f"{self.name}: {len(lost)} attention processors or layers were replaced after enhance(); {done}.",
-            EnhancementLostWarning,
-            stacklevel=2,
-        )
+        self.notices.replaced([patch.observer.name for patch in lost], refused, gone)
         return len(lost)
 
     def _module(self, patch: AttentionPatch) -> Any:
@@ -166,7 +152,7 @@ class Denoiser:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
         arguments = by_name(self.parameters, args, kwargs)
         self.notice_replaced()
-        self.warn_about_fallbacks()
+        self.notices.fallbacks()
         if getattr(getattr(self.model, "_parallel_config", None), "tensor_parallel_config", None) is not None:
             raise UnsupportedModelError(
                 f"{self.name}: tensor parallelism gives each device some of the heads, which would then scale "
@@ -182,52 +168,13 @@ class Denoiser:
             batch = self._count("batch", self.row.batch(config, arguments))
         progress, active = self._place(self._timestep(config, arguments))
         row = self.recorder.begin(progress, active, num_frames)
-        plain, conditional = self._passes(batch)
+        plain, conditional, known = self.passes.of_call(batch, self.device)
+        if not known:
+            self.notices.unknown_pass()
         self.latest = ForwardContext(num_frames, batch, rows, progress, active, row, plain, conditional)
         if not torch.compiler.is_compiling():
             self.in_thread.now = self.latest
-            self._warn_about_frames(num_frames)
-
-    @contextlib.contextmanager
-    def in_pass(self, name: str) -> Iterator[None]:
-        """While it lasts, forward calls of this thread belong to that pass of guidance."""
-        around, self.in_thread.pass_name = self.in_thread.pass_name, name
-        self.latest_pass = name
-        try:
-            yield
-        finally:
-            self.in_thread.pass_name = self.latest_pass = around
-
-    def _passes(self, batch: int | None) -> tuple[bool, Tensor | None]:
-        """Of the forward call that begins: whether it is left alone, and which samples are changed, (B,) or all.
-
-        By the name that diffusers' pipelines and guiders give a pass (cache_context). Without guidance every call is
-        conditional. Where it cannot be known, both passes are changed, with a warning.
-        """
-        if self.settings.passes is None:
-            return False, None
-        name = self.latest_pass if torch.compiler.is_compiling() else self.in_thread.pass_name
-        pipeline = self.pipeline() if self.pipeline is not None else None
-        if name in ("cond", "pred_cond") or is_guided(pipeline) is False:
-            return False, None
-        if name == "cond_uncond" and is_guided(pipeline) and batch is not None and batch % 2 == 0:
-            return False, torch.arange(batch, device=self.device) >= batch // 2  # diffusers: the negative prompt first
-        if name is not None and name.startswith(("uncond", "pred_")):
-            return True, None
-        self._warn_about_passes()
-        return False, None
-
-    @torch.compiler.assume_constant_result
-    def _warn_about_passes(self) -> bool:
-        if "passes" not in self.reported:
-            self.reported.add("passes")
-            warnings.warn(
-                f"{self.name}: which pass of guidance a forward call belongs to is not known here, so both are changed "
-                "(passes='conditional' needs a diffusers pipeline that names its passes with cache_context).",
-                UnknownPassWarning,
-                stacklevel=2,
-            )
-        return True
+            self.notices.frames(num_frames)
 
     def close(self, returned: bool) -> None:
         """The open call has ended. returned: it did not raise."""
@@ -236,7 +183,7 @@ class Denoiser:
             return
         self.in_thread.now = None
         if returned and now is not None and now.num_frames > 1:
-            self._warn_about_layers()
+            self.notices.layers_not_run()
 
     def _count(self, name: str, value: Any) -> int:
         """A number of frames or videos that a row read from the call. Raises TokenLayoutError for what is none."""
@@ -286,7 +233,7 @@ class Denoiser:
                 )
             progress = torch.full((), float("nan"), device=self.device)
         progress = progress.to(self.device)
-        self._check_first(progress)
+        self.notices.first_progress(progress)
         if self.settings.always:
             return progress, torch.ones((), dtype=torch.bool, device=self.device)
         start, end = self.window.unbind()
@@ -297,86 +244,6 @@ class Denoiser:
         if needs_progress(self.settings.gain_policy):
             return f"the policy {type(self.settings.gain_policy).__name__} needs"
         return f"start={self.settings.start}, end={self.settings.end} need"
-
-    # --------------------------------------------------------------------------------------------------- warnings
-    @property
-    def reported_no_effect(self) -> bool:
-        """Whether a NoEffectWarning was given already."""
-        return bool(self.reported & {"outside", "one frame", "never ran", "clean", "undone"})
-
-    def warn_once(self, kind: str, message: str) -> None:
-        """A NoEffectWarning, once for each kind."""
-        if kind not in self.reported:
-            self.reported.add(kind)
-            warnings.warn(f"{self.name}: {message}", NoEffectWarning, stacklevel=2)
-
-    @torch.compiler.assume_constant_result
-    def warn_about_fallbacks(self) -> int:
-        """Warn, once for each layer, where odds cannot act. Returns how many layers that are."""
-        new = [layer for layer in self.layers if layer.whole and layer.name not in self.reported]
-        if new:
-            self.reported.update(layer.name for layer in new)
-            warnings.warn(
-                f"{self.name}: in {len(new)} of {len(self.layers)} layers what comes from other frames cannot be told "
-                f"apart ({new[0].whole}), so their whole output is scaled, by strength {DEFAULT_STRENGTH}. To choose "
-                "that yourself, give a strength.",
-                WholeOutputWarning,
-                stacklevel=2,
-            )
-        return len(self.reported)
-
-    @torch.compiler.assume_constant_result
-    def warn_about_outside(self, layer: str) -> bool:
-        """A layer runs while no forward call of the model is open, so T is not known and it stays plain."""
-        self.warn_once(
-            "outside",
-            f"{layer} ran outside a forward call of {type(self.model).__name__}, so the number of frames is unknown "
-            "and nothing was changed. Enhance the module that is called once for each prediction (for code that runs "
-            "the blocks itself, a module around it: docs/add-a-model.md, step 3).",
-        )
-        return True
-
-    def _warn_about_frames(self, num_frames: int) -> None:
-        """One frame: there are no others. A row with a function may answer 1 for a call that fills a cache."""
-        if num_frames > 1:
-            self.single = -1
-        if num_frames > 1 or self.single < 0 or self.settings.observe_only:
-            return
-        self.single += 1
-        counted = all(isinstance(axis, Time) and isinstance(axis.frames, FrameCount) for axis in self.axes)
-        if self.described or counted or self.single > 1:
-            self.warn_once(
-                "one frame",
-                "the video has one latent frame, so there are no other frames to attend to and nothing is changed. "
-                "Generate more frames, or check `frames` if this is a video.",
-            )
-
-    def _warn_about_layers(self) -> None:
-        """Layers that never ran. Inside torch.compile that is not known until the record is read."""
-        if self.recorder.compiled:
-            return
-        missed = [layer.name for layer in self.layers if not layer.ran and layer.name not in self.gone]
-        if missed:
-            self.warn_once(
-                "never ran",
-                f"{len(missed)} of {len(self.layers)} enhanced layers did not run in a forward call ({missed[0]}"
-                f"{', ...' if len(missed) > 1 else ''}): nothing is changed there. Something may have been put in the "
-                "place of their forward: enhance after that, or leave them out with layers=...",
-            )
-
-    def _check_first(self, progress: Tensor) -> None:
-        """Wait once, for the first call of a described model, to see whether its timestep is what it is taken for."""
-        if not self.described or self.settings.always or torch.compiler.is_compiling() or "first" in self.reported:
-            return
-        self.reported.add("first")
-        if float(progress) >= _CLEAN:
-            self.warn_once(
-                "clean",
-                f"the first forward call is at progress {float(progress):.4f} (0 is pure noise, 1 is clean) by "
-                f"noise={self.row.noise!r}, so the window start={self.settings.start}, end={self.settings.end} may "
-                "never act. If the model's timestep runs from 1 to 0, give top=1.0; if it counts up, timestep= may be "
-                "a function that turns it round.",
-            )
 
 
 class Calls:
@@ -405,7 +272,7 @@ class Calls:
             self.close_eagerly(returned)
 
     def in_pass(self, name: str) -> AbstractContextManager[None]:
-        return self.denoiser.in_pass(name)
+        return self.denoiser.passes.named(name)
 
     def _open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if self.denoiser.now is not None:
@@ -416,15 +283,6 @@ class Calls:
     @timed
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.denoiser.open(args, kwargs)
-
-
-def is_guided(pipeline: Any) -> bool | None:
-    """Whether a pipeline runs with classifier-free guidance now; None where it cannot be known."""
-    guided = getattr(pipeline, "do_classifier_free_guidance", None)
-    if isinstance(guided, bool):
-        return guided
-    scale = getattr(pipeline, "_guidance_scale", None)
-    return scale > 1 if isinstance(scale, (int, float)) else None
 
 
 def parameters_of(model: nn.Module) -> dict[str, Any]:

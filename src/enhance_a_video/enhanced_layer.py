@@ -117,7 +117,7 @@ class EnhancedLayer:
         """Measure, and act where that is in the kernel's place: what was measured, and the kernel's new output."""
         now = self.denoiser.now
         if now is None:
-            self.denoiser.warn_about_outside(self.name)
+            self.denoiser.notices.outside(self.name)
             return None, None
         if not torch.compiler.is_compiling():
             self.ran = True

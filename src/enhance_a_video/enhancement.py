@@ -74,7 +74,7 @@ class Enhancement:
         try:
             for denoiser in self._denoisers:
                 denoiser.attach()
-                denoiser.warn_about_fallbacks()
+                denoiser.notices.fallbacks()
         except BaseException:
             self.remove()
             raise
@@ -83,7 +83,7 @@ class Enhancement:
         """What has been done since enhance(), also after remove(). Waits for the device."""
         recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
         acted = [{layer.name: (layer.operator.name, layer.reason) for layer in d.layers} for d in self._denoisers]
-        undone = any("undone" in d.reported for d in self._denoisers)
+        undone = any("undone" in d.notices.given for d in self._denoisers)
         summary = Summary.of(self.change.to_dict(), recorded, acted, undone)
         return replace(summary, not_finite=self._not_finite())
 
@@ -108,7 +108,7 @@ class Enhancement:
         attached = [denoiser for denoiser in self._denoisers if denoiser.attached]
         for denoiser in self._denoisers:
             denoiser.detach()
-        if attached and not any(denoiser.reported_no_effect for denoiser in attached):
+        if attached and not any(denoiser.notices.any_no_effect for denoiser in attached):
             summary = self.summary()
             if summary.no_effect and summary.calls_made:
                 warnings.warn(f"the enhancement acted nowhere: {summary.no_effect}.", NoEffectWarning, stacklevel=2)

@@ -53,7 +53,7 @@ class Probe:
         with contextlib.suppress(Exception):  # whatever is wrong, the block's own run reports it
             outputs = [self._output(block, args, kwargs, gain) for gain in _TRIED]
             if undone(*outputs):
-                self.denoiser.warn_once(
+                self.denoiser.notices.no_effect(
                     "undone",
                     f"a gain on its layers does not change what {type(block).__name__} puts out: a norm behind it "
                     "takes every gain back. Name a module behind that norm with scale_at=...; where the norm is a "
