@@ -19,13 +19,13 @@ import threading
 from functools import lru_cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
 from socketserver import TCPServer
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from ... import limits
 from ...errors import EnhanceAVideoError, SettingsError, VideoFileError, VoteError
+from .. import pages
 from .ballots import Ballots, Seat, questions_of
 from .blinding import neutral
 from .pairs import Pair
@@ -35,7 +35,7 @@ _TROUBLE = "Something is wrong on the machine that serves this page. It says the
 _LARGEST_BODY = 16_384  # bytes
 _CLIP = re.compile(r"/clip/([0-9a-f]{16})/([0-9a-f]{16})/(left|right)")
 _VOTER = re.compile(r"/api/voters/([0-9a-f]{16})")
-_log = logging.getLogger(__name__)  # errors reach stderr unless somebody says otherwise
+_log = logging.getLogger(__name__)  # errors reach stderr unless logging is configured
 
 
 class Server(ThreadingHTTPServer):
@@ -53,7 +53,6 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, ballots: Ballots, host: str = "127.0.0.1", port: int = 0) -> None:
         self.ballots = ballots
-        self.page = resources.files("enhance_a_video").joinpath("lab", "vote", "page.html").read_text(encoding="utf-8")
         self._making = threading.Lock()
         self._kept = lru_cache(maxsize=4)(lambda pair: neutral(pair.files, pair.kinds))
         if not host.strip():
@@ -135,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/":
             self._page()
         elif found := _VOTER.fullmatch(path):
-            self._json(_told(self.server.ballots.seat(found[1])))
+            self._json(_seat_data(self.server.ballots.seat(found[1])))
         elif found := _CLIP.fullmatch(path):
             voter, name, side = found.groups()
             pair = self.server.ballots.pairs.get(name)
@@ -149,11 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
         data = self._body()
         ballots = self.server.ballots
         if path == "/api/voters":
-            self._json(_told(ballots.join(data.get("name", ""))))
+            self._json(_seat_data(ballots.join(data.get("name", ""))))
         elif path == "/api/votes":
             voter, pair = (str(data.get(name)) for name in ("voter", "pair"))
             ballots.vote(voter, pair, data.get("answers"), data.get("seconds"))
-            self._json(_told(ballots.seat(voter)))
+            self._json(_seat_data(ballots.seat(voter)))
         else:
             raise _Refused("There is nothing here.", HTTPStatus.NOT_FOUND)
 
@@ -164,7 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused("This server does not go by that name.", HTTPStatus.MISDIRECTED_REQUEST)
 
     def _body(self) -> dict[str, Any]:
-        """The JSON object of a POST from our own page. A form of another site can send no JSON without asking first."""
+        """The JSON object of a POST from our own page. A form of another site can
+        send no JSON without a preflight request."""
         origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site", "same-origin")
         if origin not in (None, f"http://{self.headers.get('Host')}") or site not in ("same-origin", "none"):
             raise _Refused("Votes are taken from the voting page only.", HTTPStatus.FORBIDDEN)
@@ -189,8 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; "
             "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        text = self.server.page.replace("{{ nonce }}", nonce)
-        text = text.replace("{{ data }}", json.dumps(_study(self.server.ballots)))
+        text = pages.render("vote.html", nonce=nonce, study=_study(self.server.ballots))
         self._send(text.encode(), "text/html; charset=utf-8", policy=policy)
 
     def _json(self, data: dict[str, Any], status: int = HTTPStatus.OK) -> None:
@@ -227,12 +226,12 @@ class _Refused(Exception):
 
 
 def _study(ballots: Ballots) -> dict[str, Any]:
-    """What the page says before it begins."""
-    asked = dict.fromkeys(question for pair in ballots.pairs.values() for question in questions_of(pair))
-    return {"pairs": len(ballots.pairs), "questions": [{"ask": q.ask, "hint": q.hint} for q in asked]}
+    """What the page shows before the first pair."""
+    questions = dict.fromkeys(question for pair in ballots.pairs.values() for question in questions_of(pair))
+    return {"pairs": len(ballots.pairs), "questions": [{"ask": q.ask, "hint": q.hint} for q in questions]}
 
 
-def _told(seat: Seat) -> dict[str, Any]:
+def _seat_data(seat: Seat) -> dict[str, Any]:
     """A seat as the page gets it: no label, no file name, no seed."""
     queue = [
         {
