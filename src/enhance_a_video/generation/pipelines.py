@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,11 +27,14 @@ from ..models import find
 from ..wording import count
 from .events import Progress, Report
 from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
-from .media import as_rgb
+from .media import as_rgb, to_uint8
 from .preview import preview_of
 from .prompts import checked_prompt
-from .requests import check_extra
+from .requests import OPTIONS, ClipOptions, check_extra
 from .shape import made_frames, made_size
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Notice = Callable[[str], None]
 
@@ -113,7 +116,7 @@ def _check_filled(pipe: Any, source: str) -> None:
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module) and any(weight.is_meta for weight in part.parameters()):
             raise SettingsError(
-                f"{source}: the files of {name} lack weights that its config.json asks for. Copy or download it again."
+                f"{source}: the files of {name} lack weights that its config.json lists. Copy or download it again."
             )
 
 
@@ -224,20 +227,12 @@ def generate(
     prompt: str | Sequence[str],
     *,
     seed: int | Sequence[int] = 0,
-    negative: str | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    frames: int | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    fps: float | None = None,
-    image: Any = None,
-    extra: dict[str, Any] | None = None,
     latents: torch.Tensor | None = None,
     progress: Report | None = None,
     notice: Notice | None = None,
+    **options: Unpack[ClipOptions],
 ) -> np.ndarray:
-    """One video. Whatever is None is the default of the model.
+    """One video. An option that is None or left out is the default of the model.
 
     Args:
         pipe: from `load`, or any diffusers video pipeline.
@@ -246,6 +241,7 @@ def generate(
         steps, guidance, frames, height, width, fps: within limits.OPTIONS. fps is only for models that take their
             frame rate (LTX-Video).
         image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
+        negative: what the video shall not show; only with guidance above 1.
         extra: further arguments of this pipeline's call, by its own names; not those that this function sets itself.
         latents: what the first step gets in place of the seed's noise, in the pipeline's own shape; the prompt may then
             be empty.
@@ -264,6 +260,7 @@ def generate(
     """
     if not hasattr(pipe, "__call__"):  # noqa: B004
         raise SettingsError(f"pipe={limits.shown(pipe)} is not a pipeline: take one from load().")
+    negative, extra = options.get("negative"), options.get("extra")
     if not isinstance(negative, str | None):
         raise SettingsError(f"negative={limits.shown(negative)}, but text is wanted.")
     if not isinstance({} if extra is None else extra, Mapping):
@@ -272,20 +269,17 @@ def generate(
         if function is not None and not callable(function):
             raise SettingsError(f"{name}={limits.shown(function)}, but a function is wanted.")
     accepted = inspect.signature(pipe.__call__).parameters
-    if hasattr(image, "getexif"):  # PIL's; pipelines leave a phone's picture on its side
-        image = as_rgb(image)
-    call = call_of(
-        pipe, negative=negative, steps=steps, guidance=guidance, frames=frames, height=height, width=width, fps=fps,
-        image=image, extra=extra,
-    )  # fmt: skip
+    if hasattr(options.get("image"), "getexif"):  # PIL's; pipelines leave a phone's picture on its side
+        options["image"] = as_rgb(options["image"])
+    call = call_of(pipe, **options)
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
     requested = dict(call)
-    asked, generator = _several(prompt, seed) if prompt or latents is None else ("", None)
+    text, generator = _several(prompt, seed) if prompt or latents is None else ("", None)
     call = _rounded(pipe, call) | ({} if latents is None else {"latents": latents})
     try:
         with torch.inference_mode(), fitting_threads(pipe), _logged(notice):
-            videos = pipe(prompt=asked, generator=generator, output_type="np", **call).frames
+            videos = pipe(prompt=text, generator=generator, output_type="np", **call).frames
     except EnhanceAVideoError:
         raise
     except (ValueError, TypeError) as error:
@@ -298,8 +292,8 @@ def generate(
             names, what = ", ".join(extra), f"{type(error).__name__}: {error}"
             raise SettingsError(f"{type(pipe).__name__} fails, perhaps by the value of {names}: {what}") from error
         raise
-    clips = _to_uint8(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
-    _compare_with(call if notice else requested, clips, notice or _warn)  # what preflight tells is not told again
+    clips = _quantized(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
+    _compare_with(call if notice else requested, clips, notice or _warn)  # preflight has reported what is rounded
     return clips[0] if isinstance(prompt, str) else clips
 
 
@@ -333,37 +327,23 @@ def fitting_threads(pipe: Any) -> Iterator[None]:
         torch.set_num_threads(number)
 
 
-def call_of(
-    pipe: Any,
-    *,
-    negative: str | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    frames: int | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    fps: float | None = None,
-    image: Any = None,
-    extra: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The arguments of this pipeline's call, by its own names, from those of `generate` and the model's defaults.
+def call_of(pipe: Any, **options: Unpack[ClipOptions]) -> dict[str, Any]:
+    """The arguments of this pipeline's call, by its own names, from the options of `generate` and the model's defaults.
 
     Raises:
         SettingsError: as `generate`, for what this pipeline does not take.
     """
     accepted, name = inspect.signature(pipe.__call__).parameters, type(pipe).__name__
-    given = {
-        "negative": negative, "steps": steps, "guidance": guidance, "frames": frames, "height": height,
-        "width": width, "image": image,
-    }  # fmt: skip
-    for option, value in {**given, "fps": fps}.items():
-        if value is not None:
-            limits.option(option, value)
-    known = defaults(pipe)
-    check_extra(extra or {})
-    call = _arguments(name, accepted, given, known) | known.get("extra", {}) | (extra or {})
+    given = {option: value for option, value in options.items() if value is not None}
+    for option, value in given.items():
+        if option not in OPTIONS:
+            raise SettingsError(f"{option} is no option of a clip. Known: {', '.join(OPTIONS)}.")
+        limits.option(option, value)
+    known, extra = defaults(pipe), options.get("extra") or {}
+    check_extra(extra)
+    call = _arguments(name, accepted, given, known) | known.get("extra", {}) | extra
     if "frame_rate" in accepted:
-        call.setdefault("frame_rate", fps or known["fps"])
+        call.setdefault("frame_rate", options.get("fps") or known["fps"])
     _refuse(name, accepted, call)
     _check_memory(accepted, call)
     return call
@@ -382,17 +362,17 @@ def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[An
     return (prompts[0], generators[0]) if len(prompts) == 1 else (prompts, generators)
 
 
-def _arguments(name: str, accepted: Iterable[str], given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """The pipeline's arguments from ours; one that was asked for and does not exist there is an error."""
+def _arguments(name: str, accepted: Iterable[str], given: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline's arguments from ours; one that is given and does not exist there is an error."""
     call = {}
     names = {
         ours: theirs if theirs in accepted else _ELSEWHERE.get(theirs, theirs) for ours, theirs in _ARGUMENTS.items()
     }
     for ours, theirs in names.items():
-        if given[ours] is not None and theirs not in accepted:
+        if ours in given and theirs not in accepted:
             takes = [word for word, argument in names.items() if argument in accepted]
             raise SettingsError(f"{name} takes no {ours!r} ({theirs}). It takes: {', '.join(takes)}.")
-        value = given[ours] if given[ours] is not None else known.get(ours)
+        value = given.get(ours, known.get(ours))
         if value is not None and theirs in accepted:
             call[theirs] = value
     return call
@@ -482,14 +462,15 @@ def _reporter(progress: Report) -> Callable[..., dict[str, Any]]:
     return after_step
 
 
-def _to_uint8(video: np.ndarray) -> np.ndarray:
-    bad = 1 - np.isfinite(video).mean()
+def _quantized(videos: np.ndarray) -> np.ndarray:
+    """A pipeline's videos (n, T, H, W, 3), about 0 to 1, as uint8. SettingsError for values not finite."""
+    bad = 1 - np.isfinite(videos).mean()
     if bad:
         raise SettingsError(
             f"The model returned {bad:.0%} values that are not numbers. float16 overflows in some models: "
             "use --dtype bfloat16 or float32; with a high strength, lower it."
         )
-    return np.rint(np.clip(video, 0, 1) * 255).astype(np.uint8)
+    return np.stack([to_uint8(np.clip(video, 0, 1)) for video in videos])
 
 
 def describe(pipe: Any) -> dict[str, str]:

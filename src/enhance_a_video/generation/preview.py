@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .media import to_uint8
+
 _SMALL = 20_000_000  # parameters of a VAE that decodes a few frames in a fraction of a second on a CPU
 _FRAMES = 3  # latent frames that are decoded
 
@@ -64,6 +66,6 @@ def _components(video: Tensor) -> np.ndarray:
 
 
 def _uint8(frames: Tensor) -> np.ndarray:
-    """(3, T, H, W) in [0, 1] as uint8 (T, H, W, 3); what is not finite is black."""
+    """(3, T, H, W), about 0 to 1, as uint8 (T, H, W, 3); what is not finite is black or white."""
     clean = torch.nan_to_num(frames.float(), 0.0, 1.0, 0.0).clamp(0, 1)
-    return (255 * clean).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+    return to_uint8(clean.permute(1, 2, 3, 0).cpu().numpy())

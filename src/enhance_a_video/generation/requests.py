@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from .. import limits
 from ..alternatives import Change
@@ -23,8 +23,23 @@ from .files import named
 from .media import as_rgb, open_picture
 from .prompts import checked_prompt
 
-# The options of pipelines.generate that a prompt may bring along, and what each has to be in JSON that is no number.
-OPTIONS = ("negative", "steps", "guidance", "frames", "height", "width", "fps", "image", "extra")
+
+class ClipOptions(TypedDict, total=False):
+    """The options of `pipelines.generate` that a prompt, a study or a form may set. None is the model's default."""
+
+    negative: str | None
+    steps: int | None
+    guidance: float | None
+    frames: int | None
+    height: int | None
+    width: int | None
+    fps: float | None
+    image: Any
+    extra: Mapping[str, Any] | None
+
+
+OPTIONS = tuple(ClipOptions.__annotations__)
+# What each has to be in JSON that is no number.
 _KINDS: dict[str, tuple[str, type]] = {
     "negative": ("text", str), "image": ("the name of a picture file", str), "extra": ("an object", dict)
 }  # fmt: skip
