@@ -15,11 +15,12 @@ import json
 import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -33,6 +34,12 @@ from enhance_a_video.lab import stats
 SETTINGS: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "odds-1.5": {"odds": 1.5},
+    "odds-1.5-exact": {"odds": 1.5, "scale": "exact"},
+    "odds-2-exact": {"odds": 2.0, "scale": "exact"},
+    "odds-1.2-exact-conditional": {"odds": 1.2, "scale": "exact", "passes": "conditional"},
+    "odds-1.5-exact-conditional": {"odds": 1.5, "scale": "exact", "passes": "conditional"},
+    "odds-2-exact-conditional": {"odds": 2.0, "scale": "exact", "passes": "conditional"},
+    "odds-0.7-exact-conditional": {"odds": 0.7, "scale": "exact", "passes": "conditional"},
     "odds-2": {"odds": 2.0},
     "odds-3": {"odds": 3.0},
     "odds-5": {"odds": 5.0},
@@ -102,6 +109,12 @@ def generate(options: argparse.Namespace, known: set[tuple]) -> Iterator[tuple[d
                     yield row | {"seconds": seconds}, frames[n], latents[n].half().cpu().numpy()
 
 
+def write(file: TextIO, row: dict[str, Any], found: Future) -> None:
+    """A clip's line."""
+    file.write(json.dumps(row | found.result()) + "\n")
+    file.flush()
+
+
 def sheet(clips: dict[str, list[np.ndarray]], path: Path, frames: tuple[int, ...] = (2, 12, 22, 32)) -> None:
     """Frames of the first clips of each setting, a row a clip, the settings side by side."""
     rows = []
@@ -164,15 +177,17 @@ def main() -> None:
     kept: dict[str, dict[str, np.ndarray]] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, mp_context=spawn) as pool, options.out.open("a") as file:
-        waiting = []
+        waiting: deque[tuple[dict[str, Any], Future]] = deque()
         for row, frames, latents in generate(options, known):
             waiting.append((row, pool.submit(measured, (row["prompt"], frames))))
+            while waiting and waiting[0][1].done():  # as they come: a run that is stopped keeps its clips
+                write(file, *waiting.popleft())
             column = f"{row['setting']} {row['guidance']:g}"
             if len(shown.setdefault(column, [])) < 12:
                 shown[column].append(frames)
             kept.setdefault(column.replace(" ", "-guidance-"), {})[str(row["prompt"])] = latents
         for row, found in waiting:
-            file.write(json.dumps(row | found.result()) + "\n")
+            write(file, row, found)
     if options.sheet and shown:
         sheet(shown, options.sheet)
     if options.latents:

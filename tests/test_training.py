@@ -309,3 +309,28 @@ def test_training_by_the_clock_draws_trains_and_exports(tmp_path):
     assert logs["encoding"][0]["clips"] == 12 and np.isfinite(logs["fidelity"][0]["psnr"]) and logs["transformer"]
     pipe = pipelines.load(tmp_path / "model", device="cpu", dtype="float32")
     assert pipelines.generate(pipe, WAN.codec.world.prompt, seed=1, steps=1).shape == (33, 64, 64, 3)
+
+
+def test_a_training_on_a_gpu_goes_back_to_the_last_finite_weights():
+    from training.muon import MuonAdamW
+    from training.train_gpu import Kept
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    optimiser = MuonAdamW(model, 0.02, 2e-3)
+    kept = Kept(model, optimiser)
+
+    def step(value: float) -> None:
+        (model(torch.randn(3, 4)).square().mean() * value).backward()
+        optimiser.step(1.0)
+
+    with pytest.raises(SystemExit, match="from the start"):
+        kept.restore()
+    step(1.0)
+    kept.keep()
+    weights = [p.detach().clone() for p in model.parameters()]
+    step(float("nan"))
+    assert not all(p.isfinite().all() for p in model.parameters())
+    kept.restore()
+    assert all(torch.equal(p, weight) for p, weight in zip(model.parameters(), weights, strict=True))
+    step(1.0)
+    assert all(p.isfinite().all() for p in model.parameters())

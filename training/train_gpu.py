@@ -213,6 +213,31 @@ class Captured:
         return self.result.clone()
 
 
+class Kept:
+    """The weights and the optimiser's state as they last were with finite losses, to go back to.
+
+    A VAE became NaN after 1,950 steps on a GPU once, and all that was trained after it was lost.
+    """
+
+    def __init__(self, model: torch.nn.Module, optimiser: MuonAdamW):
+        self.model, self.optimiser, self.copies = model, optimiser, list[Tensor]()
+
+    def _tensors(self) -> list[Tensor]:
+        states = [state for half in (self.optimiser.muon, self.optimiser.adam) for state in half.state.values()]
+        tensors = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+        return [*(p.data for p in self.model.parameters()), *tensors]
+
+    def keep(self) -> None:
+        self.copies = [tensor.clone() for tensor in self._tensors()]
+
+    def restore(self) -> None:
+        """Back, in place: a CUDA graph goes on with it. SystemExit where nothing was kept: it never was finite."""
+        if not self.copies:
+            raise SystemExit("The losses were not finite from the start: lower the rates of the recipe.")
+        for tensor, copy in zip(self._tensors(), self.copies, strict=True):
+            tensor.copy_(copy)
+
+
 def train_vae(
     drawing: Drawing, codec: Codec, recipe: VaeTraining, seconds: float, device: str, log: Log, limit: int, state: Any
 ) -> Any:
@@ -234,22 +259,29 @@ def train_vae(
         optimiser.update()
         return error
 
-    rng, errors, now = np.random.default_rng(recipe.seed), [], None
+    rng, errors, now, share = np.random.default_rng(recipe.seed), [], None, 1.0
     run: Captured | None = None
+    kept = Kept(vae, optimiser)
     for tick in clock(seconds, 50, 0.35):
         stage = next(stage for stage in VAE_STAGES if tick.spent < stage.until)
         if tick.step % 20 == 0:
             clips.refresh()
         video, things = clips.windows(rng, stage.batch, min(stage.frames, clips.frames.shape[1]))
         weight = 1 + (recipe.things if tick.step >= recipe.things_from else 0.0) * things
-        optimiser.set_rates(tick.rates)
+        optimiser.set_rates(share * tick.rates)
         if run is None or stage is not now:
             run = None  # its memory is free for the next
             now, run = stage, Captured(step, video, weight)
         errors.append(run(video, weight))
         if (tick.step + 1) % 100 == 0:
             psnr = 10 * math.log10(4 / float(torch.stack(errors).mean()))
-            log("vae", step=tick.step + 1, frames=stage.frames, psnr=psnr, rates=tick.rates, clips=len(clips.taken))
+            rates = share * tick.rates
+            log("vae", step=tick.step + 1, frames=stage.frames, psnr=psnr, rates=rates, clips=len(clips.taken))
+            if math.isfinite(psnr):
+                kept.keep()
+            else:
+                kept.restore()
+                share /= 2
             errors = []
     return vae.eval().requires_grad_(False)
 
@@ -302,6 +334,8 @@ def train_transformer(
         losses.append(trainer.step(tick.step + 1, tick.rates))
         if (tick.step + 1) % 50 == 0:
             loss = float(torch.stack(losses).mean())
+            if not math.isfinite(loss):
+                raise SystemExit("The transformer's loss is not finite: its time would be lost. Lower the rates.")
             log("transformer", step=tick.step + 1, loss=loss, reading=trainer.read_loss, binding=trainer.binding_loss)
             losses = []
     return trainer
@@ -362,7 +396,10 @@ def run(options: argparse.Namespace, architecture: Architecture, recipe: Trainin
         warm_up = [sys.executable, "-m", __spec__.name, "--warm", "--model", architecture.name, "--device", device]
         subprocess.Popen([*warm_up, "--batch", str(recipe.batch)])
     vae = train_vae(drawing, codec, codec.recipe, options.vae_seconds, device, log, 10000, state)
-    log("fidelity", psnr=fidelity(drawing, codec, vae, device))
+    psnr = fidelity(drawing, codec, vae, device)
+    log("fidelity", psnr=psnr)
+    if not math.isfinite(psnr):
+        raise SystemExit("The VAE gives values that are not finite: a transformer cannot learn from it.")
     torch.cuda.empty_cache()
     ready = drawing.stop()
     clips, mean, std = encode(drawing, ready, codec, vae, device)
