@@ -331,3 +331,8 @@ def test_a_profile_whose_lists_hold_other_things_is_refused(wrong, tmp_path):
     path.write_text(json.dumps({"enhance-a-video profile": 1, "policy": {"name": "constant", "gain": 1.2}} | wrong))
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         read_profile(path)
+
+
+def test_odds_beyond_float32_name_the_number():
+    with pytest.raises(SettingsError, match=r"strength of 1000 .* between -20 and 20"):
+        from_dict({"name": "odds-grid", "strengths": [[1000.0]]})

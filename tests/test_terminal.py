@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import typing
+import warnings
 from pathlib import Path
 
 import pytest
@@ -69,15 +70,30 @@ def test_any_label_can_be_drawn(label):
     assert pictures.label_bar(label, 200, 16).shape == (30, 200, 3)
 
 
-def test_a_reader_that_goes_away_is_no_error(monkeypatch):
+def test_a_reader_that_goes_away_does_not_stop_the_work_and_the_exit_code_tells(monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr(sys, "stdout", open(writer, "w", encoding="utf-8"))  # noqa: SIM115
-    with terminal.streams():
+    done = []
+    with pytest.raises(SystemExit) as left, terminal.streams():
         Screen().print("x\n" * 10_000)
         terminal.print_json({"x": "x" * 100_000})
         print("the work goes on")
+        done.append(True)
+    assert done and left.value.code == 141  # as `yes | head` reports it
     sys.stdout.close()
+
+
+def test_what_python_warns_of_is_a_note_and_in_the_object_once(capsys):
+    notes = []
+    with terminal.warnings_said(notes.append):
+        for _ in range(2):
+            warnings.warn("no locks\nhere", stacklevel=1)
+        terminal.print_json({"command": "batch", "warnings": ["another"]})
+    assert notes == ["no locks here"]
+    assert json.loads(capsys.readouterr().out)["warnings"] == ["another", "no locks here"]
+    terminal.print_json({})
+    assert json.loads(capsys.readouterr().out) == {}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

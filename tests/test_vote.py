@@ -78,8 +78,8 @@ def test_a_list_of_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[]", "of the form"),
-        ("{nonsense", "of the form"),
+        ("[]", "lists no pairs; the form is"),
+        ("{nonsense", "is not JSON .*the form is"),
         ('{"pairs": [3]}', "pair 1.*videos"),
         ('{"pairs": [{"videos": {"a": "x.mp4"}}]}', "two labels"),
         ('{"pairs": [{"videos": {"a": "../x.mp4", "b": "y.mp4"}}]}', "'../x.mp4'.*relative"),

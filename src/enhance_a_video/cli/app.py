@@ -13,7 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, PromptError, SettingsError
-from ..generation.terminal import print_json, streams
+from ..generation.terminal import print_json, streams, warnings_said
 from .screen import Screen
 
 
@@ -77,12 +77,13 @@ def print_notes(notes: Sequence[str], most: int = 8) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The entry point. Every failure is one message on stderr, with --json one object on stdout too, and an exit code.
 
-    0: done. 2: the command has to be changed. 130: stopped with Ctrl+C. 1: anything else. No traceback; an unexpected
-    error's is in a file that the message names, and --debug shows it in place of the message.
+    0: done. 2: the command has to be changed. 130: stopped with Ctrl+C. 141: done, but the reader of what was printed
+    went away (| head). 1: anything else. What Python warns of is a note on stderr and in the object's "warnings". No
+    traceback; an unexpected error's is in a file that the message names, and --debug shows it in place of the message.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    with streams():
+    with streams(), warnings_said(lambda text: print_notes([text])):
         _run([word for word in words if word != "--debug"], debug)  # wherever it stands
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..generation.terminal import let_go
+from ..generation.terminal import reader_left
 
 
 class Screen(Console):
@@ -17,4 +17,4 @@ class Screen(Console):
         super().__init__(emoji=False, **options)
 
     def on_broken_pipe(self) -> None:
-        let_go(self.file)
+        reader_left(self.file)

@@ -98,10 +98,13 @@ def load(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch_dtype.*")  # renamed in 0.4x; every version takes this
-            pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtypes)
+            with _unused_weights() as unused:
+                pipe = DiffusionPipeline.from_pretrained(source, torch_dtype=dtypes)
     except Exception as error:  # of many kinds, by the part and the library that reads it
         raise out_of_memory(error) or SettingsError(why_not(source, error)) from error
     _check_filled(pipe, source)
+    for text in unused:
+        warnings.warn(f"{source}: {text}", stacklevel=2)
     pipe.set_progress_bar_config(disable=True)
     if vae_tiling:
         if not hasattr(getattr(pipe, "vae", None), "enable_tiling"):
@@ -109,6 +112,32 @@ def load(
         pipe.vae.enable_tiling()
     _OFFLOADS[offload](pipe, where)
     return pipe
+
+
+@contextmanager
+def _unused_weights() -> Iterator[list[str]]:
+    """Collects a sentence for each part of a pipeline whose files hold weights that it has no place for."""
+    found: list[str] = []
+    logger = logging.getLogger("diffusers.models.modeling_utils")
+    level, heard = logger.level, logger.getEffectiveLevel()
+
+    def read(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if match := re.search(r"not used when initializing (\w+):\W*([\w.]+)", text):
+            part, first = match.groups()
+            found.append(
+                f"weights in the files of {part} have no place in it and are left out (the first: {first}). If its "
+                "config.json was changed, put the original back; else the video is not this model's."
+            )
+        return not match and record.levelno >= heard
+
+    logger.addFilter(read)
+    logger.setLevel(min(heard, logging.WARNING))
+    try:
+        yield found
+    finally:
+        logger.removeFilter(read)
+        logger.setLevel(level)
 
 
 def _check_filled(pipe: Any, source: str) -> None:
@@ -344,6 +373,9 @@ def call_of(pipe: Any, **options: Unpack[ClipOptions]) -> dict[str, Any]:
     call = _arguments(name, accepted, given, known) | known.get("extra", {}) | extra
     if "frame_rate" in accepted:
         call.setdefault("frame_rate", options.get("fps") or known["fps"])
+    strange = [word for word in known.get("extra", {}) if word not in accepted]
+    if strange:
+        raise SettingsError(f"The model's defaults.json: extra has {', '.join(strange)}, which {name} does not take.")
     _refuse(name, accepted, call)
     _check_memory(accepted, call)
     return call

@@ -7,7 +7,8 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,8 +23,15 @@ _PLAIN = str.maketrans(
 )  # fmt: skip
 
 
+_GONE = 128 + 13  # exit code of a program that SIGPIPE ended, as a shell reports it: what `yes | head` gives
+_unread: list[Any] = []  # streams whose reader went away while a command ran
+_warned: list[str] = []  # what Python warned of while a command ran, none twice
+
+
 def print_json(data: Any) -> None:
-    """One JSON object on stdout, in ASCII, whatever is in it."""
+    """One JSON object on stdout, in ASCII, whatever is in it. What Python warned of so far joins its "warnings"."""
+    if _warned and isinstance(data, dict):
+        data = data | {"warnings": list(dict.fromkeys([*data.get("warnings", ()), *_warned]))}
     try:
         print(json.dumps(data, allow_nan=False), flush=True)
     except OSError as error:
@@ -33,17 +41,45 @@ def print_json(data: Any) -> None:
 @contextmanager
 def streams() -> Iterator[None]:
     """While a command runs, stdout and stderr take any character: one that their encoding lacks is written plainly or,
-    such as in a user's text, as \u1234. A reader that went away is no error.
+    such as in a user's text, as \u1234. A reader of stdout that went away (| head) does not stop the work; at its end
+    the exit code is 141, as for any program whose output was not read, and nothing is printed about it.
 
     Raises:
-        SystemExit: with a message, where what was printed could not be written.
+        SystemExit: with a message, where what was printed could not be written; with 141, where nobody read it.
     """
     accept_any_character()
+    _unread.clear()
+    out, code = sys.stdout, None
+    try:
+        yield
+    except SystemExit as left:
+        code = left.code
+        raise
+    finally:
+        for stream in (out, sys.stderr):
+            _finish(stream)
+        if out in _unread and not code:
+            raise SystemExit(_GONE) from None
+
+
+@contextmanager
+def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
+    """While a command runs, Python's warnings are sentences: `say` is called with each, and `print_json` lists them."""
+    before = warnings.showwarning
+    _warned.clear()
+
+    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in _warned:
+            _warned.append(text)
+            say(text)
+
+    warnings.showwarning = show
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            _finish(stream)
+        warnings.showwarning = before
+        _warned.clear()
 
 
 def accept_any_character() -> None:
@@ -65,8 +101,15 @@ def _finish(stream: Any) -> None:
 
 def _lost(stream: Any, error: OSError) -> None:
     let_go(stream)
+    _unread.append(stream)
     if error.errno not in (errno.EPIPE, errno.EINVAL):  # Windows reports a closed pipe as EINVAL
         raise SystemExit(f"Error: what was printed could not be written: {error.strerror}.") from None
+
+
+def reader_left(stream: Any) -> None:
+    """Nobody reads what is written to `stream`: the work goes on, and `streams` says so by its exit code."""
+    _unread.append(stream)
+    let_go(stream)
 
 
 def let_go(stream: Any) -> None:

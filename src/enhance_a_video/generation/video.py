@@ -106,7 +106,7 @@ def check_video_target(path: str | Path, fps: float = 1) -> Path:
     path = named(path) if isinstance(path, str) else path  # of ./~name a Path keeps ~name
     if path.suffix.lower() != ".mp4":
         raise SettingsError(
-            f"Videos are written as .mp4; got {path.name!r}. Give a name such as {path.stem or 'video'}.mp4."
+            f"Videos are written as .mp4; got {str(path)!r}. Give a name such as {path.stem or 'video'}.mp4."
         )
     limits.option("fps", fps, "Frames per second")
     return path

@@ -60,6 +60,16 @@ class OddsGrid(_OnGrid):
     """Odds of a factor that changes with depth and progress: strengths are its logarithms, 0.69 doubles the odds."""
 
     scales: ClassVar[str] = CROSS_FRAME
+    MOST: ClassVar[float] = 20.0  # odds of 485 million; from 89 on a float32 cannot hold them
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rows = () if isinstance(self.strengths, Tensor) else self.strengths
+        if worst := max((abs(value) for row in rows for value in row if abs(value) > self.MOST), default=None):
+            raise SettingsError(
+                f"OddsGrid: a strength of {worst:g} in strengths: they are logarithms of the odds (0.69 doubles them) "
+                f"and lie between {-self.MOST:g} and {self.MOST:g}."
+            )
 
     def __call__(self, mass: Tensor, moment: GainContext) -> Tensor:
         return gain_of_odds(torch.exp(self.strength(mass, moment)), mass)  # (B,)

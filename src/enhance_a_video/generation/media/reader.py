@@ -29,6 +29,7 @@ from .structure import ends_early
 _MOST_PIXELS = (
     2**26
 )  # of a frame, 8192 x 8192: a header that claims more is damaged, or the frames do not fit in memory
+_WAY_OUT = "it is damaged, incomplete or no video. Get the file again, or convert it if a player shows it."
 _MOST_ASPECT = 16  # of a pixel, width to height or height to width
 _PICTURES = ("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe")  # FFmpeg's formats of a single picture
 
@@ -376,4 +377,4 @@ def _explained(path: str, clip: OpenVideo | None = None) -> Iterator[None]:
             clip.check_end()
         if clip is not None and clip.times:
             raise VideoFileError(f"{path} is damaged after {count(clip.frames, 'frame')} ({reason}).") from error
-        raise VideoFileError(f"{path} cannot be read as a video ({reason}).") from error
+        raise VideoFileError(f"{path} cannot be read as a video ({reason}): {_WAY_OUT}") from error

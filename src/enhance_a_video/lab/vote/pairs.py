@@ -166,9 +166,14 @@ def _compared(folder: Path) -> _Group:
 def _listed(folder: Path) -> list[_Group]:
     """pairs.json: {"pairs": [{"prompt": "…", "seed": 0, "videos": {"without": "a.mp4", "with": "b.mp4"}}, …]}"""
     path = folder / PAIRS
-    entries = _object(_text(path)).get("pairs")
+    form = 'the form is {"pairs": [...]}: see docs/vote.md.'
+    try:
+        listed = limits.parse_json(_text(path))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not JSON ({error}); {form}") from None
+    entries = listed.get("pairs") if isinstance(listed, dict) else None
     if not isinstance(entries, list):
-        raise SettingsError(f'{path} is not JSON of the form {{"pairs": [...]}}: see docs/vote.md.')
+        raise SettingsError(f"{path} lists no pairs; {form}")
     groups = []
     for number, entry in enumerate(entries, 1):
         where = f"{path}, pair {number}"
