@@ -28,6 +28,11 @@ class Attention:
         return self.function(self.query, self.key, self.value, self.heads, mask=self.mask, **self.options)
 
     @property
+    def is_torchs(self) -> bool:
+        """Whether it is ComfyUI's function around torch's own kernels, by its name: nothing is imported."""
+        return getattr(self.function, "__name__", "") == "attention_pytorch"
+
+    @property
     def length(self) -> int:
         """L, the number of queries."""
         return self.query.shape[-2]

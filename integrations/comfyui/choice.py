@@ -18,6 +18,7 @@ class Choice:
     start, end    the part of the denoising in which it acts: 0 = pure noise, 1 = clean, as in ComfyUI's own nodes
     blocks        the blocks in which it acts, counted from 0; None = all
     observe_only  measure and change nothing
+    conditional   under guidance, change only the samples with the prompt, not those with the negative prompt
     """
 
     kind: str = ODDS
@@ -26,6 +27,7 @@ class Choice:
     end: float = 1.0
     blocks: frozenset[int] | None = None
     observe_only: bool = False
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         if not self.start < self.end:
@@ -38,11 +40,13 @@ class Choice:
         return POLICIES[self.kind](self.value)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.value:g}"
+        return f"{self.kind} {self.value:g}" + (" with the prompt alone" if self.conditional else "")
 
     def to_dict(self) -> dict[str, Any]:
         """The names and values that the library's Settings use for the same."""
-        return {self.kind: self.value, "start": self.start, "end": self.end, "observe_only": self.observe_only}
+        passes = {"passes": "conditional"} if self.conditional else {}
+        window = {"start": self.start, "end": self.end}
+        return {self.kind: self.value, **window, **passes, "observe_only": self.observe_only}
 
 
 def blocks_of(text: str) -> frozenset[int] | None:

@@ -44,7 +44,7 @@ class EnhanceAVideoCompare(io.ComfyNode):
         clips = [_save(clip, rate, "compare", folder_paths.get_temp_directory(), "temp") for clip in (a, b)]
         both = torch.cat([a, b], 2)  # (frames, height, 2 * width, 3)
         saved = _save(both, rate, filename_prefix, folder_paths.get_output_directory(), "output")
-        return io.NodeOutput(_video(both, rate), ui={"compare_videos": [*clips, saved]})
+        return io.NodeOutput(_video(both, rate), ui={"compare_videos": [*clips, saved], "fps": [float(rate)]})
 
 
 def alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

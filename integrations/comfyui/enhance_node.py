@@ -9,6 +9,7 @@ from .layouts import LAYOUTS, layout_of
 from .patch import KEY, Patch
 
 SUPPORTED = ", ".join(row.name for row in LAYOUTS if not row.refused)
+PASSES = ["both", "conditional"]
 
 
 TIPS = {
@@ -22,6 +23,8 @@ TIPS = {
     "start_percent": "Where in the denoising it begins: 0 is pure noise, 1 the finished video.",
     "end_percent": "Where in the denoising it ends.",
     "blocks": "Only these blocks of the model, counted from 0, such as 10-19, 25. Empty: all of them.",
+    "passes": "Under guidance: change the model's answers to both prompts, or to the positive prompt alone, which "
+    "guidance then multiplies, at half the cost.",
     "observe_only": "Measure for the report and change nothing.",
 }
 
@@ -46,6 +49,7 @@ class EnhanceAVideo(io.ComfyNode):
                 io.Float.Input("start_percent", default=0.0, tooltip=TIPS["start_percent"], **share),
                 io.Float.Input("end_percent", default=1.0, tooltip=TIPS["end_percent"], **share),
                 io.String.Input("blocks", default="", tooltip=TIPS["blocks"], **rare),
+                io.Combo.Input("passes", options=PASSES, default=PASSES[0], tooltip=TIPS["passes"], **rare),
                 io.Boolean.Input("observe_only", default=False, tooltip=TIPS["observe_only"], **rare),
             ],
             outputs=[io.Model.Output(tooltip="The enhanced model, for a sampler or more model nodes.")],
@@ -60,10 +64,12 @@ class EnhanceAVideo(io.ComfyNode):
         start_percent: float,
         end_percent: float,
         blocks: str = "",
+        passes: str = PASSES[0],
         observe_only: bool = False,
     ) -> io.NodeOutput:
         kind = gain["gain"]
-        choice = Choice(kind, gain[kind], start_percent, end_percent, blocks_of(blocks), observe_only)
+        alone = passes == PASSES[1]
+        choice = Choice(kind, gain[kind], start_percent, end_percent, blocks_of(blocks), observe_only, alone)
         network, node = model.get_model_object("diffusion_model"), cls.hidden.unique_id
         layout = layout_of(network)
         if layout is None or layout.refused:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from enhance_a_video.errors import UnsupportedModelError
+
 from .attention import Attention
 from .choice import ODDS, Choice
 from .gains import enhanced
@@ -34,6 +36,7 @@ class Running:
     video: Video
     step: Step
     previous: Callable[..., Tensor] | None  # the override that was there
+    samples: tuple[int, ...] | None  # those of the batch that are changed; None = all
     attentions: int = 0  # of any kind, so far
     seen: int = 0  # self-attentions of the video so far
     alike: int = 0  # attentions that could be self- or cross-attention by their lengths
@@ -82,13 +85,15 @@ class Patch:
         step = Step(t.max(), self._active(t, model.model_sampling), video.num_frames, video.batch)
         self.record.percent_to_sigma = model.model_sampling.percent_to_sigma
         self.record.steps.append(step)
-        if not step.active or video.num_frames < 2:
+        samples = self._samples(transformer_options, step)
+        if not step.active or video.num_frames < 2 or samples == ():
+            step.skipped = samples == ()
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-        running = Running(call, video, step, transformer_options.get(OVERRIDE))
+        running = Running(call, video, step, transformer_options.get(OVERRIDE), samples)
         options = {**transformer_options, OVERRIDE: self.override, self.key: running}
         result = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         step.skipped = not running.attentions
-        if running.attentions and not step.layers:
+        if running.attentions and not step.layers and not step.problem:
             step.problem = self._why_nothing(running)
         return result
 
@@ -97,6 +102,21 @@ class Patch:
             return f"the model has the blocks 0 to {running.seen - 1}, and none of those was chosen"
         T, S, notes = running.video.num_frames, running.video.sites, self.layout.notes
         return f"no self-attention over {T} frames of {S} tokens was found" + (f"; {notes}" if notes else "")
+
+    def _samples(self, options: Mapping[str, Any], step: Step) -> tuple[int, ...] | None:
+        """Which samples of the call are changed: those with the prompt, or None for all.
+
+        cond_or_uncond has a number for each equal part of the batch, 0 for the prompt and 1 for the negative one.
+        """
+        parts = options.get("cond_or_uncond")
+        if not self.choice.conditional:
+            return None
+        if not parts or step.samples % len(parts):
+            step.notes.add("which samples are the prompt's is not known, so all were changed")
+            return None
+        each = step.samples // len(parts)
+        samples = tuple(i for i in range(step.samples) if parts[i // each] == 0)
+        return None if len(samples) == step.samples else samples
 
     def _active(self, t: Tensor, sampling: Any) -> bool:
         """Whether the call is in the window. 0 and 1 are the ends of the denoising, whatever the noise level."""
@@ -121,8 +141,16 @@ class Patch:
         name = self._layer(running, call)
         if name is None:
             return call()
-        done = enhanced(call, running.video.rows(call.length), running.video.num_frames, self.choice)
-        running.step.layers[name] = done.mass, done.gain
+        video, step = running.video, running.step
+        try:
+            done = enhanced(call, video.rows(call.length), video.num_frames, self.choice, running.samples)
+        except UnsupportedModelError as error:
+            step.problem = str(error)
+            return call()
+        step.layers[name] = done.mass, done.gain
+        step.operators.add(done.operator)
+        if done.why_estimated:
+            step.notes.add(done.why_estimated)
         return done.output
 
     def _layer(self, running: Running, call: Attention) -> str | None:

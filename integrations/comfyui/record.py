@@ -22,6 +22,8 @@ class Step:
     layers: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # name -> mass, gain, (B,) each
     skipped: bool = False  # no attention ran: a step cache has skipped the model
     problem: str = ""  # why nothing was done although attention ran
+    operators: set[str] = field(default_factory=set)  # the library's names of what acted
+    notes: set[str] = field(default_factory=set)  # what was done otherwise than requested, and why
 
 
 @dataclass
@@ -49,8 +51,15 @@ class Record:
         return (
             f"{self.choice} {verb} {len(summary.layers)} layers, {int(summary.active.sum())} of {len(summary.active)} "
             f"calls of {self.model}: mean cross-frame mass {np.nanmean(summary.mass):.3f}, mean gain "
-            f"{np.nanmean(summary.gain):.3f}."
+            f"{np.nanmean(summary.gain):.3f}{self._how()}."
         )
+
+    def _how(self) -> str:
+        """By which share odds were moved, and what was done otherwise than requested."""
+        names, notes = (sorted(set().union(*(getattr(s, kind) for s in self.steps))) for kind in ("operators", "notes"))
+        share = {"exact": "exact shares", "cross-frame": "estimated shares"}
+        how = [share[name] for name in names if name in share]
+        return f" ({', '.join(how)}{': ' * bool(notes)}{'; '.join(notes)})" if how or notes else ""
 
     def _why_nothing(self) -> str:
         """In which calls nothing was done and why; "" where all is well."""

@@ -31,7 +31,7 @@ def start() -> None:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     _without_torchvision()
-    before, sys.argv = sys.argv, ["comfyui", "--cpu"]
+    before, sys.argv = sys.argv, ["comfyui", "--cpu", "--use-pytorch-cross-attention"]
     try:
         import comfy.options
 

@@ -1,6 +1,7 @@
 """The node's patch on small fakes of ComfyUI's extension points (fakes.py); test_real.py runs it on the real code."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -249,3 +250,54 @@ def test_fewer_heads_of_keys():
     call = Attention(attention, q, k, v, 4, None, {"skip_reshape": True, "enable_gqa": True})
     assert torch.allclose(call.kernel(*call.tensors(), None), call.output_by_heads(call()), atol=1e-6)
     assert not math.isnan(float(call().sum()))
+
+
+@every_model
+@pytest.mark.parametrize("choice", [Choice(), Choice(TEMPERATURE, 30.0)], ids=str)
+def test_only_the_samples_with_the_prompt_are_changed(kind, choice):
+    """Two samples in a batch, as ComfyUI runs prompt and negative prompt: 0 and 1 in cond_or_uncond."""
+    base = Patcher(Model(kind()))
+    base.model_options["transformer_options"]["cond_or_uncond"] = [1, 0]
+    plain, both = base.sample(NOISE, TEXT, (1.0,)), enhanced(kind, choice, base)[0].sample(NOISE, TEXT, (1.0,))
+    model, patch = enhanced(kind, replace(choice, conditional=True), base)
+    alone = model.sample(NOISE, TEXT, (1.0,))
+    assert torch.allclose(alone[0], plain[0], atol=1e-6) and torch.allclose(alone[1], both[1], atol=1e-6)
+    assert not torch.allclose(both[0], plain[0], atol=1e-6)
+    assert all(gain.shape == (1,) for _, gain in patch.record.steps[0].layers.values())
+    assert "with the prompt alone" in patch.record.sentence()
+
+
+def test_a_call_of_the_negative_prompt_alone_is_left_as_it_is():
+    base = Patcher(Model(WanModel()))
+    base.model_options["transformer_options"]["cond_or_uncond"] = [1]
+    model, patch = enhanced(WanModel, Choice(conditional=True), base)
+    assert torch.equal(model.sample(NOISE, TEXT), base.sample(NOISE, TEXT)) and patch.record.steps[0].skipped
+
+
+def test_unknown_samples_are_all_changed_and_this_is_in_the_sentence():
+    model, patch = enhanced(WanModel, Choice(conditional=True))
+    assert torch.equal(model.sample(NOISE, TEXT), enhanced(WanModel)[0].sample(NOISE, TEXT))
+    assert "which samples are the prompt's is not known" in patch.record.sentence()
+
+
+@every_model
+def test_exact_shares_where_the_function_is_torchs(kind, monkeypatch):
+    """By brute force: odds of 2 are the softmax with log 2 added to the logits of all other frames."""
+    _, patch = (model := enhanced(kind, Choice(value=2.0)))
+    model[0].sample(NOISE, TEXT, (1.0,))
+    assert "estimated shares" in patch.record.sentence()
+    monkeypatch.setattr(attention, "__name__", "attention_pytorch")
+    model, patch = enhanced(kind, Choice(value=2.0))
+    model.sample(NOISE, TEXT, (1.0,))
+    assert "exact shares" in patch.record.sentence()
+
+    from ..gains import enhanced as one_attention
+
+    q, k, v = (torch.randn(2, 5 * 12, 16, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    call = Attention(attention, q, k, v, 2, None, {})
+    done = one_attention(call, slice(0, 60), 5, Choice(value=2.0))
+    query, key, value = (x.double().unflatten(2, (2, 8)).transpose(1, 2) for x in (q, k, v))
+    frame = torch.arange(60) // 12
+    bias = math.log(2.0) * (frame[:, None] != frame)
+    expected = ((query @ key.mT * 8**-0.5 + bias).softmax(-1) @ value).transpose(1, 2).flatten(2)
+    assert (done.output.double() - expected).norm() <= 1e-5 * expected.norm()

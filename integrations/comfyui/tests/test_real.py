@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import types
 from typing import Any
 
@@ -14,6 +15,7 @@ from . import real
 real.start()
 
 from .. import patch as patch_module  # noqa: E402
+from ..attention import Attention  # noqa: E402
 from ..choice import TEMPERATURE, Choice  # noqa: E402
 from ..layouts import layout_of  # noqa: E402
 from ..patch import OVERRIDE, Patch  # noqa: E402
@@ -106,14 +108,32 @@ def test_every_layer_acts_once_in_every_call(family):
 @pytest.mark.parametrize("choice", [ODDS_2, PAPER], ids=["odds", "temperature"])
 @pytest.mark.parametrize("static", [True, False], ids=["static", "unrelated"])
 def test_the_mass_is_that_of_brute_force(family, choice, static, seen):
+    """With odds the true share of attention for other frames, with a temperature the paper's cross-frame mass."""
     model_, _ = enhanced(family, choice, tied(family.name))
     real.sample(model_, family, planted(family, static), steps=1)
     T, S = family.grid
     assert len(seen.calls) >= family.layers
     for call, rows, num_frames, done in seen.calls:
         query, key, _ = (x[:, :, rows].unflatten(2, (T, S)) for x in call.tensors())
-        assert torch.allclose(done.mass.double(), brute_force_mass(query, key, call.scale), atol=1e-4)
+        if done.operator == "exact":
+            logits, others, _ = dense(call, rows, (T, S))
+            mass = (logits.softmax(-1) * others).sum(-1)[:, :, rows].mean((1, 2))
+        else:
+            mass = brute_force_mass(query, key, call.scale)
+        assert torch.allclose(done.mass.double(), mass, atol=1e-4)
+        assert (done.operator == "exact") == (choice is ODDS_2)
         assert num_frames == T and 0 < float(done.mass.min()) < 1
+
+
+def dense(call: Any, rows: slice, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """All logits (B, H, L, L) and values in float64, and which keys belong to other frames of a query's video."""
+    query, key, value = (x.double() for x in call.tensors())
+    logits = query @ key.transpose(-1, -2) * (call.scale or query.shape[-1] ** -0.5)
+    mask = call.mask_by_heads()
+    frame = torch.full((query.shape[2],), -1)
+    frame[rows] = torch.arange(grid[0]).repeat_interleave(grid[1])
+    others = (frame[:, None] >= 0) & (frame[None] >= 0) & (frame[:, None] != frame[None])
+    return logits if mask is None else logits + mask, others, value
 
 
 def planted(family: real.Family, static: bool) -> Any:
@@ -135,8 +155,9 @@ def tied(name: str) -> Any:
 
 
 @every_family
-def test_static_frames_have_a_larger_mass_than_unrelated_ones(family, seen):
-    """With keys like queries. With frames and sites mixed up it would be the other way round."""
+def test_static_frames_have_a_larger_mass_than_unrelated_ones(family, seen, monkeypatch):
+    """By the estimate, with keys like queries. With frames and sites mixed up it would be the other way round."""
+    monkeypatch.setattr(Attention, "is_torchs", False)
     masses = []
     for static in (True, False):
         seen.calls.clear()
@@ -149,26 +170,34 @@ def test_static_frames_have_a_larger_mass_than_unrelated_ones(family, seen):
 # ------------------------------------------------------------------------------------------------------ what it does
 @every_family
 def test_odds_are_moved_from_the_own_frame_to_the_others(family, seen):
+    """Against the dense softmax in float64 with log 2 added to the logits of all other frames."""
+    model_, _ = enhanced(family)
+    real.sample(model_, family, real.noise(family), steps=1, cfg=1.0)
+    for call, rows, _, done in seen.calls:
+        logits, others, value = dense(call, rows, family.grid)
+        wanted = (logits + math.log(2.0) * others).softmax(-1) @ value
+        assert done.operator == "exact"
+        assert torch.allclose(call.output_by_heads(done.output).double(), wanted, atol=2e-4)
+
+
+@every_family
+def test_odds_by_the_estimate_where_the_function_is_not_torchs(family, seen, monkeypatch):
     """Against dense attention maps in float64: own + gain * (all - own) in the video's rows, all in the others."""
+    monkeypatch.setattr(Attention, "is_torchs", False)
     model_, _ = enhanced(family)
     real.sample(model_, family, real.noise(family), steps=1, cfg=1.0)
     T, S = family.grid
     for call, rows, _, done in seen.calls:
-        query, key, value = (x.double() for x in call.tensors())
-        logits = query @ key.transpose(-1, -2) * (call.scale or query.shape[-1] ** -0.5)
-        mask = call.mask_by_heads()
-        logits = logits if mask is None else logits + mask
+        logits, others, value = dense(call, rows, (T, S))
         plain = logits.softmax(-1) @ value
-        frame = torch.full((query.shape[2],), -1)
-        frame[rows] = torch.arange(T).repeat_interleave(S)
-        others = (frame[:, None] >= 0) & (frame[None] >= 0) & (frame[:, None] != frame[None])
         own = logits.masked_fill(others, -torch.inf).softmax(-1) @ value
-        q, k = (x[:, :, rows].unflatten(2, (T, S)) for x in (query, key))
+        q, k = (x.double()[:, :, rows].unflatten(2, (T, S)) for x in call.tensors()[:2])
         site = torch.einsum("bhtsd,bhusd->bhstu", q, k) * (call.scale or q.shape[-1] ** -0.5)
         mass = 1 - site.softmax(-1).diagonal(dim1=-2, dim2=-1).transpose(-1, -2).flatten(2)  # (B, H, T*S)
         gain = torch.ones(plain.shape[:3], dtype=torch.float64)
         gain[:, :, rows] = 2 / (1 + mass)
         wanted = own + gain[..., None] * (plain - own)
+        assert done.operator == "cross-frame"
         assert torch.allclose(call.output_by_heads(done.output).double(), wanted, atol=2e-4)
 
 
@@ -228,8 +257,10 @@ def test_two_settings_in_one_workflow(family):
 
 @every_family
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_an_override_of_another_node_is_called_too(family, order):
-    """Set on the model before ours or on the clone after it: it computes every attention, ours included."""
+def test_an_override_of_another_node_is_called_too(family, order, monkeypatch):
+    """Set on the model before ours or on the clone after it: it computes every attention, ours included. What it is
+    behind its name is not known, so odds go by the estimate."""
+    monkeypatch.setattr(Attention, "is_torchs", False)
     base, calls = model(family.name), []
     alone = real.sample(enhanced(family)[0], family, real.noise(family))
 

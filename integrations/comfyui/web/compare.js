@@ -30,6 +30,8 @@ function player() {
   const step = (text, frames) => element("button", "", { textContent: text, title: "One frame", onclick: () => move(frames) });
   const link = element("a", "color:inherit", { textContent: "mp4", target: "_blank", title: "Both side by side" });
 
+  let fps = 16;
+
   const wipe = (share) => {
     const percent = 100 * Math.min(Math.max(share, 0), 1);
     right.style.clipPath = `inset(0 0 0 ${percent}%)`;
@@ -40,7 +42,7 @@ function player() {
   const run = () => (left.play(), right.play(), (play.textContent = "pause"));
   function move(frames) {
     pause();
-    seek(Math.min(Math.max(left.currentTime + frames / 16, 0), left.duration || 0));
+    seek(Math.min(Math.max(left.currentTime + frames / fps, 0), left.duration || 0));
   }
 
   stage.onpointermove = (event) => wipe(event.offsetX / stage.clientWidth);
@@ -55,7 +57,8 @@ function player() {
   wipe(0.5);
   return {
     box,
-    show([first, second, both]) {
+    show([first, second, both], rate) {
+      fps = rate;
       left.src = address(first);
       right.src = address(second);
       link.href = address(both);
@@ -77,7 +80,7 @@ app.registerExtension({
     };
     nodeType.prototype.onExecuted = function (output) {
       onExecuted?.apply(this, [output]);
-      if (output?.compare_videos) this.comparePlayer.show(output.compare_videos);
+      if (output?.compare_videos) this.comparePlayer.show(output.compare_videos, output.fps?.[0] ?? 16);
     };
   },
 });
