@@ -157,6 +157,23 @@ def test_weights_that_are_in_no_file(tiny_folder, tmp_path):
         load(folder)
 
 
+def test_weights_that_no_part_has_a_place_for_are_named(tiny_folder, tmp_path, recwarn):
+    load(tiny_folder)
+    assert not [w for w in recwarn if "have no place" in str(w.message)]
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 1}))
+    with pytest.warns(UserWarning, match=r"no place in it and are left out \(the first: blocks\.1\."):
+        load(folder)
+
+
+def test_extra_of_a_folder_that_its_pipeline_does_not_take(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "defaults.json").write_text(json.dumps({"extra": {"clean_capton": True}}))
+    with pytest.raises(SettingsError, match=r"defaults\.json: extra has clean_capton, which WanPipeline does not take"):
+        generate(load(folder), "a red ball", steps=1)
+
+
 def test_what_was_given_besides_is_named_where_the_pipeline_refuses(tiny_pipe):
     with pytest.raises(SettingsError, match="max_sequence_length='abc'"):
         generate(tiny_pipe, "a red ball", steps=1, extra={"max_sequence_length": "abc"})
