@@ -84,6 +84,17 @@ def test_a_reader_that_goes_away_does_not_stop_the_work_and_the_exit_code_tells(
     sys.stdout.close()
 
 
+@pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["models"], ["models", "--json"]])
+def test_every_command_tells_by_141_that_nobody_read_it(monkeypatch, words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", open(writer, "w", encoding="utf-8"))  # noqa: SIM115
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    assert left.value.code == 141
+    sys.stdout.close()
+
+
 def test_what_python_warns_of_is_a_note_and_in_the_object_once(capsys):
     notes = []
     with terminal.warnings_said(notes.append):

@@ -59,7 +59,7 @@ def runs_of(case: Case) -> list[Run]:
     return [Run(case, True), Run(case)] if both else [Run(case, True)]  # with --json people read stderr as well
 
 
-_JSON = ("demo", "generate", "compare", "batch", "study", "tune", "score", "vote", "models")
+_JSON = ("demo", "generate", "compare", "batch", "restore", "inspect", "study", "tune", "score", "vote", "models")
 
 
 def start(run: Run, folder: Path, names: dict[str, object]) -> int:

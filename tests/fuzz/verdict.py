@@ -25,6 +25,10 @@ def faults(run: Run, outcome: Outcome) -> list[tuple[str, str]]:
     if outcome.lost:
         found.append(("lost", outcome.lost))
     refused = outcome.code != 0
+    if case.condition == "closed-pipe":  # nobody is left to be told anything: the exit code says it
+        if outcome.code != 141 or re.search("error|pipe", outcome.err, re.IGNORECASE):
+            found.append(("silent", f"exit code {outcome.code}, not SIGPIPE's 141, or more: {outcome.err[-200:]!r}"))
+        return found
     if refused and case.wanted in ("ok", "warned"):
         return [*found, ("refused", _message(run, outcome))]
     named = re.search(case.says, said, re.IGNORECASE) is not None

@@ -54,6 +54,9 @@ def streams() -> Iterator[None]:
         yield
     except SystemExit as left:
         code = left.code
+        if isinstance(left.__context__, BrokenPipeError):  # rich's way out, in the help: with 1
+            _unread.append(out)
+            code = None
         raise
     finally:
         for stream in (out, sys.stderr):
