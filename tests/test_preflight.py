@@ -1,7 +1,9 @@
 """What is not done as requested is reported before the work: prompts, frames, settings without an effect."""
 
 import copy
+import errno
 import json
+import os
 import logging
 import re
 import sys
@@ -355,6 +357,27 @@ def test_study_reports_before_the_work(run, tiny_folder):
     assert code == 0, err
     found = "\n".join(json.loads(out)["warnings"])
     assert "'cat'" in found and "5 will be" in found and "looks: observe_only" in found and "'cat'" in err
+
+
+def test_a_studys_plan_reports_that_one_frame_leaves_nothing_to_do(run, tiny_folder):
+    told = {"model": str(tiny_folder), "prompts": ["a red cat"], "settings": {"plain": None, "default": {}}}
+    Path("s.yaml").write_text(json.dumps(told | {"options": {"frames": 1}}))
+    code, out, err = run("study", "s.yaml", "--plan", "--json")
+    assert code == 0, err
+    assert any("default: 1 frame: the method acts between frames" in text for text in json.loads(out)["warnings"])
+    assert "1 frame: the method acts between frames" in err
+
+
+def test_a_folder_that_cannot_be_locked_is_in_the_object_of_batch(run, tiny_folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    Path("p.txt").write_text("a red cat\n")
+    small = ("--steps", 1, "--frames", 5, "--width", 32, "--height", 32)
+    code, out, err = run("batch", "p.txt", "-o", "b", "-m", tiny_folder, *small, "--json")
+    assert code == 0, err
+    assert any("cannot be locked" in text for text in json.loads(out)["warnings"]) and "cannot be locked" in err
 
 
 def test_tune_reports_before_the_work(run, tiny_folder, monkeypatch):
