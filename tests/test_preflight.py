@@ -3,8 +3,8 @@
 import copy
 import errno
 import json
-import os
 import logging
+import os
 import re
 import sys
 import warnings
