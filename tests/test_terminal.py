@@ -97,7 +97,7 @@ def test_every_command_tells_by_141_that_nobody_read_it(monkeypatch, words):
 
 def test_what_python_warns_of_is_a_note_and_in_the_object_once(capsys):
     notes = []
-    with terminal.warnings_said(notes.append):
+    with terminal.warnings_as_notes(notes.append):
         for _ in range(2):
             warnings.warn("no locks\nhere", stacklevel=1)
         terminal.print_json({"command": "batch", "warnings": ["another"]})

@@ -396,7 +396,7 @@ def test_the_command_on_the_embedded_model(command, monkeypatch, tmp_path):
     assert confirmed == {prompt.text for prompt in others} and not confirmed & {prompt.text for prompt in own}
 
     code, out, _ = command(*words)  # again: all is there; what is said
-    assert code == 0 and "1 update. " in out and "reward" in out and "asked colours present" in out
+    assert code == 0 and "1 update. " in out and "reward" in out and "requested colours present" in out
     assert "On 2 other prompts" in " ".join(out.split())
 
     prompt = others[0].text

@@ -108,7 +108,7 @@ def numbers(pipe, plain, enhanced, cached_plain, cached_enhanced, reused):
     warping = [measure(frames, ["warping_error"])["warping_error"] for frames in pair]
     return {
         "reused": f"{reused:.0%}",
-        "asked attributes right": " / ".join(f"{one['attributes_right']:.0%}" for one in truth),
+        "requested attributes right": " / ".join(f"{one['attributes_right']:.0%}" for one in truth),
         "backdrop error": " / ".join(f"{one['backdrop_error']:.3f}" for one in truth),
         "unexplained pixels": " / ".join(f"{one['debris']:.1%}" for one in truth),
         "warping error": " / ".join(f"{one:.1f}" for one in warping),

@@ -13,7 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from ..errors import EnhanceAVideoError, MissingExtraError, OutputExistsError, PromptError, SettingsError
-from ..generation.terminal import print_json, streams, warnings_said
+from ..generation.terminal import print_json, streams, warnings_as_notes
 from .screen import Screen
 
 
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    with streams(), warnings_said(lambda text: print_notes([text])):
+    with streams(), warnings_as_notes(lambda text: print_notes([text])):
         _run([word for word in words if word != "--debug"], debug)  # wherever it stands
 
 

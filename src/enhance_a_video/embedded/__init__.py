@@ -1,4 +1,4 @@
-"""The embedded text-to-video model: its world, its checker, its training, and its weights."""
+"""The embedded text-to-video model: its weights, its world and its checker. A second world of puppets: `puppet`."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""Did the clip show what the prompt asked, and did things stay what they were? Measured against the world's truth.
+"""Measures a clip of the embedded world against its prompt: whether everything is there, and stays what it was.
 
-The checker knows only what a viewer could: the asked scene (kinds, colours, motions, backdrop) and the frames. It
-finds each asked thing by its colour before the known backdrop, and reads kind, texture and motion off its mask.
+The checker gets only what a viewer has: the requested scene (kinds, colours, motions, backdrop) and the frames. It
+finds each thing by its colour before the known backdrop, and reads kind, texture and motion off its mask.
 On clips painted by the world itself it is right almost always (a study of the embedded model prints that ceiling).
 """
 
@@ -22,12 +22,12 @@ STRIPES = 0.15  # relative brightness swing between plain (shading only) and str
 
 _truth = partial(Measure, source="the embedded world's checker", needs="truth")
 TRUTH_MEASURES = (
-    _truth("colour_right", "asked colours present", "higher", "share"),
-    _truth("kind_right", "asked objects right", "higher", "share"),
-    _truth("texture_right", "asked textures right", "higher", "share"),
-    _truth("motion_right", "asked motions right", "higher", "share"),
-    _truth("backdrop_right", "asked backdrop right", "higher", "share"),
-    _truth("attributes_right", "asked attributes right, all", "higher", "share"),
+    _truth("colour_right", "requested colours present", "higher", "share"),
+    _truth("kind_right", "requested objects right", "higher", "share"),
+    _truth("texture_right", "requested textures right", "higher", "share"),
+    _truth("motion_right", "requested motions right", "higher", "share"),
+    _truth("backdrop_right", "requested backdrop right", "higher", "share"),
+    _truth("attributes_right", "requested attributes right, all", "higher", "share"),
     _truth("colour_drift", "colour drift of the objects", "lower", "share of full scale"),
     _truth("area_drift", "area drift of the objects", "lower", "share of the area"),
     _truth("shape_change", "shape change from frame to frame", "lower", "1 - IoU"),
@@ -40,7 +40,7 @@ TRUTH_MEASURES = (
 
 
 def check(frames: np.ndarray, scene: Scene) -> dict[str, float]:
-    """All of TRUTH_MEASURES for a clip (F, 64, 64, 3) uint8 asked to show `scene`; NaN where nothing can be measured.
+    """All of TRUTH_MEASURES for a clip (F, 64, 64, 3) uint8 and its scene; NaN where nothing can be measured.
 
     Raises ValueError for frames of another shape or type.
     """
@@ -55,8 +55,8 @@ def check(frames: np.ndarray, scene: Scene) -> dict[str, float]:
     rows = [_judge(track, thing, frames, clear) for track, thing in zip(tracks, scene.things, strict=True)]
     result = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key.endswith("right")}
     result["backdrop_right"] = float(shown == scene.backdrop)
-    asked = [row[key] for row in rows for key in row if key.endswith("right")] + [result["backdrop_right"]]
-    result["attributes_right"] = float(np.mean(asked))
+    right = [row[key] for row in rows for key in row if key.endswith("right")] + [result["backdrop_right"]]
+    result["attributes_right"] = float(np.mean(right))
     for key in ("colour_drift", "area_drift", "shape_change", "jerk", "path_length"):
         values = [row[key] for row in rows if np.isfinite(row[key])]
         result[key] = float(np.mean(values)) if values else float("nan")
@@ -82,7 +82,7 @@ def find_foreground(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 @cache
 def _palette() -> tuple[np.ndarray, np.ndarray]:
-    """Every colour as it looks lit, in shade and striped: Lab prototypes (P, 3) and the colour of each (P,)."""
+    """Every colour lit, in shade and striped: Lab prototypes (P, 3) and the colour of each (P,)."""
     shades = (0.5, 0.62, 0.75, 0.9, 1.0, 1.12)
     rgb = np.array([[np.clip(np.array(c) * s, 0, 255) for s in shades] for c in COLOURS.values()])
     return _lab(rgb.reshape(1, -1, 3).astype(np.uint8))[0], np.repeat(np.arange(len(COLOURS)), len(shades))
@@ -103,7 +103,7 @@ def nearest_colour(frames: np.ndarray) -> np.ndarray:
 
 
 def find_things(labels: np.ndarray, things: tuple[Thing, ...]) -> list[np.ndarray]:
-    """A mask (F, H, W) per asked thing: the largest patch of its colour; absent frames are empty."""
+    """A mask (F, H, W) for each thing: the largest patch of its colour; absent frames are empty."""
     names = list(COLOURS)
     return [np.stack([_largest(frame == names.index(thing.colour)) for frame in labels]) for thing in things]
 
@@ -129,7 +129,7 @@ def _apart(tracks: list[np.ndarray]) -> np.ndarray:
 
 
 def _judge(mask: np.ndarray, thing: Thing, frames: np.ndarray, clear: np.ndarray) -> dict[str, float]:
-    """What one thing's mask (F, H, W) says about its attributes and their constancy."""
+    """The attributes of one thing and their constancy, read off its mask (F, H, W)."""
     area = mask.sum(axis=(1, 2)).astype(float)  # (F,)
     seen = area > 0
     usable = seen & clear if (seen & clear).sum() >= 6 else seen
@@ -248,7 +248,7 @@ def _monotone(values: np.ndarray) -> bool:
 def _backdrop_measures(
     frames: np.ndarray, reference: np.ndarray, explained: np.ndarray, foreground: np.ndarray
 ) -> dict[str, float]:
-    """Error and flicker of the backdrop away from the things, and foreground that no asked thing explains."""
+    """Error and flicker of the backdrop away from the things, and foreground that no thing explains."""
     kernel = np.ones((7, 7), np.uint8)
     near = np.stack([cv2.dilate(m.astype(np.uint8), kernel) for m in explained]).astype(bool)
     far = ~near

@@ -1,13 +1,13 @@
-"""How far generated clips of the embedded world are from real ones, as a set: the Fréchet distance of features.
+"""The Fréchet distance of generated clips of the embedded world from drawn ones, and the encoder of its features.
 
     real = features(drawn_clips(range(512)))
     frechet_distance(real, features(my_clips))
 
-What FID and FVD are for photographs (Heusel et al. 2017, Unterthiner et al. 2018), with an encoder that knows this
-world and nothing else: a small 3D convolutional network that learned to say which colours, kinds, textures and motions
-are where in a clip, and before which backdrop (`train_encoder.py`). Features are the mean and the standard deviation of
-every channel of all its layers over a clip, early layers too: what the last one has learned to overlook, such as
-flicker, the first ones still see.
+What FID and FVD are for photographs (Heusel et al. 2017, Unterthiner et al. 2018), with an encoder for this
+world alone: a small 3D convolutional network trained to find which colours, kinds, textures and motions are where in a
+clip, and before which backdrop (`training/train_encoder.py`). Features are the mean and the standard deviation of every
+channel of all its layers over a clip, early layers too: what the last one has learned to ignore, such as flicker, the
+first ones still respond to.
 
 The distance is one of sets: one number for many clips, with a bias that falls with their number. Compare sets of one
 size only, of 256 clips and more.
@@ -30,7 +30,7 @@ from . import world
 WEIGHTS = Path(__file__).with_name("encoder.safetensors")
 WIDTHS = (16, 24, 32, 48)
 FEATURES = 2 * sum(WIDTHS)  # 240
-PLACED = (*world.COLOURS, *world.KINDS, *world.TEXTURES, *world.MOTIONS)  # what `where` says the share of, cell by cell
+PLACED = (*world.COLOURS, *world.KINDS, *world.TEXTURES, *world.MOTIONS)  # their shares, cell by cell: `where`
 
 
 class Encoder(nn.Module):
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.ones(FEATURES))
 
     def maps(self, video: torch.Tensor) -> list[torch.Tensor]:
-        """What each layer responds, (B, C, f, h, w) each. It sees every frame and its change from the one before."""
+        """The output of each layer, (B, C, f, h, w). The input is every frame and its change from the one before."""
         change = F.pad(video[:, :, 1:] - video[:, :, :-1], (0, 0, 0, 0, 1, 0))
         found = [torch.cat([video, 4 * change], dim=1)]  # (B, 6, F, 64, 64)
         for layer in self.layers:

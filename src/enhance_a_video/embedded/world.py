@@ -1,7 +1,7 @@
 """The embedded world: short captioned videos that are drawn, not filmed, so that the truth about them is known.
 
-A `Scene` says what a clip shows: one or two things, each with a colour, a kind, a texture and a motion, before
-one of five backdrops. `sample_scene` draws one from a random generator, `caption` says it in a sentence,
+A `Scene` is the content of a clip: one or two things, each with a colour, a kind, a texture and a motion, before
+one of five backdrops. `sample_scene` draws one from a random generator, `caption` puts it into a sentence,
 `parse_caption` reads a sentence back, and `render` paints the frames and returns where everything is.
 Everything is deterministic in the seed. Units: pixels and frames; positions are (x, y), y grows downward.
 """
@@ -32,7 +32,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 KINDS = ("ball", "box", "star", "heart", "ring")
 TEXTURES = ("plain", "striped")
-MOTIONS: dict[str, tuple[str, ...]] = {  # first phrase: the plain way to say it
+MOTIONS: dict[str, tuple[str, ...]] = {  # the first phrase is the plain one
     "right": ("moves to the right", "slides right", "drifts to the right"),
     "left": ("moves to the left", "slides left", "drifts to the left"),
     "up": ("rises", "floats up", "moves upwards"),
@@ -82,7 +82,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip shows. The first thing is in front."""
+    """The content of a clip. The first thing is in front."""
 
     things: tuple[Thing, ...]
     backdrop: str
@@ -155,7 +155,7 @@ def _place(thing: Thing, rng: np.random.Generator, radius: float) -> Thing:
 
 
 def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
-    """Say a scene in a sentence; with a generator, in one of several ways a person would choose."""
+    """A scene as a sentence; with a generator, in one of several ways a person would choose."""
     pick = (lambda options: options[0]) if rng is None else (lambda options: options[int(rng.integers(len(options)))])
     parts = [f"a {thing.noun} {pick(MOTIONS[thing.motion])}" for thing in scene.things]
     place = BACKDROPS[scene.backdrop]
@@ -165,7 +165,7 @@ def caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
 
 
 def parse_caption(prompt: str) -> Scene:
-    """Read what a sentence asks for (`radius`, `start`, … keep their defaults: a sentence does not say them).
+    """The scene that a sentence describes (`radius`, `start`, … keep their defaults: a sentence has none).
 
     Raises PromptError if the sentence names no object, colour, motion or backdrop of this world.
     """
@@ -216,10 +216,10 @@ def words() -> set[str]:
 
 
 def vocabulary() -> str:
-    """What the embedded world can be asked for, in a sentence."""
+    """Everything that a prompt for the embedded world may name, in a sentence."""
     motions, places = ", ".join(phrases[0] for phrases in MOTIONS.values()), ", ".join(BACKDROPS.values())
     return (
-        f"This world knows the colours {', '.join(COLOURS)}; the objects {', '.join(KINDS)} (plain or striped); "
+        f"This world has the colours {', '.join(COLOURS)}; the objects {', '.join(KINDS)} (plain or striped); "
         f"motions such as {motions}; and backdrops {places}. "
         "Example: 'A red ball bounces up and down while a striped blue star moves to the left over a green meadow.'"
     )

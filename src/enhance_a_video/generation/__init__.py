@@ -1,1 +1,1 @@
-"""Clips made and kept: pipelines loaded, run with the method, workers, video files. Extra: [video]."""
+"""Everything that makes and keeps clips: pipelines, workers, video files. Needs the extra [video]."""

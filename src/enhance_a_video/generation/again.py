@@ -1,4 +1,4 @@
-"""The command that makes a clip again, from the record that its file carries."""
+"""The command line that makes a clip again, from the record in its file: for `inspect` and the gallery."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command_for(record: Mapping[str, Any], out: str) -> str:
     """The command line.
 
     Raises:
-        SettingsError: no command can say these settings; the message says what it is.
+        SettingsError: no command has flags for these settings; the message names them.
     """
     words = ["enhance-a-video"]
     words += ["restore", record["restored"]["file"]] if "restored" in record else ["generate"]

@@ -1,4 +1,4 @@
-"""One event for all work that takes time: how far it is. Whoever shows a bar or stops a run receives these."""
+"""`Progress`, the one event of all work that takes time: for whoever shows a bar, or stops a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Progress:
 
     done, total: what is finished of what there is, in `unit`; total is None where it is not known. parts: of what has
     begun, how much is done. failed: how many of the finished ones could not be made. doing: what is being done now.
-    news: one line about what just happened, or ""; wrong: it is about something that went wrong. workers: slot -> what
+    news: one line about what just happened, or ""; wrong: whether that is a failure. workers: slot -> what
     its worker reported of itself (host, pid, device), of those that are ready. preview: a few frames as they form,
     uint8 (T, H, W, 3), or None where this model has none; worked out when it is called, which only the report itself
     may do, as the pipeline waits meanwhile.

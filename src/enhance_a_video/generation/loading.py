@@ -1,4 +1,4 @@
-"""From a model's name to what can be loaded: which file of it is wrong, and what to do, before gigabytes are read."""
+"""Checks a model's name and files before gigabytes are read: which file is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def why_not(source: str, error: BaseException) -> str:
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         return f"{source} cannot be loaded: {kind}{text[:400]}"
     if "GatedRepo" in names:
-        return f"{source} asks you to accept its licence first: do so on its hub page, then run: hf auth login"
+        return f"{source} needs its licence accepted first: do so on its hub page, then run: hf auth login"
     if "RepositoryNotFound" in names:
         return f"There is no model {source} on the hub, or it is private (then run: hf auth login).{_near(source)}"
     return (

@@ -58,7 +58,7 @@ class Made:
         return self.item.settings
 
     def record(self) -> dict[str, Any]:
-        """How the clip was made, JSON-able: what the comment of an mp4, a manifest and a study's database hold."""
+        """How the clip was made, JSON-able: for the comment of an mp4, a manifest and a study's database."""
         return {
             **self.item.facts(),
             "fps": self.fps,

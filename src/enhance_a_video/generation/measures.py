@@ -1,4 +1,4 @@
-"""What a measure is: one row for whatever is measured on a clip, whoever computes it."""
+"""`Measure`: name, label, unit and direction of something that is measured on a clip. For a new measure, start here."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Measure:
     """One measure of a clip.
 
     better: which way is better; "neither" for what steadiness is paid with. source: where its definition comes from.
-    needs: "frames" alone; the "truth" of what the prompt required, which only an embedded world knows; "vbench", that
-    is VBench's own code and weights.
+    needs: "frames" alone; the "truth" of what the prompt required, which only an embedded world has; "vbench", VBench's
+    own code and weights.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Load a video pipeline and generate with it.
+"""Loads a diffusers video pipeline and generates with it.
 
 pipe = load()                                               # the embedded model, or a hub id, or a folder
 frames = generate(pipe, "a red ball rolls ...", seed=0)     # uint8 (T, H, W, 3)
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Notice = Callable[[str], None]
 
-# Frames per second the published models were trained for, which their pipelines do not know.
+# Frames per second the published models were trained for, which their pipelines do not have.
 # A folder's own defaults.json comes first; what neither names is the pipeline's own default.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "WanPipeline": {"fps": 16},
@@ -54,7 +54,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _FALLBACK_FPS = 16
 
-# Our names for what pipelines call otherwise.
+# Our names for options that pipelines call otherwise.
 _ARGUMENTS = {
     "negative": "negative_prompt", "steps": "num_inference_steps", "guidance": "guidance_scale",
     "frames": "num_frames", "height": "height", "width": "width", "image": "image",

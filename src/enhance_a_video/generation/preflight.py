@@ -1,4 +1,4 @@
-"""What a pipeline will not do as requested, found before the first step of the denoising.
+"""Finds what a pipeline will not do as requested, before the first step of the denoising.
 
 Needed by every command that generates: words that the model does not know, prompts that are cut, numbers of frames that
 are rounded, settings under which the method has nothing to act on. None of this is an error; each is one sentence.
@@ -57,7 +57,7 @@ def notices(pipe: Any, items: Sequence[ClipRequest]) -> list[str]:
 
 
 def notices_about(model: str | Path, items: Sequence[ClipRequest]) -> list[str]:
-    """`notices` for a model that is not loaded here. A model that cannot be read gives none: loading it says why."""
+    """`notices` for a model that is not loaded here. One that cannot be read gives none: loading it explains why."""
     pipe = outline(model)
     return [] if pipe is None else notices(pipe, items)
 
@@ -83,8 +83,8 @@ def _of_prompt(pipe: Any, prompt: str, call: Mapping[str, Any]) -> Iterator[str]
     outside = world.outside(prompt) if any(map(_of_the_world, tokenizers)) else ""
     if unknown or outside:
         reason = f" ({outside})" if outside else ""
-        words = f"it has no token for {_listed(unknown)}" if unknown else "it knows the words, not the sentence"
-        yield f"{shown} is beyond what this model knows{reason}: {words}. The video will not follow what is unknown."
+        words = f"it has no token for {_listed(unknown)}" if unknown else "it has the words, not the sentence"
+        yield f"{shown} is beyond this model's vocabulary{reason}: {words}. The video will not follow what is unknown."
     if any(map(_of_the_world, tokenizers)) and (unknown or outside):
         yield f"{world.vocabulary()} {WAY_OUT}"
     if negative := _unknown_to_all(tokenizers, call.get("negative_prompt") or ""):
@@ -104,10 +104,10 @@ def _listed(words: Sequence[str]) -> str:
 
 def _cut(pipe: Any, tokenizers: Sequence[Any], prompt: str, shown: str, call: Mapping[str, Any]) -> Iterator[str]:
     """Whether every text encoder gets only the beginning of the prompt."""
-    asked = call.get("max_sequence_length", _default(pipe, "max_sequence_length"))
+    limit = call.get("max_sequence_length", _default(pipe, "max_sequence_length"))
     rests = []
     for tokenizer in tokenizers:
-        limits = [one for one in (asked, tokenizer.model_max_length) if isinstance(one, int) and 0 < one < 10**6]
+        limits = [one for one in (limit, tokenizer.model_max_length) if isinstance(one, int) and 0 < one < 10**6]
         tokens = tokenizer(prompt, verbose=False)["input_ids"]
         if not limits or len(tokens) <= min(limits):
             return
@@ -127,7 +127,7 @@ def _tokenizers(pipe: Any) -> Iterator[Any]:
 
 
 def _of_the_world(tokenizer: Any) -> bool:
-    """Whether a tokenizer knows the words of the embedded world and hardly any others."""
+    """Whether a tokenizer has the words of the embedded world and hardly any others."""
     vocabulary = set(tokenizer.get_vocab())
     return world.words() <= vocabulary and len(vocabulary) < 2 * len(world.words())
 

@@ -1,4 +1,4 @@
-"""A few frames of a video while it is denoised, for pages that show what forms: from the latents of one step.
+"""A few frames of a video while it is denoised, from the latents of one step: for pages that show progress.
 
 A small Wan VAE decodes them. For any other model the three strongest components of the latents are shown as colours:
 shapes and motion are those of the video, the colours are not.
@@ -22,7 +22,7 @@ def preview_of(pipe: Any, latents: Any) -> np.ndarray | None:
     """Frames, uint8 (T, H, W, 3), of a batch's first video; None where the latents are no video with an axis of frames.
 
     Args:
-        latents: as the pipeline hands them to its callback: (B, C, T, H, W) or (B, T, C, H, W).
+        latents: as the pipeline passes them to its callback: (B, C, T, H, W) or (B, T, C, H, W).
     """
     video = _video(pipe, latents)  # (C, T, H, W)
     if video is None:

@@ -1,4 +1,4 @@
-"""Which text can be a prompt: the one check of every prompt, wherever it comes in, before any work."""
+"""The one check of every prompt, wherever it comes in, before any work."""
 
 from typing import Any
 

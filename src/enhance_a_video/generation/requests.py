@@ -1,4 +1,4 @@
-"""What is to be made: prompts x seeds x panels as one flat list of clips, each with a key of its own.
+"""`ClipRequest`, one clip to be made, and its key; prompts x seeds x panels become one flat list of them.
 
 items = expand(read_prompts("prompts.jsonl"), range(4), [("without", None), ("enhanced", Settings())])
 """
@@ -87,18 +87,18 @@ class ClipRequest:
     def key(self) -> str:
         """16 hex digits: the same for the same clip in any process and version, another for any other clip.
 
-        The label is left out (it changes nothing in the clip), and so is the model, which an item does not know.
+        The label is left out (it changes nothing in the clip), and so is the model, which is not part of an item.
 
         Raises:
             SettingsError: settings or options that have no stable text, such as a policy that is a bare function.
         """
-        told = {
+        facts = {
             "prompt": self.prompt,
             "seed": self.seed,
             "settings": None if self.settings is None else settings_text(self.settings),
             "options": {name: value for name, value in self.options.items() if value is not None},
         }
-        text = json.dumps(_plain(told), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(_plain(facts), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def facts(self) -> dict[str, Any]:
@@ -124,16 +124,16 @@ class ClipRequest:
 def settings_text(settings: Change) -> dict[str, Any]:
     """The part of the settings that changes a clip. What is None is left out, so that a field which a later version
     adds does not change the keys of today's clips."""
-    told = {name: value for name, value in settings.to_dict().items() if value is not None}
-    told.pop("attention_maps", None)  # only looks
-    if told.get("scale") == "output":  # as it was before there was another
-        del told["scale"]
-    if " at 0x" in str(told.get("policy", "")):
+    found = {name: value for name, value in settings.to_dict().items() if value is not None}
+    found.pop("attention_maps", None)  # changes no clip
+    if found.get("scale") == "output":  # as it was before there was another
+        del found["scale"]
+    if " at 0x" in str(found.get("policy", "")):
         raise SettingsError(
-            f"{told['policy']} has no stable name, so its clips could not be found again: "
-            "write the policy as a frozen dataclass, whose repr says what it is."
+            f"{found['policy']} has no stable name, so its clips could not be found again: "
+            "write the policy as a frozen dataclass, whose repr has all its values."
         )
-    return told
+    return found
 
 
 def expand(
@@ -142,7 +142,7 @@ def expand(
     panels: Sequence[tuple[str, Change | None]],
     options: Mapping[str, Any] | None = None,
 ) -> list[ClipRequest]:
-    """Every prompt with every seed under every panel, prompts outermost; a clip asked for twice is listed once.
+    """Every prompt with every seed under every panel, prompts outermost; a clip that comes twice is listed once.
 
     Args:
         seeds: for prompts that name none themselves.
@@ -207,7 +207,7 @@ def repeats(prompts: Sequence[Prompt]) -> list[str]:
         for prompt in prompts
         if prompt.seeds is not None and len(set(prompt.seeds)) < len(prompt.seeds)
     ]
-    return [f"{text} Each clip is made once; for more clips of a prompt, ask for more seeds." for text in found]
+    return [f"{text} Each clip is made once; for more clips of a prompt, give more seeds." for text in found]
 
 
 def overridden(prompts: Sequence[Prompt], given: Sequence[str]) -> list[str]:
@@ -386,7 +386,7 @@ def _plain(value: Any) -> Any:
         return _file_digest(value)
     if hasattr(value, "tobytes") and hasattr(value, "mode"):  # a PIL picture
         return _content(as_rgb(value))
-    raise SettingsError(f"{value!r} cannot be part of a plan: only what JSON can say, and pictures.")
+    raise SettingsError(f"{value!r} cannot be part of a plan: only JSON values and pictures.")
 
 
 def _file_digest(path: Path) -> str:

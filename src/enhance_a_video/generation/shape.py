@@ -35,7 +35,7 @@ _PATCHED = ("WanPipeline", "WanImageToVideo")
 
 
 def frames_per_latent(pipe: Any) -> int | None:
-    """Frames that one latent frame stands for; None where the pipeline does not say."""
+    """Frames that one latent frame stands for; None where the pipeline has no such attribute."""
     found = (getattr(pipe, name, None) for name in _RATIOS)
     return next((ratio for ratio in found if isinstance(ratio, int)), None)
 

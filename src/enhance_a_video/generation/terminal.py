@@ -1,4 +1,4 @@
-"""What reaches the terminal: any text in any encoding, and no error because a reader of the output went away."""
+"""Output to a terminal or pipe: any text in any encoding, and no error because a reader of the output went away."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def print_json(data: Any) -> None:
 @contextmanager
 def streams() -> Iterator[None]:
     """While a command runs, stdout and stderr take any character: one that their encoding lacks is written plainly or,
-    such as in a user's text, as \u1234. A reader of stdout that went away (| head) does not stop the work; at its end
+    such as in a user's text, as \\u1234. A reader of stdout that went away (| head) does not stop the work; at its end
     the exit code is 141, as for any program whose output was not read, and nothing is printed about it.
 
     Raises:
@@ -66,8 +66,8 @@ def streams() -> Iterator[None]:
 
 
 @contextmanager
-def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
-    """While a command runs, Python's warnings are sentences: `say` is called with each, and `print_json` lists them."""
+def warnings_as_notes(note: Callable[[str], None]) -> Iterator[None]:
+    """While a command runs, `note` is called with the text of each Python warning, and `print_json` lists them."""
     before = warnings.showwarning
     _warned.clear()
 
@@ -75,7 +75,7 @@ def warnings_said(say: Callable[[str], None]) -> Iterator[None]:
         text = " ".join(str(message).split())
         if text not in _warned:
             _warned.append(text)
-            say(text)
+            note(text)
 
     warnings.showwarning = show
     try:
@@ -110,7 +110,7 @@ def _lost(stream: Any, error: OSError) -> None:
 
 
 def reader_left(stream: Any) -> None:
-    """Nobody reads what is written to `stream`: the work goes on, and `streams` says so by its exit code."""
+    """Nobody reads what is written to `stream`: the work goes on, and `streams` exits with 141."""
     _unread.append(stream)
     let_go(stream)
 

@@ -1,4 +1,4 @@
-"""Videos as files: H.264 that every browser plays, written whole or not at all.
+"""Writes videos and pictures: H.264 that every browser plays, whole or not at all.
 
 Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
 """
@@ -46,7 +46,7 @@ def write_video(
         force: overwrite an existing file.
         crf: H.264 quality, 0 (lossless) to 51.
         comment: kept in the file's metadata.
-        claim: what the file's content credentials say of how a model made it; None: it is not signed.
+        claim: how a model made it, for the file's content credentials; None: it is not signed.
 
     Raises:
         OutputExistsError: the file exists and `force` is False.

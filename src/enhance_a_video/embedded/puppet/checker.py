@@ -1,9 +1,9 @@
-"""Did a clip of the puppet world show what the prompt asked, and did everything stay what it was? Read off its frames.
+"""Measures a clip of the puppet world against its prompt: whether everything is there, and stays what it was.
 
     check(frames, parse_caption(prompt))       # {"hands_present": 1.0, "glove_drift": 1.2, ...}
 
-The checker is given the asked scene and the frames, and finds everything by colour (`finding.py`). On the world's own
-clips it is right almost always, and each planted damage is found by its own measure (tests/test_puppet_checker.py).
+The checker is given the requested scene and the frames, and finds everything by colour (`finding.py`). On the world's
+own clips it is right almost always, and each planted damage is found by its own measure (tests/test_puppet_checker.py).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ PALE = 70.0  # lightness in Lab: stripes and spots are lighter than this, a shad
 
 _truth = partial(Measure, source="the puppet world's checker", needs="truth")
 PUPPET_MEASURES = (
-    _truth("puppet_right", "asked puppet present", "higher", "share"),
-    _truth("action_right", "asked action right", "higher", "share"),
-    _truth("gloves_right", "asked gloves right", "higher", "share"),
+    _truth("puppet_right", "requested puppet present", "higher", "share"),
+    _truth("action_right", "requested action right", "higher", "share"),
+    _truth("gloves_right", "requested gloves right", "higher", "share"),
     _truth("held_right", "what it holds right", "higher", "share"),
-    _truth("colour_right", "asked shapes present", "higher", "share"),
-    _truth("kind_right", "asked kinds of shape right", "higher", "share"),
-    _truth("motion_right", "asked motions of shapes right", "higher", "share"),
-    _truth("size_right", "asked sizes right", "higher", "share"),
-    _truth("texture_right", "asked textures right", "higher", "share"),
-    _truth("backdrop_right", "asked backdrop right", "higher", "share"),
-    _truth("camera_right", "asked camera right", "higher", "share"),
-    _truth("attributes_right", "asked attributes right, all", "higher", "share"),
+    _truth("colour_right", "requested shapes present", "higher", "share"),
+    _truth("kind_right", "requested kinds of shape right", "higher", "share"),
+    _truth("motion_right", "requested motions of shapes right", "higher", "share"),
+    _truth("size_right", "requested sizes right", "higher", "share"),
+    _truth("texture_right", "requested textures right", "higher", "share"),
+    _truth("backdrop_right", "requested backdrop right", "higher", "share"),
+    _truth("camera_right", "requested camera right", "higher", "share"),
+    _truth("attributes_right", "requested attributes right, all", "higher", "share"),
     _truth("hands_present", "frames with both hands", "higher", "share"),
     _truth("hands_missing", "hands missing", "lower", "share of hands and frames"),
     _truth("hands_extra", "hands too many", "lower", "a frame"),
@@ -49,11 +49,11 @@ PUPPET_MEASURES = (
 
 
 def check(frames: np.ndarray, scene: Scene) -> dict[str, float]:
-    """All of PUPPET_MEASURES for a clip that was asked to show `scene`; NaN where nothing can be measured.
+    """All of PUPPET_MEASURES for a clip and its requested `scene`; NaN where nothing can be measured.
 
     Args:
         frames: (F, H, H, 3) uint8, two or more.
-        scene: what was asked, from `world.parse_caption` or `world.sample_scene`.
+        scene: from `world.parse_caption` or `world.sample_scene`.
 
     Raises:
         ValueError: frames of another shape or type.
@@ -76,7 +76,7 @@ def check(frames: np.ndarray, scene: Scene) -> dict[str, float]:
     return {measure.name: result.get(measure.name, float("nan")) for measure in PUPPET_MEASURES}
 
 
-# --- what was asked ----------------------------------------------------------------------------------------------
+# --- what was requested ------------------------------------------------------------------------------------------
 
 
 def camera_of(seen: Seen) -> str:
@@ -90,7 +90,7 @@ def camera_of(seen: Seen) -> str:
 
 
 def _puppet_attributes(seen: Seen, puppet: Puppet) -> dict[str, float]:
-    """1 or 0 for each of a puppet's asked attributes."""
+    """1 or 0 for each of a puppet's requested attributes."""
     there = np.isfinite(seen.head[:, 0])
     if there.mean() < 0.75:
         names = ("puppet_right", "action_right", "gloves_right", "size_right", "texture_right")
@@ -98,10 +98,10 @@ def _puppet_attributes(seen: Seen, puppet: Puppet) -> dict[str, float]:
     height = float(np.median(seen.head[there, 2] / seen.camera[there, 1])) / _RADIUS
     between = (HEIGHTS["small"][1] + HEIGHTS["large"][0]) / 2
     action, side = action_of(seen)
-    asked_side = puppet.side if puppet.action in ("wave", "walk") else None
+    side_of_prompt = puppet.side if puppet.action in ("wave", "walk") else None
     result = {
         "puppet_right": 1.0,
-        "action_right": float((action, side) == (puppet.action, asked_side)),
+        "action_right": float((action, side) == (puppet.action, side_of_prompt)),
         "gloves_right": float(glove_colours(seen) == puppet.gloves),
         "size_right": float(("small" if height < between else "large") == puppet.size),
         "texture_right": float(_coat_texture(seen, puppet) == puppet.texture),
@@ -192,7 +192,7 @@ def _texture(patches: np.ndarray) -> str:
 
 
 def _holds(seen: Seen, puppet: Puppet) -> bool:
-    """What it holds is there in the asked colour: three balls (two may cover each other) or one of its kind."""
+    """What it holds is there in the requested colour: three balls (two may cover each other) or one of its kind."""
     assert puppet.held is not None
     radius = 0.062 if puppet.action == "juggle" else 0.085
     found, masks = [], []
@@ -209,7 +209,7 @@ def _holds(seen: Seen, puppet: Puppet) -> bool:
 
 
 def _thing_attributes(seen: Seen, thing: Thing, mask: np.ndarray) -> dict[str, float]:
-    """1 or 0 for each of a shape's asked attributes."""
+    """1 or 0 for each of a shape's requested attributes."""
     area = mask.sum((1, 2)).astype(float)
     there = area > 0
     if there.mean() < 0.3:

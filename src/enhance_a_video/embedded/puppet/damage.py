@@ -1,4 +1,4 @@
-"""Planted damage to clips of the puppet world, to see that the checker finds it: each kind is what one measure is for.
+"""Plants damage in clips of the puppet world, to test that the checker finds it: one kind for each measure.
 
 DAMAGES["vanish"].plant(frames, truth, rng)     # found by "hands_missing", and by no other
 """
@@ -94,7 +94,7 @@ DAMAGES = {
 
 
 def found(clean: dict[str, float], damaged: dict[str, float]) -> set[str]:
-    """Which damages the checker's measures tell from the clean clip's."""
+    """The damages that the checker's measures find, compared with the clean clip."""
     hits = set()
     for name, damage in DAMAGES.items():
         before, after = clean[damage.measure], damaged[damage.measure]

@@ -1,4 +1,4 @@
-"""Find the backdrop, the camera, a puppet and shapes in the frames of a clip of the puppet world, by colour alone.
+"""Finds the backdrop, the camera, a puppet and shapes in the frames of a clip of the puppet world, by colour alone.
 
 Positions are pixels of the picture, (x, y); what is not found is NaN. Frames are 128 x 128; others are resized.
 """
@@ -25,7 +25,7 @@ _NAMES = list(COLOURS)
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in a clip. Sides: 0 left, 1 right."""
+    """Everything that was found in a clip. Sides: 0 left, 1 right."""
 
     frames: np.ndarray = field(repr=False)  # (F, 128, 128, 3) uint8
     lab: np.ndarray = field(repr=False)  # (F, 128, 128, 3) float32
@@ -41,7 +41,7 @@ class Seen:
 
 
 def find(frames: np.ndarray, scene: Scene) -> Seen:
-    """Everything that `scene` asks for, where it is found in frames (F, H, H, 3) uint8.
+    """The things of `scene`, where they are found in frames (F, H, H, 3) uint8.
 
     Raises:
         ValueError: frames of another shape or type, or fewer than two.
@@ -74,7 +74,7 @@ def find(frames: np.ndarray, scene: Scene) -> Seen:
 
 @cache
 def _palette() -> tuple[np.ndarray, np.ndarray]:
-    """Every colour as it looks lit and in the shade: Lab prototypes (P, 3), and the colour of each (P,)."""
+    """Every colour lit and in the shade: Lab prototypes (P, 3), and the colour of each (P,)."""
     shades = (0.45, 0.6, 0.75, 0.9, 1.0, 1.12)
     rgb = np.array([[np.clip(np.array(c) * s, 0, 255) for s in shades] for c in COLOURS.values()], np.float32)
     return _weighted(cv2.cvtColor(rgb / 255, cv2.COLOR_RGB2LAB)).reshape(-1, 3), np.repeat(np.arange(7), len(shades))

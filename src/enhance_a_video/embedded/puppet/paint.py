@@ -1,4 +1,4 @@
-"""Paint a scene of the puppet world: the frames of a clip, and the truth about every frame.
+"""Paints a scene of the puppet world: the frames of a clip, and the truth about every frame.
 
 Everything is drawn as soft felt at twice the size with OpenCV's antialiased polygons, and then made smaller.
 """
@@ -27,7 +27,7 @@ _CREAM, _INK, _SHOE = (244, 236, 220), (46, 40, 44), (84, 70, 66)
 
 @dataclass(frozen=True)
 class Truth:
-    """What every frame shows. Positions and lengths in pixels of the 128 x 128 picture, as the camera sees them.
+    """The content of every frame. Positions and lengths in pixels of the 128 x 128 picture, as the camera sees them.
 
     `labels` (F, H, W) uint8: which part each pixel shows. `hands` (F, 2) bool: the left and the right hand are visible,
     that is, at least half of their area is. `glove_colours` (F, 2, 3): what they are painted with. `hand_centres`

@@ -1,4 +1,4 @@
-"""How a puppet moves: where its joints are in every frame of each action. For drawing and for the truth.
+"""The joints of a puppet in every frame of each action: for drawing and for the truth.
 
 Lengths are in puppet heights: the floor is y = 0, the crown y = -1, x = 0 between the feet; y grows downward.
 """

@@ -1,4 +1,4 @@
-"""The puppet world: what a clip shows, how it is sampled from a seed, and the sentences that describe it.
+"""The scenes of the puppet world: what they consist of, how a seed gives one, and the sentences that describe them.
 
     scene = training_scene(7)
     frames, truth = paint.render(scene)        # (33, 128, 128, 3) uint8
@@ -286,7 +286,7 @@ def puppet_path(puppet: Puppet, frames: int = FRAMES) -> np.ndarray:
 
 
 def camera_path(scene: Scene, frames: int = FRAMES) -> np.ndarray:
-    """The camera in each frame, (frames, 2): how far to the right it looks in pixels, and its magnification."""
+    """The camera in each frame, (frames, 2): how far to the right it points in pixels, and its magnification."""
     u = np.linspace(-0.5, 0.5, frames)
     pan = {"pan left": -PAN, "pan right": PAN}.get(scene.camera, 0.0) * u + scene.pan
     zoom = {"zoom in": ZOOM ** (u + 0.5), "zoom out": ZOOM ** (0.5 - u)}.get(scene.camera, np.ones(frames))
@@ -351,10 +351,10 @@ _MOTION_WORDS = {
 
 
 def parse_caption(prompt: str) -> Scene:
-    """What a sentence asks for. Numbers (`radius`, `start`, ...) keep their defaults: a sentence does not give them.
+    """The scene that a sentence describes. Numbers (`radius`, `start`, ...) keep their defaults: a sentence has none.
 
     Raises:
-        PromptError: the sentence asks for nothing of this world, or leaves out an action, a motion, a glove or a place.
+        PromptError: the sentence names nothing of this world, or leaves out an action, a motion, a glove or a place.
     """
     text = re.sub(r"\s+", " ", prompt.lower())
     camera, text = _parse_camera(text)
@@ -436,10 +436,10 @@ def _first_word(words: dict[str, str], text: str) -> str | None:
 
 
 def vocabulary() -> str:
-    """What this world can be asked for."""
+    """Everything that a prompt for this world may name, in a sentence."""
     motions, places = (", ".join(row[0] for row in rows.values()) for rows in (MOTIONS, BACKDROPS))
     return (
-        f"This world knows puppets and shapes ({', '.join(KINDS)}), small or large, {', '.join(TEXTURES)}, in "
+        f"This world has puppets and shapes ({', '.join(KINDS)}), small or large, {', '.join(TEXTURES)}, in "
         f"{', '.join(COLOURS)}; gloves; what a puppet does ({', '.join(ACTIONS)}); how a shape moves ({motions}); "
         f"places ({places}); and cameras ({', '.join(CAMERAS)}). Example: 'A large striped green puppet in red gloves "
         "waves with the left hand while a small blue ball rises on a stage.'"

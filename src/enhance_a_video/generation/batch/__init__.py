@@ -1,6 +1,6 @@
 """Many clips into one folder, by one or more workers, so that a kill at any moment costs the clips in the making only.
 
-items = plan.expand(plan.read_prompts("prompts.jsonl"), range(4), [("enhanced", Settings())])
+items = requests.expand(requests.read_prompts("prompts.jsonl"), range(4), [("enhanced", Settings())])
 tally = run("clips", items, model="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 
 folder    the clips and manifest.jsonl: what is there, what is missing, how a clip is added

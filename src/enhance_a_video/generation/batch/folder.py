@@ -1,4 +1,4 @@
-"""The folder of a batch. Only the driver writes here, under a lock: first the clip, whole, then its manifest line."""
+"""The folder of a batch: its clips and manifest. Only the main process writes, under a lock: a clip, then its line."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def run(
     """Makes every item that the folder lacks.
 
     Args:
-        items: from `plan.expand`.
+        items: from `requests.expand`.
         model, load: as `pipelines.load` takes them; a folder is named by its whole path in the manifest.
         workers: how many; None = one for each CUDA device here (on a Ray cluster: for each of its GPUs), else one.
         ray: None works on this machine; else the address of a Ray cluster ("": the one that Ray finds, or a new one).
@@ -61,7 +61,7 @@ def run(
     Raises:
         SettingsError, VideoFileError: as Folder; also what `pipelines.load` raised in the workers.
         MissingExtraError: ray without Ray installed.
-        A clip that fails raises nothing: it is counted, and its line in the manifest says why.
+        A clip that fails raises nothing: it is counted, and its line in the manifest has the error.
     """
     load = dict(load or {})
     folder_of_model = Path(model).expanduser()

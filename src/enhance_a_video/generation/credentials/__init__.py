@@ -1,7 +1,7 @@
 """Content credentials (C2PA) of the videos that are made here: signed as the last step of writing, and read.
 
-What they say and what they protect from: docs/responsible-use.md. Needs the extra [credentials]; without it clips are
-written unlabelled, with one warning.
+What they contain and what they protect from: docs/responsible-use.md. Needs the extra [credentials]; without it
+clips are written unlabelled, with one warning.
 """
 
 from .reading import Credentials, read_credentials

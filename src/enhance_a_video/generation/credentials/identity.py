@@ -1,7 +1,7 @@
-"""Whose signature content credentials carry: the user's own certificate, or one that this computer makes for itself.
+"""The certificate that signs content credentials: the user's own, or one that this computer makes for itself.
 
-A certificate made here says in its name that it is self-made. Nobody vouches for it: it shows that a file has not been
-changed since, not who made it.
+A certificate made here has "self-made" in its name. Nobody vouches for it: it shows that a file has not been changed
+since, not who made it.
 """
 
 from __future__ import annotations

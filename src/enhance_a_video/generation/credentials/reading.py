@@ -1,4 +1,4 @@
-"""Content credentials read from a file: whether they hold, who signed, and what they say."""
+"""Content credentials read from a file: whether they are valid, who signed, and what they claim. For `inspect`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a file's credentials are.
+    """The content credentials of a file.
 
     present: whether there are any; the rest is empty without. valid: the signature holds and the file is as it was
     signed. trusted: whoever signed is on a list of trusted signers (none is given here, so it is False). problems:

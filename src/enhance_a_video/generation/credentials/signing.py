@@ -1,4 +1,4 @@
-"""Videos signed: a claim about how a clip was made, bound to the file's bytes. The last step of writing it.
+"""Signs videos: a claim about how a clip was made, bound to the file's bytes. The last step of writing one.
 
 Whether clips are labelled is decided once for a command, with its processes: `chosen`.
 """
@@ -35,8 +35,8 @@ _FORMATS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """What a video's credentials say: how it was made (a record, such as that of an mp4's comment), and from which file
-    where it is one that was edited. Prompts go in as hashes, names of the computer and of files not at all."""
+    """The content of a video's credentials: how it was made (a record, such as that of an mp4's comment), and the file
+    that was edited, if one was. Prompts go in as hashes, names of the computer and of files not at all."""
 
     record: Mapping[str, Any]
     source: Path | None = None
@@ -79,19 +79,19 @@ def unlabelled() -> str | None:
 
 
 @contextmanager
-def chosen(wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
+def chosen(wanted: bool, notice: Callable[[str], None]) -> Iterator[None]:
     """For a command and the processes that it starts: whether its clips are labelled.
 
     Args:
-        wanted: False: no label, which nobody needs to be told. say: called with the reason where a label was wanted and
-            cannot be given.
+        wanted: False: no label, and no notice of it. notice: called with the reason where a label was wanted and cannot
+            be given.
 
     Raises:
         SettingsError: a certificate of the user's that cannot be used, before the work.
     """
     before, why = os.environ.get(OFF), unlabelled()
     if wanted and why:
-        say(why)
+        notice(why)
     elif wanted:
         identity()
     if not wanted or why:
@@ -166,7 +166,7 @@ def _intend(builder: Any, claim: Claim) -> None:
     with claim.source.open("rb") as file:
         try:
             builder.add_ingredient(parent, kind, file)
-        except c2pa.C2paError:  # a file that is not what its name says
+        except c2pa.C2paError:  # the content is of another kind than the name
             file.seek(0)
             builder.add_ingredient(parent, "application/octet-stream", file)
 

@@ -4,7 +4,7 @@
         for frame in clip: ...              # uint8 (H, W, 3)
     clip.frames, clip.duration, clip.fps    # what was read
 
-Everything that can be wrong with a file is a VideoFileError of one sentence. A file whose end is missing gives the
+Whatever is wrong with a file is raised as a VideoFileError of one sentence. A file whose end is missing gives the
 frames that it has and then the error.
 """
 

@@ -1,5 +1,4 @@
-"""A given video, looked through once before it is worked on: length, size, rate, sound, metadata, and what will not be
-kept as it is."""
+"""A source video, read once before it is restored: length, size, rate, sound, metadata, and what a copy cannot keep."""
 
 from __future__ import annotations
 
@@ -42,8 +41,8 @@ class VideoSource:
     notes: tuple[str, ...] = ()
 
 
-def scan(path: str | Path, look: Callable[[np.ndarray], None] = lambda frame: None) -> VideoSource:
-    """Reads a whole file once, so that what is wrong with it shows before hours of work. look: called with each frame.
+def scan(path: str | Path, each: Callable[[np.ndarray], None] = lambda frame: None) -> VideoSource:
+    """Reads a whole file once, so that what is wrong with it shows before hours of work. each: called with every frame.
 
     Raises:
         VideoFileError: it cannot be read, is damaged or cut off. SettingsError: it is a single picture.
@@ -51,7 +50,7 @@ def scan(path: str | Path, look: Callable[[np.ndarray], None] = lambda frame: No
     path = Path(path)
     with open_video(path) as clip:
         for frame in clip:
-            look(frame)
+            each(frame)
         if clip.still or not clip.fps:
             raise SettingsError(f"{path} is a single picture, or has no frame rate: give a video.")
         times, pixels, comment = clip.times, clip.pixels, clip.comment

@@ -1,4 +1,4 @@
-"""What a restored clip takes from its source besides its content: its colours, and the detail that the VAE has lost.
+"""Gives a restored clip its source's colours, and the detail that the VAE has lost.
 
 Pure functions of frames, float32 (T, H, W, 3) in [0, 1].
 """

@@ -35,7 +35,7 @@ NOISE = 0.1  # the default of --noise: docs/restore.md has the study that chose 
 
 @dataclass(frozen=True)
 class Restoring:
-    """How a clip is restored. Checked on construction; SettingsError says what is wrong.
+    """How a clip is restored. Checked on construction (SettingsError).
 
     noise         how much of the model's schedule is gone through: 0 nothing, 1 all of it, which keeps nothing of the
                   source. In units of training time, as start and end of `Settings`: 1 - noise is where it starts
@@ -44,7 +44,7 @@ class Restoring:
     even_light    brightness and white balance of whole frames are made even first (`light`)
     prompt        what the clip shows; may be empty
     steps         of the whole schedule; None: the model's own number
-    guidance      classifier-free guidance; None: off, as the source already says what is to be seen
+    guidance      classifier-free guidance; None: off, as the source already shows what is to be seen
     overlap       frames that two windows share; None: a quarter of a window
     seed          of the noise
     """

@@ -1,4 +1,4 @@
-"""A video file restored into another: windows kept on disk as they are made, so that a stopped run goes on.
+"""Restores a video file into another: windows are kept on disk as they are made, so that a stopped run goes on.
 
 restored = restore_file("in.mp4", "out.mp4", Restoring(noise=0.25))
 """

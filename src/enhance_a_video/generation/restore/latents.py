@@ -1,4 +1,4 @@
-"""A clip in a pipeline's latent space, noise mixed in, and denoised from there. Which pipelines can: `FORMATS`.
+"""Encodes a clip into a pipeline's latent space, mixes noise in, denoises from there. Which pipelines can: `FORMATS`.
 
 diffusers' own video-to-video pipelines exist for a few families only, and that of Wan draws noise of the wrong size
 where the VAE has a patch. So this starts any text-to-video pipeline that takes `latents` in the middle of its schedule:

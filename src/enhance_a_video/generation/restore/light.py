@@ -1,4 +1,4 @@
-"""The light of whole frames made even: brightness and white balance that waver from frame to frame.
+"""Evens the light of whole frames: brightness and white balance that waver from frame to frame.
 
 Nothing of a model is needed for that, and no model does it as well (docs/restore.md). Frames are uint8 (H, W, 3).
 """
@@ -15,7 +15,7 @@ _CUT = 0.12  # mean difference of two frames of equal light, of full scale, that
 
 
 class LightMeter:
-    """Looks at the frames of a clip one after the other, and says by what each has to be multiplied."""
+    """Measures the frames of a clip one after the other, and gives the factors that make their light even."""
 
     def __init__(self) -> None:
         self._means: list[np.ndarray] = []

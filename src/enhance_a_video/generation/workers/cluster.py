@@ -38,7 +38,7 @@ class RayCrew:
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise EnhanceAVideoError(
                     f"No Ray cluster lets this in at {address or 'the default address'}: {error}. Is it running, in "
-                    "the same version of Ray, and, if it asks for a token, is RAY_AUTH_MODE=token set here as well?"
+                    "the same version of Ray, and, if it needs a token, is RAY_AUTH_MODE=token set here as well?"
                 ) from error
         wants_gpu = load.get("device", "auto") in ("auto", "cuda")
         gpus = int(ray.cluster_resources().get("GPU", 0)) if wants_gpu else 0

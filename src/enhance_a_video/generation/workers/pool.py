@@ -1,4 +1,4 @@
-"""The queue of the clips to be made: which worker makes what, and what happens when a clip fails or a worker dies."""
+"""The queue of the clips to be made: gives them to workers, and goes on when a clip fails or a worker dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One loaded pipeline that makes clips: what a process on this machine and an actor on a Ray cluster both run.
+"""`Worker`, one loaded pipeline that makes clips: run by a process on this machine or by an actor on a Ray cluster.
 
 A worker answers with messages, never with exceptions, and writes to no folder: what is kept of a clip travels, such as
 the bytes of its mp4, so that a worker may die anywhere, or sit on a machine that does not see the folder.
