@@ -19,23 +19,23 @@ fuzz: $(READY)  ## command lines and Python calls, bad, odd and good: none may e
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples integrations training && $(BIN)/mypy
 
-house: $(READY)  ## docs/house.svg from the code
-	$(BIN)/python benchmarks/house.py --out docs/house.svg
+house: $(READY)  ## docs/reference/house.svg from the code
+	$(BIN)/python benchmarks/house.py --out docs/reference/house.svg
 
-models-page: $(READY)  ## docs/models.md from the rows
-	$(BIN)/python -m enhance_a_video.models > docs/models.md
+models-page: $(READY)  ## docs/reference/models.md from the rows
+	$(BIN)/python -m enhance_a_video.models > docs/reference/models.md
 
-compatibility: $(READY)  ## docs/compatibility.md again: every way of running models, tested and listed
+compatibility: $(READY)  ## docs/reference/compatibility.md again: every way of running models, tested and listed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,compatibility]'
 	$(BIN)/pytest tests/compatibility --write-docs
 
 train-toy: $(READY)  ## train the embedded model again (hours)
 	$(BIN)/python -m training.train --out runs/toy
 
-study: $(READY)  ## the packaged model at 20 steps by strength, 200 prompts (docs/results.md, section 6); resumable
+study: $(READY)  ## the packaged model at 20 steps by strength, 200 prompts (docs/results/index.md, section 6); resumable
 	$(BIN)/enhance-a-video study studies/sweep.yaml --out runs/study --workers $(WORKERS)
 
-study-small: $(READY)  ## section 1 of docs/results.md scaled down, in under ten minutes on two cores
+study-small: $(READY)  ## section 1 of docs/results/index.md scaled down, in under ten minutes on two cores
 	$(BIN)/enhance-a-video study studies/small.yaml --out runs/study-small --workers $(WORKERS)
 	$(BIN)/python benchmarks/across_models.py studies/small.yaml runs/study-small
 
@@ -47,11 +47,11 @@ $(RESULTS): studies/results/models.sqlite.xz
 models-study: $(READY) $(RESULTS)  ## three models (hours); goes on from the clips that came with the repository
 	$(BIN)/enhance-a-video study studies/models.yaml --out runs/models --workers $(WORKERS)
 	$(BIN)/python benchmarks/across_models.py studies/models.yaml runs/models --split 125 --chosen "odds 2" \
-	    --out docs/results-models.md --picture docs/results-models.png --price docs/results-price.png
-	$(BIN)/python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --out docs/results-cases.png
+	    --out docs/results/models.md --picture docs/results/models.png --price docs/results/price.png
+	$(BIN)/python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --out docs/results/cases.png
 
 pictures: $(READY)  ## README's pictures again, from drawn clips; a quarter of an hour on two cores the first time
-	$(BIN)/python benchmarks/pictures.py --out docs --clips runs/pictures
+	$(BIN)/python benchmarks/pictures.py --out docs/pictures --clips runs/pictures
 
 release: $(READY)  ## the wheel, and the two models that are too large for it, into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

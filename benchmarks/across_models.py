@@ -307,7 +307,7 @@ def main() -> None:
         "",
         "Written by `benchmarks/across_models.py`, which says how. Change in percent of the plain mean ± half its 95 % "
         "interval; **bold**: significant after Holm's correction over the model's tests; °: the uncorrected interval "
-        "excludes zero. What it means: [results.md](results.md).",
+        "excludes zero. What it means: [results](index.md).",
         "",
     ]
     for model in study.models:

@@ -11,8 +11,8 @@ all numbers are means over prompts, samples of the batch (guidance) and heads.
 
 The maps and masses of layer n are those of the video that runs there: with the method on, layer n's input has been
 changed by the layers and steps before it. The gain without is what the setting would apply, all the way. Of an
-alternative (docs/study.md) the maps are those before its change, its "gain" is the number it works with, and the gain
-without is that of the default setting.
+alternative (docs/guide/study.md) the maps are those before its change, its "gain" is the number it works with, and
+the gain without is that of the default setting.
 
 The share is rms(what the self-attention adds to the stream) / rms(the stream before), gate and gain included, video
 tokens only (the paper's eq. 11 and 12; whether its O has the gate in it is not said). It is measured in the real

@@ -1,6 +1,6 @@
 """The worst, random and best pairs of a study as one picture: chosen by their score, so that nobody chose them.
 
-    python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --count 1 --out docs/results-cases.png
+    python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --count 1 --out docs/results/cases.png
 
 For each model the pairs of clips with the lowest, some with any, and the highest pooled score (as videos, ten of each,
 they are in the study's report.html). They are generated again from their noise. Above without, below with the setting.

@@ -1,4 +1,4 @@
-"""Does the Fréchet distance of the embedded world's encoder rank known damage? The table of docs/measures.md.
+"""Does the Fréchet distance of the embedded world's encoder rank known damage? The table of docs/reference/measures.md.
 
     python benchmarks/frechet.py --clips 256
 

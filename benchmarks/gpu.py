@@ -6,7 +6,7 @@
 Random q, k and v in bf16 at the layer shapes of published models; torch is all it needs. With l the log-sum-exp of a
 query's logits, log(kappa) added to the logits of all other frames is
 
-    odds = lerp(own, others, sigmoid(l_others - l_own + log kappa))       (docs/method.md)
+    odds = lerp(own, others, sigmoid(l_others - l_own + log kappa))       (docs/reference/method.md)
 
 where "own" are the keys of the query's frame and of the text. The ways:
 

@@ -1,6 +1,6 @@
 """What do the measures see? Known damage planted in clean clips, and how each measure moves.
 
-    python benchmarks/measures.py                 # the tables of docs/measures.md, some minutes on a core
+    python benchmarks/measures.py                 # the tables of docs/reference/measures.md, some minutes on a core
 
 Two kinds of clean clips, both drawn and so without any defect: the embedded world's (64x64, the camera stands still,
 things move before a fixed picture) and textures under a moving camera with a thing that moves against them (96x96).

@@ -29,7 +29,7 @@ from training.train_vae import to_video
 
 LEVELS = (0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625)  # u: 1 is pure noise
 BATCH = 8
-STRENGTH = 0.7  # of the method's gain, as docs/results.md has it
+STRENGTH = 0.7  # of the method's gain, as docs/results/index.md has it
 STEP = 0.25  # of the gain, for the curvature
 
 

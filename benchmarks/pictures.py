@@ -1,10 +1,10 @@
 """The pictures of README.md, from clips that a rule draws: `make pictures`.
 
-    python benchmarks/pictures.py --out docs --clips runs/pictures
+    python benchmarks/pictures.py --out docs/pictures --clips runs/pictures
 
-The rule: the first held-out prompts from number 625 on, where the confirmation of docs/results.md begins (no setting
-was chosen on them), each with the noise of its own number, 10 steps, bfloat16, as in studies/models.yaml. The model is
-models/joint, the trained one on which the default changes most. Clips are kept in --clips and made once.
+The rule: the first held-out prompts from number 625 on, where the confirmation of docs/results/index.md begins (no
+setting was chosen on them), each with the noise of its own number, 10 steps, bfloat16, as in studies/models.yaml. The
+model is models/joint, the trained one on which the default changes most. Clips are kept in --clips and made once.
 
     moving.webp       six prompts in motion, without and with
     strip.webp        three of them as film strips
@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="models/joint")
     parser.add_argument("--clips", type=Path, default=Path("runs/pictures"))
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     args = parser.parse_args()
     pipelines.quiet()
     clips = clips_of(args.model, args.clips)

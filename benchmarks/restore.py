@@ -2,7 +2,7 @@
 
     python benchmarks/restore.py --out runs/restore                    # the packaged model, 12 clips: noise levels
     python benchmarks/restore.py --out runs/restore-joint -m models/joint --noise 0.1 --clips 12 --first 900
-    python benchmarks/restore.py --out runs/restore --table            # the tables of docs/restore.md, from its numbers
+    python benchmarks/restore.py --out runs/restore --table      # the tables of docs/guide/restore.md, from its numbers
 
 Clips of the embedded world (held-out scenes) get known damage; each way to repair them gives a clip, which is compared
 with the damaged and with the clean one. Beside the method: plain video to video, the VAE alone, FFmpeg's filters, and

@@ -6,7 +6,7 @@
     vbench evaluate --videos_path videos/plain --dimension ... --output_path results/plain
     python benchmarks/vbench_suite.py total results/plain results/enhanced
 
-docs/vbench.md has every command for the models of the paper. VBench_full_info.json lies in the package vbench.
+docs/guide/vbench.md has every command for the models of the paper. VBench_full_info.json lies in the package vbench.
 """
 
 from __future__ import annotations

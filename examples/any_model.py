@@ -1,4 +1,4 @@
-"""A video model that is not in diffusers, described in the call that enhances it (see docs/add-a-model.md).
+"""A video model that is not in diffusers, described in the call that enhances it (see docs/guide/add-a-model.md).
 
 python examples/any_model.py
 """

@@ -100,7 +100,8 @@ def test_demo_with_the_embedded_truth(run, tmp_path, tiny_folder, monkeypatch):
 def test_the_numbers_that_the_demo_calls_usual_are_those_of_the_results():
     from enhance_a_video.cli.clips import USUAL
 
-    text = (Path(__file__).parent.parent / "docs" / "results.md").read_text(encoding="utf-8").replace("**", "")
+    page = Path(__file__).parent.parent / "docs" / "results" / "index.md"
+    text = page.read_text(encoding="utf-8").replace("**", "")
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     rows = {line.split("|")[1].strip(): line for line in reversed(lines)}  # the first table of the page that has them
     packaged, joint = (rows["pooled, sd"].split("|")[place].strip() for place in (11, 8))

@@ -603,9 +603,9 @@ def test_namespaces_of_kernels_resolve_by_name():
 
 
 def test_the_example(capsys):
-    """examples/any_model.py, of which docs/add-a-model.md shows the call."""
+    """examples/any_model.py, of which docs/guide/add-a-model.md shows the call."""
     script = Path(__file__).parent.parent / "examples" / "any_model.py"
     left = runpy.run_path(str(script), run_name="any_model")
     assert "active in 2 of 4" in capsys.readouterr().out and (left["handle"].summary().gain[:2] > 1).all()
     call = script.read_text().split("handle = ")[1].split("\n)\n")[0]
-    assert call in (script.parent.parent / "docs" / "add-a-model.md").read_text()
+    assert call in (script.parent.parent / "docs" / "guide" / "add-a-model.md").read_text()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *ROOT.glob("models/*/*.md"),
 ]
 UsageError = typer.BadParameter.__base__  # click's own, or that of the click inside typer

@@ -20,7 +20,7 @@ from enhance_a_video.models import known_models
 from enhance_a_video.models.table import REGENERATE, page
 
 DIFFUSERS = Path(importlib.util.find_spec("diffusers").origin).parent
-DOCS = Path(__file__).parent.parent / "docs"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "models.md"
 
 # Classes that the search finds and that need no row, and why.
 LEFT_OUT = {
@@ -112,7 +112,7 @@ def test_every_video_class_of_diffusers_has_a_row_or_a_reason():
     found = video_classes(DIFFUSERS)
     assert len(found) > 20  # the search has not gone blind
     gaps = sorted(found - rows - set(LEFT_OUT))
-    assert not gaps, f"diffusers {diffusers.__version__} has video classes without a row (docs/add-a-model.md): {gaps}"
+    assert not gaps, f"diffusers {diffusers.__version__} has classes without a row (docs/guide/add-a-model.md): {gaps}"
 
 
 def test_the_search_finds_every_row_that_diffusers_has():
@@ -160,7 +160,7 @@ def test_no_variant_is_skipped_with_the_newest_diffusers():
 
 # ------------------------------------------------------------------------------------------------ the page
 def test_the_page_is_made_of_the_rows():
-    assert (DOCS / "models.md").read_text(encoding="utf-8") == page(), f"docs/models.md is stale: {REGENERATE}"
+    assert PAGE.read_text(encoding="utf-8") == page(), f"{PAGE.name} is stale: {REGENERATE}"
 
 
 @pytest.mark.parametrize("family", known_models(), ids=lambda f: f.name)

@@ -165,7 +165,7 @@ def test_bad_settings_are_refused(wrong):
 def test_the_help_and_the_page_name_the_default(command):
     from pathlib import Path
 
-    page = (Path(__file__).parent.parent / "docs" / "restore.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "guide" / "restore.md").read_text(encoding="utf-8")
     assert f"{engine.NOISE:g}, the default" in page
     assert f"{engine.NOISE:g} by default" in " ".join(command("restore", "--help")[1].replace("│", " ").split())
 

@@ -154,7 +154,7 @@ def test_errors_say_what_to_do(run, files, words, code, says):
 # --------------------------------------------------------------------------------------------------------------- VBench
 
 # A stand-in for the package: constructor, evaluate() and the form of its results as in vbench 0.1.5, so that the
-# call and the way back are tested. What it "measures" is the size of the file. VBench itself: docs/vbench.md.
+# call and the way back are tested. What it "measures" is the size of the file. VBench itself: docs/guide/vbench.md.
 STAND_IN = """
     import json, os
     class VBench(object):

@@ -35,7 +35,7 @@ def enhance_attention(
 ) -> Enhancement:
     """Enhance-A-Video on a model that no row describes: the row for this one model, in the call.
 
-    docs/add-a-model.md walks through a model. Functions get the arguments of the model's forward call by name.
+    docs/guide/add-a-model.md walks through a model. Functions get the arguments of the model's forward call by name.
 
     Args:
         model: the module that is called once for each prediction; the others are found inside it.

@@ -9,7 +9,8 @@ diagonal and divides by T(T-1). As the rows sum to 1, what is off the diagonal i
     mass       m   = 1 - mean over t of A[t, t]       0: every frame attends only to itself; 1: only the others
     intensity  CFI = m / (T - 1)                      the paper's Cross-Frame Intensity
 
-So no mask is needed, and m being a plain mean over sites, a spread subset of them estimates it (docs/method.md).
+So no mask is needed, and m being a plain mean over sites, a spread subset of them estimates it
+(docs/reference/method.md).
 Everything here is tensors in, tensor out: no model, no host synchronisation, no branch on data.
 """
 

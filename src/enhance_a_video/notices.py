@@ -88,7 +88,7 @@ class Notices:
             "outside",
             f"{layer} ran outside a forward call of {type(self.denoiser.model).__name__}, so the number of frames is "
             "unknown and nothing was changed. Enhance the module that is called once for each prediction (for code "
-            "that runs the blocks itself, a module around it: docs/add-a-model.md, step 3).",
+            "that runs the blocks itself, a module around it: docs/guide/add-a-model.md, step 3).",
         )
         return True
 

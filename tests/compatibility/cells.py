@@ -1,7 +1,7 @@
 """The matrix: which cells there are, how they came out, and the page that says so.
 
 A cell is a test with the mark `cell(row, column)`. Its section is the first line of its file's docstring, what it
-asserts is its own docstring; docs/compatibility.md is a function of these and of outcomes.json, and nothing else.
+asserts is its own docstring; docs/reference/compatibility.md is a function of these and of outcomes.json alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-PAGE = ROOT / "docs" / "compatibility.md"
+PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 OUTCOMES = HERE / "outcomes.json"
 COLUMNS = ("Wan", "CogVideoX", "HunyuanVideo", "LTX-Video")
 PACKAGES = (
@@ -102,7 +102,7 @@ HEAD = """# Compatibility
 <!-- Written by the tests: make compatibility. Do not edit by hand. -->
 
 The ways people run video models, each with the method on: every **yes** below is a test that passed, and every other
-entry says what was missing. The tests are in [`tests/compatibility/`](../tests/compatibility).
+entry says what was missing. The tests are in [`tests/compatibility/`](../../tests/compatibility).
 
 **How to read.** *yes*: the test ran and held. *not run here*: with what it needs. *not in diffusers*: it fails or does
 nothing on the plain model as well, which the test shows. *not yet*: it fails, and is known to. *–*: there is no such
@@ -118,12 +118,12 @@ writes this page when no cell is missing and none failed. `make test` runs the s
 exactly these.
 
 **Written out by hand**, as a reference, means: the paper's equations 5–7 in float64 inside the processors of a plain
-model, without anything of this package ([`common.py`](../tests/compatibility/common.py)).
+model, without anything of this package ([`common.py`](../../tests/compatibility/common.py)).
 """
 
 
 def page(sections: list[Section], outcome: dict[str, Any]) -> str:
-    """The whole of docs/compatibility.md."""
+    """The whole of docs/reference/compatibility.md."""
     versions = ", ".join(f"{name} {v}" for name, v in outcome["versions"].items())
     head = HEAD.format(machine=outcome["machine"], versions=versions)
     return "\n".join([_fill(head), *(_section(s, outcome) for s in sections)])

@@ -25,11 +25,11 @@ UNWRITTEN = pytest.StashKey[list]()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--write-docs", action="store_true", help="write docs/compatibility.md from this run")
+    parser.addoption("--write-docs", action="store_true", help="write docs/reference/compatibility.md from this run")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "cell(row, column): a cell of docs/compatibility.md")
+    config.addinivalue_line("markers", "cell(row, column): a cell of docs/reference/compatibility.md")
     config.stash[STATES], config.stash[MEASURES] = {}, {}
 
 
@@ -124,4 +124,4 @@ def _versions():
 def pytest_terminal_summary(terminalreporter, config):
     unwritten = config.stash.get(UNWRITTEN, [])
     if unwritten:
-        terminalreporter.write_line("docs/compatibility.md was not written: failed or not run: " + "; ".join(unwritten))
+        terminalreporter.write_line(f"{PAGE.name} was not written: failed or not run: " + "; ".join(unwritten))

@@ -1,6 +1,6 @@
 """Context parallelism: two processes (gloo, on the CPU) share each video, as diffusers' `enable_parallelism` cuts it
 along the sequence. Only sequences of nothing but video are cut here; what else is refused and tested is in
-`tests/test_sharding.py`, and the recipe for one long video over several GPUs in docs/performance.md.
+`tests/test_sharding.py`, and the recipe for one long video over several GPUs in docs/guide/several-gpus.md.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""docs/compatibility.md lists exactly the cells that exist, and was written from what is tested now."""
+"""docs/reference/compatibility.md lists exactly the cells that exist, and was written from what is tested now."""
 
 import re
 
@@ -28,7 +28,7 @@ def test_the_page_lists_exactly_the_cells_that_exist(known):
 
 def test_the_page_is_what_the_tests_and_their_outcomes_say(known):
     assert PAGE.read_text(encoding="utf-8") == page(known, outcomes()), (
-        "docs/compatibility.md is stale: make compatibility"
+        "docs/reference/compatibility.md is stale: make compatibility"
     )
 
 

@@ -1,4 +1,4 @@
-"""Makes the example workflows, their pictures and the picture of docs/comfyui.md, with a real server and a real page.
+"""Makes the example workflows, their pictures and the picture of the ComfyUI page, with a real server and a real page.
 
     python -m comfyui.tests.pictures FIRST.mp4 SECOND.mp4     # in integrations/; two clips for Compare Videos to play
 
@@ -18,7 +18,7 @@ from PIL import Image
 from . import real
 
 PACK = Path(__file__).parents[1]
-PICTURE = PACK.parents[1] / "docs" / "comfyui.png"
+PICTURE = PACK.parents[1] / "docs" / "guide" / "comfyui.png"
 SIZE = {"width": 1680, "height": 980}
 MODELS = {  # as ComfyUI's own templates name them
     "diffusion_models": "wan2.1_t2v_1.3B_fp16.safetensors",

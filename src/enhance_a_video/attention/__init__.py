@@ -6,7 +6,7 @@ same code object, but with the globals of a synthetic module in which that one n
 that could go stale, nothing outside the enhanced processors changes, torch.compile sees plain Python, and undo is
 giving the class back. An attention module without a processor is treated the same, its `forward` being the function;
 query_key.py describes at which names, or where else, query and key are observed.
-docs/architecture.md compares this with the other ways, measured.
+docs/reference/architecture.md compares this with the other ways, measured.
 """
 
 from .entry import ModelPatch, calls_of, not_a_frame_of_its_own

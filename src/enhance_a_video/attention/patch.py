@@ -78,7 +78,7 @@ class AttentionPatch:
         if found["query"] is found["key"] or any(hasattr(m, NOTES) for m in found.values()):
             raise UnsupportedModelError(
                 f"{self.observer.name}: {how.query} or {how.key} serves several purposes or layers, so its outputs "
-                "cannot be told apart. Give query_key a function instead (docs/add-a-model.md)."
+                "cannot be told apart. Give query_key a function instead (docs/guide/add-a-model.md)."
             )
         return found
 

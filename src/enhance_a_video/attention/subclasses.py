@@ -40,14 +40,14 @@ def kernels_of(carrier: Any, observer: AttentionObserver, function: Any = None) 
     if not called and how is not None:
         raise UnsupportedModelError(
             f"{observer.name}: {original.__name__} has no plain function {method} that loads {how.name} from its "
-            "globals. Name the method that does, or see query and key elsewhere (docs/add-a-model.md)."
+            "globals. Name the method that does, or see query and key elsewhere (docs/guide/add-a-model.md)."
         )
     if not called:
         raise UnsupportedModelError(
             f"{observer.name}: {original.__name__} calls neither dispatch_attention_fn nor "
             f"F.scaled_dot_product_attention in its own {method}, so its query and key cannot be observed. Use a "
             "diffusers processor for this layer, leave it out with layers=..., or give query_key "
-            "(docs/add-a-model.md)."
+            "(docs/guide/add-a-model.md)."
         )
     return called
 
@@ -71,7 +71,7 @@ def patch_of(carrier: Any, observer: AttentionObserver) -> ForwardPatch:
         raise UnsupportedModelError(
             f"{observer.name}: its forward was replaced by {carried(carrier)!r}, which does not lead to a method of "
             f"{original.__name__}, so the attention kernel in it cannot be observed. Enhance the model before that is "
-            "put on, or give query_key a function (docs/add-a-model.md)."
+            "put on, or give query_key a function (docs/guide/add-a-model.md)."
         )
     classes = kernels.get(function_of(original), kernels.get(None, ()))
     enhanced: Any = enhanced_class(original, next((k for k in kernels.values() if k and k[0].method), classes))

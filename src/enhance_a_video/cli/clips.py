@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from ..lab.comparing import Compared
     from ..lab.comparison import Comparison
 
-# Held-out prompt 625, the first of the confirmation in docs/results.md: drawn by that rule, not chosen.
+# Held-out prompt 625, the first of the confirmation in docs/results/index.md: drawn by that rule, not chosen.
 DRAWN = "In the night sky, a striped orange heart swings from side to side."
-# Of docs/results.md, section 1; a test compares the numbers.
+# Of docs/results/index.md, section 1; a test compares the numbers.
 USUAL = (
     "What is usual: on this small model the default changes an average clip little. Over 500 prompts, one seed each, "
     "the pooled score changes by +0.001 sd (-0.016 … +0.017) and warping error by -2.0 ± 1.1 %, so that most of what "
@@ -251,6 +251,6 @@ def models(json: Json = False) -> None:
             screen.print(f"    {name}", highlight=False, soft_wrap=True)
     screen.print(
         "\nA whole pipeline is given with --model, from the hub or a folder; adapters and single transformers go into "
-        "theirs in Python. Any fine-tune of these classes works as well. Yours: docs/add-a-model.md. What was tested, "
-        "and on what: docs/models.md"
+        "theirs in Python. Any fine-tune of these classes works as well. Yours: docs/guide/add-a-model.md. What was "
+        "tested, and on what: docs/reference/models.md"
     )

@@ -135,8 +135,8 @@ Labels = Annotated[
     bool,
     typer.Option(
         "--credentials/--no-credentials",
-        help="Sign clips as made by a model (C2PA, docs/responsible-use.md); --no-credentials: nothing in them says so "
-        "but their comment.",
+        help="Sign clips as made by a model (C2PA, docs/guide/responsible-use.md); --no-credentials: nothing in them "
+        "says so but their comment.",
     ),
 ]
 Workers = Annotated[

@@ -72,7 +72,7 @@ def restore(
 
     Noise is mixed into the video in the model's latent space and taken out again, with the method on; long videos in
     windows of the model's length. Stopped, the same command goes on where it was. What it can do, beside what plain
-    video to video and filters do: docs/restore.md
+    video to video and filters do: docs/guide/restore.md
 
     enhance-a-video restore in.mp4
     enhance-a-video restore in.mp4 --noise 0.4 -m Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o out.mp4

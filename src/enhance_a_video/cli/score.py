@@ -34,7 +34,9 @@ def score(
     ] = None,
     vbench: Annotated[
         str | None,
-        typer.Option(metavar="DIMENSION,...", help="Also what VBench itself says, where you have it: docs/vbench.md."),
+        typer.Option(
+            metavar="DIMENSION,...", help="Also what VBench itself says, where you have it: docs/guide/vbench.md."
+        ),
     ] = None,
     vbench_python: Annotated[
         str | None,
@@ -46,7 +48,7 @@ def score(
 
     Long files are read in pieces: every frame counts, memory stays small. A file that is damaged or cut off is
     reported, measured as far as it goes, and does not stop the others. What each measure sees, and what it is blind
-    to, is in docs/measures.md: a frozen clip is perfectly steady.
+    to, is in docs/reference/measures.md: a frozen clip is perfectly steady.
 
     enhance-a-video score A.mp4 B.mp4
     enhance-a-video score *.mp4 --json --measures temporal_flicker,warping_error
@@ -110,7 +112,7 @@ def _tell(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:
     if measured:
         screen.print(
             "[dim]↑ more is better, ↓ less is better; without an arrow neither is: these show what steadiness was "
-            "paid with. A frozen clip is perfectly steady, a blurred one nearly: docs/measures.md.[/]",
+            "paid with. A frozen clip is perfectly steady, a blurred one nearly: docs/reference/measures.md.[/]",
             highlight=False,
         )
 

@@ -49,7 +49,7 @@ def tune(
         int,
         typer.Option(min=0, max=100_000, help="Other prompts on which the result is confirmed; 0: none."),
     ] = 48,
-    reward: Annotated[str, typer.Option(help="quality, truth or no-reference: see docs/tune.md.")] = "quality",
+    reward: Annotated[str, typer.Option(help="quality, truth or no-reference: see docs/guide/tune.md.")] = "quality",
     prompts: Annotated[
         Path | None,
         typer.Option(parser=path_of, help="A prompts file, as for batch. Not needed for the embedded model."),

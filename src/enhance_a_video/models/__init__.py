@@ -2,7 +2,7 @@
 
 A row describes where the video self-attention of a class is, how its tokens lie, where the frame count is read and
 on which noise schedule the class was trained. Nothing else in the package knows a model by name. Adding yours:
-docs/add-a-model.md.
+docs/guide/add-a-model.md.
 """
 
 from . import (  # noqa: F401  (each registers its rows)

@@ -1,4 +1,4 @@
-"""Prints docs/models.md."""
+"""Prints docs/reference/models.md."""
 
 from .table import page
 

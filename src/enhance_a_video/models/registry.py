@@ -98,7 +98,7 @@ class Model:
                  so the scheduler's steps count
     batch        the number of samples; None = as many as the first tensor argument has
     checkpoints  published weights of this class, as on the model hub
-    tested       the variants that the tests run: tiny models of the real class (docs/models.md)
+    tested       the variants that the tests run: tiny models of the real class (docs/reference/models.md)
     refused      why the class cannot be enhanced; the other fields then mean nothing
     """
 
@@ -159,7 +159,7 @@ def _supported(*models: object) -> str:
     return (
         (f" (the nearest name is {near[0]})" if near else "")
         + f". Supported: {', '.join(_MODELS)}. A class of your own is added with one row: "
-        "enhance_a_video.models.register(), docs/add-a-model.md."
+        "enhance_a_video.models.register(), docs/guide/add-a-model.md."
     )
 
 
@@ -219,7 +219,7 @@ def _nothing_named(model: nn.Module, attention: str) -> str:
     return (
         f"{type(model).__name__}: no module is named like {attention} . Attention modules found: "
         f"{', '.join(found[:12]) or 'none'}{' ...' if len(found) > 12 else ''}. If this is a new version of the "
-        "class, register a row for it (docs/add-a-model.md)."
+        "class, register a row for it (docs/guide/add-a-model.md)."
     )
 
 

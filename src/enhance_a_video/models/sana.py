@@ -20,7 +20,7 @@ def _rotary_frames(config: Config, arguments: Arguments) -> int:
         raise TokenLayoutError(
             "the number of frames is read off video_rotary_emb, which must be the (cos, sin) tables that "
             "build_rotary_emb_for_absolute_positions() makes. For another form register a row with frames= of your "
-            "own (docs/add-a-model.md), or remove the enhancement."
+            "own (docs/guide/add-a-model.md), or remove the enhancement."
         )
     cosines = table[0][0]  # (N, D) or (H, N, D/2/H)
     if cosines.ndim == 3:

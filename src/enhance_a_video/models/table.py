@@ -1,11 +1,11 @@
-"""The table of all rows: what `enhance-a-video models` prints and what docs/models.md is made of."""
+"""The table of all rows: what `enhance-a-video models` prints and what docs/reference/models.md is made of."""
 
 from typing import Any
 
 from ..progress import Flow, Karras, LinearQuadratic, Noise, VariancePreserving
 from .registry import Model, known_models
 
-REGENERATE = "python -m enhance_a_video.models > docs/models.md"
+REGENERATE = "python -m enhance_a_video.models > docs/reference/models.md"
 
 _HEAD = f"""\
 # Models
@@ -13,7 +13,7 @@ _HEAD = f"""\
 <!-- Made from the rows in src/enhance_a_video/models: {REGENERATE} -->
 
 {{count}} transformer and UNet classes of diffusers. They are found by class, checkpoints and fine-tunes alike; a class
-of your own takes one row: [add-a-model.md](add-a-model.md). `enhance-a-video models` prints the list.
+of your own takes one row: [add-a-model.md](../guide/add-a-model.md). `enhance-a-video models` prints the list.
 
 **What was tested.** Every variant named under *tested* is a tiny random-weight model of the real class, on the CPU, in
 fp32. On each of them: the layers found and the frames counted at every call; planted videos whose answer is known
@@ -79,7 +79,7 @@ def _noise(noise: Noise | None) -> str:
 
 
 def page() -> str:
-    """docs/models.md."""
+    """docs/reference/models.md."""
     rows = described_all()
     kept, refused = [r for r in rows if not r["refused"]], [r for r in rows if r["refused"]]
     lines = [_HEAD.format(count=len(kept)), "| model | class | attention | window |", "|---|---|---|---|"]

@@ -7,7 +7,7 @@ video: text, references), the share of its attention that goes to other frames i
 
 and o = (1 - m) o_own + m o_others. A gain s on what comes from the others, o' = o + (s - 1)(o - o_own), is then again a
 mean, with the share s m. For policies.Odds, s = k / (1 + (k - 1) m), that is the softmax with log k added to the logits
-of all other frames, exactly (docs/method.md); cross_frame.py has a measured stand-in for m in its place.
+of all other frames, exactly (docs/reference/method.md); cross_frame.py has a measured stand-in for m in its place.
 
 It costs the attention of T frames to themselves, 1/T of the products of full 3D attention, one more output in memory,
 and nothing for the measurement: attention kernels compute l anyway (kernels.py).

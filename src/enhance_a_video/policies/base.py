@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import limits
 from ..errors import SettingsError
 
-# Chosen by the paired measurements of docs/results.md, on three small models.
+# Chosen by the paired measurements of docs/results/index.md, on three small models.
 DEFAULT_ODDS = 2.0
 DEFAULT_STRENGTH = 0.3
 DEFAULT_START = 0.0

@@ -6,7 +6,7 @@
     Constant     gain = c                            what the intensity is worth: the same for every layer
 
 As m is at most 1, g is the largest amplification a layer can get, whatever the frame count; the same τ is not
-(table in docs/method.md).
+(table in docs/reference/method.md).
 """
 
 from dataclasses import dataclass

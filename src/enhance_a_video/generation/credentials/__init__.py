@@ -1,6 +1,6 @@
 """Content credentials (C2PA) of the videos that are made here: signed as the last step of writing, and read.
 
-What they contain and what they protect from: docs/responsible-use.md. Needs the extra [credentials]; without it
+What they contain and what they protect from: docs/guide/responsible-use.md. Needs the extra [credentials]; without it
 clips are written unlabelled, with one warning.
 """
 

@@ -1,4 +1,4 @@
-"""Finished videos made better: noised and denoised by a video model with the method on (docs/restore.md)."""
+"""Finished videos made better: noised and denoised by a video model with the method on (docs/guide/restore.md)."""
 
 from .engine import NOISE, Restoring, restore_frames
 from .files import Restored, restore_file

@@ -30,7 +30,7 @@ from ..requests import settings_text
 from . import detail, latents, light
 from .windows import Window, blended, padded, windows
 
-NOISE = 0.1  # the default of --noise: docs/restore.md has the study that chose it
+NOISE = 0.1  # the default of --noise: docs/guide/restore.md has the study that chose it
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Evens the light of whole frames: brightness and white balance that waver from frame to frame.
 
-Nothing of a model is needed for that, and no model does it as well (docs/restore.md). Frames are uint8 (H, W, 3).
+Nothing of a model is needed for that, and no model does it as well (docs/guide/restore.md). Frames are uint8 (H, W, 3).
 """
 
 from __future__ import annotations

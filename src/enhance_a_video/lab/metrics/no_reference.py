@@ -5,7 +5,7 @@ that a long file can be measured in pieces and come out as if it had been measur
 
 None of them knows what was asked for: a frozen clip is perfectly steady and an artefact is sharp. So motion,
 sharpness and contrast stand beside steadiness, with no direction of their own, to show what a gain was paid with.
-docs/measures.md says for each what it sees and what it is blind to, as measured on planted damage.
+docs/reference/measures.md says for each what it sees and what it is blind to, as measured on planted damage.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 VBench 0.1.5 pins numpy < 2 and transformers 4.33, which no recent diffusers runs with. So it lives in an environment
 of its own, and is called there as a program: `vbench_worker.py`, a file that needs nothing of this package. The Python
-may also be this one, where somebody made that fit. docs/vbench.md has the commands.
+may also be this one, where somebody made that fit. docs/guide/vbench.md has the commands.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORKER = Path(__file__).with_name("vbench_worker.py")
 _HOW = (
     "Make it an environment of its own:  python -m venv vbench-env  &&  "
     "vbench-env/bin/pip install torch==2.5.1 torchvision==0.20.1 vbench  and name it:  "
-    "--vbench-python vbench-env/bin/python  (docs/vbench.md)."
+    "--vbench-python vbench-env/bin/python  (docs/guide/vbench.md)."
 )
 
 

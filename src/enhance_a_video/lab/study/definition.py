@@ -82,7 +82,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Study:
-    """A study, read and checked: see docs/study.md for the file's words."""
+    """A study, read and checked: see docs/guide/study.md for the file's words."""
 
     name: str
     models: tuple[str, ...]

@@ -25,7 +25,7 @@ from ..study.store import Store
 from .reward import Reward
 
 PLAIN, DEFAULT, TUNED = "plain", "default", "tuned"
-REWARD_ROW = Measure("reward", "reward", "higher", "see docs/tune.md")
+REWARD_ROW = Measure("reward", "reward", "higher", "see docs/guide/tune.md")
 
 
 @dataclass(frozen=True)

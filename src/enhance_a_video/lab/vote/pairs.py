@@ -83,7 +83,9 @@ def find_pairs(folder: str | Path, against: str | None = None, *, progress: Repo
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SettingsError(f"{folder} is not a folder. Give one that compare, study or batch wrote: see docs/vote.md.")
+        raise SettingsError(
+            f"{folder} is not a folder. Give one that compare, study or batch wrote: see docs/guide/vote.md."
+        )
     source, groups, notes = _groups(folder)
     unreadable = dict.fromkeys(text for group in groups for text in group.unreadable)
     chosen = list(_chosen(groups, against))
@@ -109,7 +111,7 @@ def find_pairs(folder: str | Path, against: str | None = None, *, progress: Repo
 
 _NOTHING = (
     f"it holds no {PAIRS}, no {MANIFEST}, no videos of a {STUDY}, and neither it nor a folder in it holds {FIRST} and "
-    f"{SECOND}. compare, demo, study and batch write such folders; docs/vote.md shows how to list videos of your own"
+    f"{SECOND}. compare, demo, study and batch write such folders; docs/guide/vote.md shows how to list your own videos"
 )
 
 
@@ -166,7 +168,7 @@ def _compared(folder: Path) -> _Group:
 def _listed(folder: Path) -> list[_Group]:
     """pairs.json: {"pairs": [{"prompt": "…", "seed": 0, "videos": {"without": "a.mp4", "with": "b.mp4"}}, …]}"""
     path = folder / PAIRS
-    form = 'the form is {"pairs": [...]}: see docs/vote.md.'
+    form = 'the form is {"pairs": [...]}: see docs/guide/vote.md.'
     try:
         listed = limits.parse_json(_text(path))
     except ValueError as error:
@@ -187,7 +189,7 @@ def _listed(folder: Path) -> list[_Group]:
 
 
 def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
-    """The clips of `batch` that are done and there; the last line of a key counts. See docs/batch.md."""
+    """The clips of `batch` that are done and there; the last line of a key counts. See docs/guide/batch.md."""
     with files.explained(folder / MANIFEST, "read"):
         records = {record["key"]: record for record in read_manifest(folder / MANIFEST)}
     done = [record for record in records.values() if record["status"] == "done" and _file(folder, record).is_file()]
@@ -201,7 +203,7 @@ def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
         if label in group.videos:
             raise SettingsError(
                 f"{where}: there are two clips {label!r}, with other settings. List what is to be compared in "
-                f"{folder / PAIRS} (docs/vote.md), or make the clips with labels of their own (batch --panel)."
+                f"{folder / PAIRS} (docs/guide/vote.md), or make the clips with labels of their own (batch --panel)."
             )
         group.videos[label] = _file(folder, record)
         group.settings[label] = json.dumps(record.get("settings"), sort_keys=True)
@@ -212,7 +214,7 @@ def _batch(folder: Path) -> tuple[list[_Group], list[str]]:
 
 
 def _studied(folder: Path) -> tuple[list[_Group], list[str]]:
-    """The clips of a study whose videos were kept; of two with one label, the later one. See docs/study.md."""
+    """The clips of a study whose videos were kept; of two with one label, the later one. See docs/guide/study.md."""
     from ..study.run import WORLD, video_path
     from ..study.store import made_clips
 
