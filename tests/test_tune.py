@@ -187,7 +187,7 @@ def test_search_improves_and_a_resumed_one_is_the_same(method, tmp_path):
         OUTPUT,
         budget=22,
         storage=tmp_path / "whole.sqlite",
-        told=lambda _, reward: best.append(reward),
+        began=lambda _, reward: best.append(reward),
         **options,
     )
     assert whole.reward > 0.03 and whole.reward == max(row["reward"] for row in whole.tries if not row["pruned"])

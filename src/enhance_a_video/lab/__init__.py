@@ -1,1 +1,1 @@
-"""Clips measured, compared, studied and judged; policies searched. Extra: [lab]."""
+"""Everything that measures, compares, studies and judges clips, and searches policies. Needs the extra [lab]."""

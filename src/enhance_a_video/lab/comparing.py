@@ -1,4 +1,4 @@
-"""A comparison as a folder: the videos of every seed, pictures of the first, and a report. Nothing here prints."""
+"""`Comparing`: a comparison as a folder, with the videos of every seed, pictures of the first, and a report."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison left in its folder: the files that all seeds share, and the videos of each seed."""
+    """The files of a comparison's folder: those that all seeds share, and the videos of each seed."""
 
     comparison: Comparison
     files: tuple[Path, ...]
@@ -105,28 +105,30 @@ class Comparing:
         self._refuse_existing(range(seed or 0, (seed or 0) + seeds))
         pipe = opened(self.model, self.load, self.progress)
         known = pipelines.defaults(pipe)
-        asked = known | self.options
+        options = known | self.options
         prompt = known.get("prompt") if prompt is None else prompt
         if prompt is None:
             raise SettingsError(f"{self.model} comes without a prompt of its own: give one with --prompt.")
-        _refuse_one_frame(pipe, asked.get("frames", 2))
+        _refuse_one_frame(pipe, options.get("frames", 2))
         chosen = limits.seeds_from(known.get("seed", 0) if seed is None else seed, seeds)
         items = [ClipRequest(prompt, chosen[0], label, settings, self.options) for label, settings in self.panels]
         for text in preflight.notices(pipe, items):
             self.notice(text)
         self._refuse_existing(chosen)
-        comparison, pairs = self._compare(pipe, prompt, chosen, asked)
-        about = self._about(pipe, comparison, asked)
-        write_into(self.folder, lambda place: self._write_shared(place, comparison, pairs, asked["fps"], about))
+        comparison, pairs = self._compare(pipe, prompt, chosen, options)
+        about = self._about(pipe, comparison, options)
+        write_into(self.folder, lambda place: self._write_shared(place, comparison, pairs, options["fps"], about))
         files = tuple(self.folder / name for name in (*self.names, *_SHARED))
         return Compared(comparison, files, tuple(pairs), about)
 
-    def _compare(self, pipe: Any, prompt: str, seeds: range, asked: Mapping[str, Any]) -> tuple[Comparison, list[Kept]]:
+    def _compare(
+        self, pipe: Any, prompt: str, seeds: range, options: Mapping[str, Any]
+    ) -> tuple[Comparison, list[Kept]]:
         pairs: list[Kept] = []
         try:
             comparison = compare_seeds(
-                pipe, prompt, seeds, self.panels, measures=self._measures(prompt, asked), progress=self.progress,
-                keep=lambda takes: pairs.append(self._keep(takes, asked["fps"], not pairs)), notice=self.notice,
+                pipe, prompt, seeds, self.panels, measures=self._measures(prompt, options), progress=self.progress,
+                keep=lambda takes: pairs.append(self._keep(takes, options["fps"], not pairs)), notice=self.notice,
                 **self.options,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -134,9 +136,10 @@ class Comparing:
             raise KeyboardInterrupt(f"Stopped. {done if pairs else 'Nothing is written'}.") from None
         return comparison, pairs
 
-    def _measures(self, prompt: str, asked: Mapping[str, Any]) -> MeasureSet:
+    def _measures(self, prompt: str, options: Mapping[str, Any]) -> MeasureSet:
         embedded = self.model == pipelines.EMBEDDED
-        measures = truth_measures(prompt, asked.get("height"), asked.get("width")) if embedded else general_measures()
+        size = options.get("height"), options.get("width")
+        measures = truth_measures(prompt, *size) if embedded else general_measures()
         return replace(measures, note=" ".join(filter(None, (measures.note, self.note))))
 
     def _refuse_existing(self, seeds: range) -> None:
@@ -167,14 +170,14 @@ class Comparing:
 
         return write_into(self.folder if first else _seed_folder(self.folder, takes[0].seed), write)
 
-    def _about(self, pipe: Any, comparison: Comparison, asked: Mapping[str, Any]) -> dict[str, str]:
+    def _about(self, pipe: Any, comparison: Comparison, options: Mapping[str, Any]) -> dict[str, str]:
         shape = comparison.takes[0].frames.shape
         named = ("steps", "guidance", "negative")
         return {
             "model": self.model,
-            "video": f"{shape[0]} frames, {shape[2]}×{shape[1]}, {asked['fps']:g} fps",
+            "video": f"{shape[0]} frames, {shape[2]}×{shape[1]}, {options['fps']:g} fps",
             "seeds": ", ".join(map(str, comparison.seeds)),
-            **{name: str(asked[name]) for name in named if asked.get(name) is not None},
+            **{name: str(options[name]) for name in named if options.get(name) is not None},
             **pipelines.describe(pipe),
         }
 
@@ -195,13 +198,13 @@ def _refuse_one_frame(pipe: Any, frames: int) -> None:
     if frames < 2 or (made_frames(pipe, frames) or frames) < 2:
         ratio = frames_per_latent(pipe) or 1
         raise SettingsError(
-            f"A comparison needs a video, and of {count(frames, 'frame')} this model makes 1: ask for more than one"
+            f"A comparison needs a video, and of {count(frames, 'frame')} this model makes 1: give more than one"
             f"{f', {ratio + 1} or more' if ratio > 1 else ''}."
         )
 
 
 def _seed_folder(folder: Path, seed: int) -> Path:
-    """Where the videos of a further seed lie; `vote` looks for this name."""
+    """Where the videos of a further seed lie; `vote` finds it by this name."""
     return folder / f"seed-{seed}"
 
 

@@ -1,4 +1,4 @@
-"""The same prompt and the same initial noise under several settings, measured and compared in pairs.
+"""Makes clips of one prompt and noise under several settings, measures them and compares them in pairs.
 
 comparison = compare_seeds(pipe, prompt, range(8), [("without", None), ("with", Settings())])
 comparison.differences()["with"]["temporal_flicker"]        # mean difference and its 95 % interval
@@ -104,7 +104,7 @@ def compare(
         panels: (label, settings) in order; settings None is the plain model.
         measures: what to measure; by default all of `metrics.MEASURES`.
         observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
-            (it still computes exactly what it would; only its time includes the looking).
+            (its frames stay the same; only its time includes the recording).
         progress: called after each step, with those of all panels in `total`.
         notice: called with a sentence about what is not done as requested, see `generate`.
         **options: of `generate`.
@@ -177,7 +177,7 @@ def general_measures(note: str = "") -> MeasureSet:
 
 
 def truth_measures(prompt: str, height: int | None, width: int | None) -> MeasureSet:
-    """The general measures and, for a prompt and size the embedded world understands, its checker's truth."""
+    """The general measures and, for a prompt and size of the embedded world, its checker's truth."""
     from ..embedded import checker, world
 
     if (height, width) != (world.SIZE, world.SIZE):

@@ -1,4 +1,4 @@
-"""SQLite files on any file system: read where nothing may be written, their errors as one sentence with the way out."""
+"""Opens SQLite files on any file system, also read-only ones; their errors become one sentence with the way out."""
 
 from __future__ import annotations
 

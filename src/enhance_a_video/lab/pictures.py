@@ -1,4 +1,4 @@
-"""Pictures of clips: beside each other under labels, slices through time, maps of flicker, moving pictures for a page.
+"""Pictures of clips for a page: side by side, slices through time, maps of flicker, moving pictures.
 
 Steadiness does not show in single frames. For showing the same scene without and with the method:
 

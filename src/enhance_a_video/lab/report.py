@@ -1,7 +1,7 @@
-"""A comparison as one HTML file that needs nothing else: videos, measures, what the method did, how to repeat it.
+"""Renders a comparison as one HTML file that needs nothing else: videos, measures, gains, how to repeat it.
 
-The wording follows the numbers: what got worse is said as plainly as what got better, and what one clip cannot show
-is not claimed.
+The wording follows the numbers: what got worse is named as plainly as what got better, and nothing is claimed that one
+clip cannot show.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _plots(plain: Take, others: Sequence[Take]) -> list[tuple[str, Any, Any]]:
 
 
 def headline(comparison: Comparison, label: str) -> str:
-    """The result for somebody who makes videos: is it steadier, by how much, does it move less, how sure is that?"""
+    """The result for a maker of videos: whether it is steadier, by how much, moves less, and how sure that is."""
     rows = {row.name: row for row in comparison.measures.rows}
     differences = comparison.differences().get(label, {})
     words = {name: judgement(rows[name], pair) for name, pair in differences.items()}

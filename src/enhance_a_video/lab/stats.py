@@ -224,7 +224,7 @@ def _bootstrap(x: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@lru_cache(maxsize=4)  # a study asks for the same few sizes hundreds of times
+@lru_cache(maxsize=4)  # a study needs the same few sizes hundreds of times
 def _resamples(size: int, draws: int = 10_000, seed: int = 0) -> np.ndarray:
     """(draws, n): how often each value is drawn. The seed is fixed: the same data give the same interval."""
     random = np.random.default_rng(seed)

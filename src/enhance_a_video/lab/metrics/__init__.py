@@ -1,4 +1,4 @@
-"""What can be measured on a video: pure functions of frames, one declarative row each.
+"""The measures of a video: pure functions of frames, one declarative row each.
 
     from enhance_a_video.lab.metrics import measure, MEASURES
     measure(frames)      # frames (T, H, W, 3), uint8 or float in [0, 1] -> {"temporal_flicker": 0.98, ...}
@@ -95,7 +95,7 @@ def measure(frames: np.ndarray | Clip, names: Iterable[str] | str | None = None)
 
     Raises:
         SettingsError: an unknown name; frames of another shape, dtype or range; NaN in them; a clip too short for
-            a measure that was asked for by name.
+            a measure that was requested by name.
     """
     return measure_pieces([frames], names)
 

@@ -1,4 +1,4 @@
-"""Known damage to plant in a clip, to see whether a measure notices it: benchmarks/measures.py and the tests do.
+"""Known damage to plant in a clip, to test whether a measure finds it: for benchmarks/measures.py and the tests.
 
     from enhance_a_video.lab.metrics.damage import DAMAGES
     worse = DAMAGES["flicker"](frames, 0.5)

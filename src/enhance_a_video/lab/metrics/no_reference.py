@@ -3,9 +3,9 @@
 Each function gives a series, one value for each frame, each pair of neighbouring frames or each triple of them, so
 that a long file can be measured in pieces and come out as if it had been measured whole (`metrics.measure_pieces`).
 
-None of them knows what was asked for: a frozen clip is perfectly steady and an artefact is sharp. So motion,
-sharpness and contrast stand beside steadiness, with no direction of their own, to show what a gain was paid with.
-docs/reference/measures.md says for each what it sees and what it is blind to, as measured on planted damage.
+None of them uses the prompt: a frozen clip is perfectly steady and an artefact is sharp. So motion, sharpness and
+contrast stand beside steadiness, with no direction of their own, to show what a gain was paid with.
+docs/reference/measures.md lists for each what it responds to and what it is blind to, as measured on planted damage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from .clip import Clip
 
-_TOP = 0.05  # share of a frame's pixels that dynamic degree looks at, as VBench
+_TOP = 0.05  # share of a frame's pixels that dynamic degree uses, as VBench
 
 
 def temporal_flicker(clip: Clip) -> np.ndarray:
@@ -74,7 +74,7 @@ def dynamic_degree(clip: Clip) -> np.ndarray:
     """Mean length of the longest 5 % of the flow vectors of each pair, (T-1,), in % of the shorter side per frame.
 
     What VBench's dynamic degree (Huang et al. 2024) thresholds, with DIS flow in place of RAFT and without the
-    threshold: VBench takes about 8 frames a second and says yes where a quarter of them exceed 6/256 = 2.3 % of the
+    threshold: VBench takes about 8 frames a second and gives 1 where a quarter of them exceed 6/256 = 2.3 % of the
     shorter side. Here it stays a number per frame of the file, at the file's own frame rate.
     """
     height, width = clip.frames.shape[1:3]

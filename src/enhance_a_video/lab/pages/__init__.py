@@ -1,4 +1,4 @@
-"""The HTML pages: one layout, one style sheet and one player for every report, and what each needs to fill them.
+"""The HTML pages of comparisons, studies and votes: templates, one style sheet, one player, `render`.
 
     pages.render("comparison.html", title="...", **values)      # a template of this folder -> one HTML file
 

@@ -63,7 +63,7 @@ _STEADIER = {
 
 
 def steadiness(change: Paired, verdict: str) -> str:
-    """What a creator wants to know first, as a sentence: is the video steadier, and by how much?
+    """The result that matters first to a creator, as a sentence: whether the video is steadier, and by how much.
 
     change: of the measure `STEADINESS`. verdict: a word as `report.judgement` and `Effect.verdict` give it.
     """
@@ -178,9 +178,9 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     r"(?i)\bshare of full scale\b": ("share of full scale", "1 is the difference between black and white"),
     r"\b1e-[34]\b": ("1e-3, 1e-4", "the numbers are in thousandths, in ten-thousandths"),
-    r"(?i)\basked \w+( \w+)? (right|present)\b": (
-        "asked … right",
-        "share of what the prompt describes that is found in the video, by a program that knows this simple world",
+    r"(?i)\brequested \w+( \w+)? (right|present)\b": (
+        "requested … right",
+        "share of what the prompt describes that is found in the video, by a program made for this simple world",
     ),
     r"(?i)\bsharpness\b": ("sharpness", "variance of the picture's second derivative; noise is sharp as well"),
     r"(?i)\bsaturation\b": ("saturation", "how colourful the picture is: 0 grey, 1 pure colours"),

@@ -1,4 +1,4 @@
-"""The measures of any video files, without a prompt or a reference; of long ones in pieces."""
+"""Measures any video files, without a prompt or a reference; long ones in pieces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DIMENSIONS", "Score", "add_vbench", "check_vbench", "rows", "score_f
 
 @dataclass
 class Score:
-    """What one file measures; `error` gives the reason why there is nothing, or not all.
+    """The measures of one file; `error` is the reason where there are none, or not all.
 
     Of a file that is damaged or cut off, everything holds for the frames before that. duration: seconds; it and `fps`
     are None for a picture, and everything but the path is None for a file that cannot be read.
@@ -93,7 +93,7 @@ def add_vbench(
     python: str | None = None,
     progress: Report = silent,
 ) -> None:
-    """Adds what VBench says to the measures of every file that could be read. Arguments and errors of `vbench`."""
+    """Adds VBench's measures to those of every file that could be read. Arguments and errors of `vbench`."""
     readable = [score for score in scores if not score.error]
     if readable:
         found = vbench([score.path for score in readable], dimensions, python=python, progress=progress)

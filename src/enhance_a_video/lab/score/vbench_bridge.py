@@ -1,4 +1,4 @@
-"""VBench's own measures, taken by VBench's own code (PyPI `vbench`) with the weights that the user has.
+"""Runs VBench's own code (PyPI `vbench`) for its own measures, with the weights that the user has.
 
 VBench 0.1.5 pins numpy < 2 and transformers 4.33, which no recent diffusers runs with. So it lives in an environment
 of its own, and is called there as a program: `vbench_worker.py`, a file that needs nothing of this package. The Python
@@ -57,9 +57,9 @@ def check_vbench(dimensions: Sequence[str], python: str | None = None) -> None:
             f"VBench does not measure {', '.join(unknown) or 'nothing'} on videos of one's own. It measures: "
             f"{', '.join(known)}."
         )
-    look = "import sys; sys.path.pop(0); import importlib.util as u; print('vbench', bool(u.find_spec('vbench')))"
+    test = "import sys; sys.path.pop(0); import importlib.util as u; print('vbench', bool(u.find_spec('vbench')))"
     try:
-        found = subprocess.run([python or sys.executable, "-c", look], capture_output=True, text=True)
+        found = subprocess.run([python or sys.executable, "-c", test], capture_output=True, text=True)
     except OSError as error:
         raise SettingsError(f"{python} is not a Python that can be started ({error.strerror}).") from error
     if found.returncode or "vbench" not in found.stdout:  # a program that is no Python may well end with 0
@@ -76,7 +76,7 @@ def vbench(
     device: str = "auto",
     progress: Report = silent,
 ) -> list[dict[str, float]]:
-    """What VBench says of each file.
+    """VBench's measures of each file.
 
     Args:
         paths: videos that can be read.
@@ -88,7 +88,7 @@ def vbench(
     Returns:
         For each path a number for each dimension, by our name ("vbench_...").
 
-    VBench looks for its weights in $VBENCH_CACHE_DIR (~/.cache/vbench) and downloads those that are missing.
+    VBench takes its weights from $VBENCH_CACHE_DIR (~/.cache/vbench) and downloads those that are missing.
 
     Raises:
         SettingsError, MissingExtraError: as `check_vbench`.
@@ -124,7 +124,7 @@ def prompt_of(path: str | Path) -> str:
 
 
 def _laid_out(paths: Sequence[str | Path], folder: Path) -> list[str]:
-    """All files in one folder, as VBench wants them, under names that do not collide; gives the names."""
+    """Puts all files into one folder, as VBench requires, under names that do not collide; returns the names."""
     folder.mkdir(parents=True)
     names = [f"{n:06d}.mp4" for n in range(len(paths))]  # its decoders go by content, its code by this ending
     for path, name in zip(paths, names, strict=True):
@@ -147,9 +147,7 @@ def _run(command: list[str], progress: Report) -> None:
                 last.append(line.rstrip())
                 progress(Progress(0, doing=line.strip()))
     if process.returncode:
-        raise ExternalToolError(
-            f"VBench stopped (exit code {process.returncode}). It said at the end:\n" + "\n".join(last)
-        )
+        raise ExternalToolError(f"VBench stopped (exit code {process.returncode}). Its last lines:\n" + "\n".join(last))
 
 
 def _by_file(found: dict, names: Sequence[str], dimensions: Sequence[str]) -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ def main(task_file: str) -> None:
     device = task["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    # Its list of prompts is only read in its standard mode, but its constructor wants the name.
+    # Its list of prompts is only read in its standard mode, but its constructor requires the name.
     prompts_of_the_suite = Path(vbench.__file__).parent / "VBench_full_info.json"
     judge = vbench.VBench(torch.device(device), str(prompts_of_the_suite), task["results"])
     judge.evaluate(

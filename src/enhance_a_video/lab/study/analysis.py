@@ -1,4 +1,4 @@
-"""From stored clips to what may be said: paired differences, intervals, corrected significance, the pooled score."""
+"""Computes paired effects, confidence intervals, corrected p-values and the pooled score from stored clips."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POOLED = Measure("pooled", "pooled score", "higher", "sd of the baseline's clips
 
 @dataclass(frozen=True)
 class Effect:
-    """What a setting changed in one measure, against the baseline.
+    """The change of one measure by a setting, against the baseline.
 
     wins, ties, losses count pairs; for a measure without a direction they are more, equal, less.
     scaled is the change and its interval in standard deviations of the baseline's clips, positive = better
@@ -61,15 +61,15 @@ class Effect:
             "p": self.p, "adjusted_p": self.adjusted, "wins": self.wins, "ties": self.ties, "losses": self.losses,
             "scaled": self.scaled[0], "scaled_low": self.scaled[1], "scaled_high": self.scaled[2],
         }  # fmt: skip
-        told = {k: None if v != v else v for k, v in numbers.items()}
-        return {"measure": self.row.name, "better": self.row.better, **self.change.to_dict(), **told} | {
+        finite = {k: None if v != v else v for k, v in numbers.items()}
+        return {"measure": self.row.name, "better": self.row.better, **self.change.to_dict(), **finite} | {
             "verdict": self.verdict
         }
 
 
 @dataclass(frozen=True)
 class Part:
-    """The effects in a part of the study, one value of one factor; not corrected: for looking, not for claims."""
+    """The effects in a part of the study, one value of one factor; not corrected: for exploring, not for claims."""
 
     factor: str
     value: str
@@ -91,7 +91,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything the pages show."""
+    """The results of a study, as its pages show them."""
 
     study: Study
     weights: dict[str, str]  # model -> weights

@@ -1,4 +1,4 @@
-"""study.yaml → one frozen, validated value: what is generated, what is measured, what counts as the baseline."""
+"""Reads study.yaml into one frozen, validated `Study`: what is generated, what is measured, what is the baseline."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Study:
     correction: str = "holm"
     power: Power = Power()
     videos: Videos = Videos()
-    scenes: range | None = None  # the held-out scenes that the prompts say, where they do
+    scenes: range | None = None  # the held-out scenes that the prompts describe, where they do
     text: str = ""  # the file
 
     @property
@@ -110,7 +110,7 @@ class Study:
 
     @property
     def truth(self) -> bool:
-        """Whether any measure asks the embedded world's checker."""
+        """Whether any measure comes from the embedded world's checker."""
         return any(row.truth for row in self.measures)
 
     @property
@@ -121,7 +121,7 @@ class Study:
     @property
     def digest(self) -> str:
         """16 hex digits of everything that decides the numbers; not of comments, names of files or videos."""
-        told = {
+        facts = {
             "models": self.models,
             "load": {name: value for name, value in self.load.items() if name in ("dtype", "vae_tiling", "batch")},
             "prompts": [[p.text, p.seeds, {k: str(v) for k, v in as_text(p.options).items()}] for p in self.prompts],
@@ -133,7 +133,7 @@ class Study:
             "correction": self.correction,
             "power": asdict(self.power),
         }
-        text = json.dumps(told, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def conditions(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -235,7 +235,7 @@ def measures_of(prompts: Sequence[Prompt], embedded: bool) -> list[Measure]:
 
 
 def _in_its_size(prompts: Sequence[Prompt], options: Mapping[str, Any], varied: Mapping[str, Any]) -> bool:
-    """Whether every clip is as large as the embedded world, the only size that its checker knows."""
+    """Whether every clip is as large as the embedded world, the only size that its checker takes."""
     given = [options, *(prompt.options for prompt in prompts)]
     sizes = {one.get(side) for one in given for side in ("height", "width")}
     sizes |= {size for side in ("height", "width") for size in varied.get(side, ())}
@@ -330,7 +330,7 @@ def _prompts(value: Any, folder: Path) -> tuple[tuple[Prompt, ...], range | None
     texts = [prompt.text for prompt in found]
     for number, text in enumerate(texts):
         if text in texts[:number]:
-            raise SettingsError(f"prompts: {text!r} is there twice. For more clips of a prompt, ask for more seeds.")
+            raise SettingsError(f"prompts: {text!r} is there twice. For more clips of a prompt, give more seeds.")
     return found, None
 
 

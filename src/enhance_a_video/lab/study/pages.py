@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that needs nothing else, and the same tables as Markdown."""
+"""Writes the report of a study: one HTML file that needs nothing else, and the same tables as Markdown."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _tables(results: Results) -> list[tuple[str, str, list[tuple[str, list[dict[
     for label in results.study.others:
         effects = list(results.effects[label].values())
         groups = [
-            ("Against the truth: what the prompt asked for", [view.line(e) for e in effects if e.row.truth]),
+            ("Against the truth: what the prompt describes", [view.line(e) for e in effects if e.row.truth]),
             ("From the frames alone, without the prompt", [view.line(e) for e in effects if not e.row.truth]),
         ]
         found.append((label, view.verdict(results, label), [(name, rows) for name, rows in groups if rows]))

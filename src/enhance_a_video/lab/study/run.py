@@ -1,4 +1,4 @@
-"""Making the clips of a study: what is stored is not made again, what fails is recorded and the rest goes on."""
+"""Makes the clips of a study: what is stored is not made again, what fails is recorded and the rest goes on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HOPELESS = 3  # so many failures with nothing made before end the run
 
 @dataclass(frozen=True)
 class Measured:
-    """What a worker gives back of a clip: its record (making.Made.record), measures, and its small video as an mp4."""
+    """A worker's result for a clip: its record (making.Made.record), measures, and its small video as an mp4."""
 
     record: Mapping[str, Any]
     measures: Mapping[str, float]
@@ -222,23 +222,23 @@ def weights_of(model: str, load: Mapping[str, Any]) -> str:
 
     A folder by its files (of a large one samples are read), a hub id by its revision in the local cache.
     """
-    told = hashlib.sha256(f"{load.get('dtype', 'auto')} {load.get('vae_tiling', False)}".encode())
+    digest = hashlib.sha256(f"{load.get('dtype', 'auto')} {load.get('vae_tiling', False)}".encode())
     if load.get("batch", 1) > 1:  # kernels round otherwise for several clips at once: such clips pair with such clips
-        told.update(f" batch {load['batch']}".encode())
+        digest.update(f" batch {load['batch']}".encode())
     folder = _folder(model)
     if folder.is_dir():
         for path in sorted(
             path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".md", ".jsonl")
         ):
-            told.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-            told.update(_sampled(path))
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
+            digest.update(_sampled(path))
     else:
-        told.update(f"{model} {_revision(model)}".encode())
-    return told.hexdigest()[:16]
+        digest.update(f"{model} {_revision(model)}".encode())
+    return digest.hexdigest()[:16]
 
 
 def weights_are_here(model: str) -> bool:
-    """Whether `weights_of` can tell this model's."""
+    """Whether `weights_of` finds this model's."""
     return _folder(model).is_dir() or bool(_revision(model))
 
 
@@ -248,19 +248,19 @@ def _folder(model: str) -> Path:
 
 def _sampled(path: Path, whole: int = 64 << 20, samples: int = 64, block: int = 64 << 10) -> bytes:
     """Digest of a file; of one above `whole` bytes, of evenly spaced blocks."""
-    size, told = path.stat().st_size, hashlib.sha256()
+    size, digest = path.stat().st_size, hashlib.sha256()
     with path.open("rb") as file:
         if size <= whole:
-            told.update(file.read())
+            digest.update(file.read())
         else:
             for at in np.linspace(0, size - block, samples).astype(int):
                 file.seek(int(at))
-                told.update(file.read(block))
-    return told.digest()
+                digest.update(file.read(block))
+    return digest.digest()
 
 
 def _revision(model: str) -> str:
-    """The commit of a hub id that loading would take; '' where it cannot be known (loading then says why)."""
+    """The commit of a hub id that loading would take; '' where it cannot be known (loading then explains why)."""
     from diffusers import DiffusionPipeline
     from huggingface_hub import try_to_load_from_cache
 

@@ -1,4 +1,4 @@
-"""Before the study: how many clips it makes, how long that takes, and whether they are enough for what it asks."""
+"""Plans a study before it runs: how many clips it makes, how long that takes, which effects so many clips find."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .definition import Study
 from .run import missing, targets
 from .store import FILE, Store
 
-PILOT_FROM = 4  # units with both clips: fewer say nothing about a spread
+PILOT_FROM = 4  # units with both clips: fewer give no spread
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class StudySize:
         """JSON-able."""
         needs = []
         for need in self.needs:
-            told = {**asdict(need), "row": None, "measure": need.row.name, "finds": or_none(need.finds)}
-            del told["row"]
-            needs.append(told)
+            data = {**asdict(need), "row": None, "measure": need.row.name, "finds": or_none(need.finds)}
+            del data["row"]
+            needs.append(data)
         same = ("clips", "done", "left", "other_weights", "unit", "units", "per_unit", "seconds", "hours", "workers")
         return {
             "study": self.study.name,
@@ -77,7 +77,7 @@ class StudySize:
 
 
 def make_plan(study: Study, folder: str | Path, *, workers: int = 1) -> StudySize:
-    """The plan, with what the clips that are stored (a pilot) tell about time and spread. Generates nothing."""
+    """The plan, with time and spread from the clips that are stored (a pilot). Generates nothing."""
     folder = Path(folder)
     if (folder / FILE).exists():
         with Store(folder, read_only=True) as store:

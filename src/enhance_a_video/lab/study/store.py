@@ -1,4 +1,4 @@
-"""The results of a study in one SQLite file: a row per clip and measure, and who made it when, with what.
+"""Stores the results of a study in one SQLite file: a row for each clip and measure, with the run that made it.
 
 Each clip is one transaction, written after its video: a process killed at any moment leaves whole clips only.
 """

@@ -1,4 +1,4 @@
-"""Results as text and pictures: what both pages show, in one place."""
+"""A study's results as text and pictures, for the HTML page and for the Markdown."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def result(results: Results, label: str) -> str:
 
 
 def warnings(results: Results) -> list[str]:
-    """What a reader has to know before believing a number."""
+    """Warnings that a reader needs before believing a number."""
     found = []
     if not results.complete:
         found.append(
@@ -78,7 +78,7 @@ def warnings(results: Results) -> list[str]:
     if digests - {results.study.digest}:
         found.append(
             "The study's file was changed after some of these clips were made (see the runs below). Clips that the "
-            "study as it is now does not ask for are left out."
+            "study as it is now does not contain are left out."
         )
     if results.units < 30:
         found.append(f"Compared on only {units(results.units, results.unit)}: read the intervals, not the means.")

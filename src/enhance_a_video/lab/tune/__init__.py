@@ -1,4 +1,4 @@
-"""Policies that are searched or learned: a reward against the plain model, Optuna or reinforcement, and a profile.
+"""Searches or learns a policy for a model: a reward against the plain model, Optuna or reinforcement, a profile.
 
 prompts, others = chosen_prompts("embedded", None, 16, 48, 1000)
 result = tune(Tuning("embedded", prompts, others, method="learn"), Path("runs/tune"))     # resumable

@@ -1,4 +1,4 @@
-"""The clips of a tuning: made by one process or several, measured, stored, and never made twice."""
+"""Makes the clips of a tuning, by one process or several; measured and stored, none is made twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .reward import Measures, Reward
 
 Job = tuple[Any, int]  # (policy, or None for the plain model; which prompt)
 Rewards = Callable[[Sequence[Job]], np.ndarray]  # -> Reward.values of the jobs
-Told = Callable[[int], None]  # so many clips more were made
+Made = Callable[[int], None]  # so many clips more were made
 
 
 class Clips:
@@ -37,11 +37,11 @@ class Clips:
         self, folder: Path, model: str, weights: str, load: Mapping[str, Any], items: Sequence[ClipRequest],
         rows: Sequence[Measure], *, workers: int | None = None, ray: str | None = None, command: str = "",
         about: Mapping[str, Any] | None = None,
-        told: Told = lambda n: None, changed: Changed = lambda news, wrong: None,
+        made: Made = lambda n: None, changed: Changed = lambda news, wrong: None,
     ):  # fmt: skip
         self.folder, self.model, self.weights, self.load, self.items = folder, model, weights, load, items
         self.rows, self.names = tuple(rows), tuple(row.name for row in rows)
-        self.workers, self.ray, self.command, self.about, self.told = workers, ray, command, about or {}, told
+        self.workers, self.ray, self.command, self.about, self.made = workers, ray, command, about or {}, made
         self.changed = changed
         self._pool: Pool | None = None
 
@@ -71,7 +71,7 @@ class Clips:
         return Reward.of(self.rows, self.measures([(None, n) for n in range(len(self.items))]))
 
     def rewards(self, reward: Reward) -> Rewards:
-        """The function that a search asks: jobs -> what each adds to their reward, against its prompt's plain clip."""
+        """The function to maximise: jobs -> what each adds to their reward, against its prompt's plain clip."""
 
         def found(jobs: Sequence[Job]) -> np.ndarray:
             plain = [self._known[self.items[which].key] for _, which in jobs]
@@ -97,7 +97,7 @@ class Clips:
                 )
             into.add(answer.value)
             self._known[item.key] = answer.value.measures
-            self.told(1)
+            self.made(1)
         return [self._known[item.key] for item in items]
 
     def _item(self, policy: Any, which: int) -> ClipRequest:

@@ -1,4 +1,4 @@
-"""The confirmation: what was found, on prompts that it was not found on, against the plain model, in pairs."""
+"""Confirms a policy on prompts that it was not found on, against the plain model, in pairs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Confirmation:
     pages: tuple[Path, ...]
 
     def verdict(self) -> str:
-        """What may be said, in a sentence or two."""
+        """The conclusion, in a sentence or two."""
         found, prompts = self.rewards[TUNED], self.results.units
         where = f"On {prompts} other prompts the reward is {_interval(found)}"
         if not found.clear:

@@ -1,4 +1,4 @@
-"""Learning: a small network by reinforcement, policy gradient with parameter-based exploration.
+"""Learns a policy, a small network, by reinforcement: policy gradient with parameter-based exploration.
 
 PGPE with symmetric sampling (Sehnke et al., Parameter-exploring policy gradients, Neural Networks 23, 2010): an
 episode draws noise eps over the network's numbers and makes the clip of one prompt and noise twice, with theta +
@@ -60,7 +60,7 @@ def network_of(theta: Tensor, hidden: int, space: Space) -> Any:
 
 def learn(
     rewards: Rewards, clips: int, space: Space, *, updates: int, pairs: int, checkpoint: Path,
-    recipe: Recipe = Recipe(), told: Callable[[int, float], None] = lambda update, best: None,
+    recipe: Recipe = Recipe(), began: Callable[[int, float], None] = lambda update, best: None,
 ) -> Found:  # fmt: skip
     """Learns for `updates` updates, those of earlier runs included, of `pairs` antithetic pairs each.
 
@@ -69,7 +69,7 @@ def learn(
     Args:
         clips: prompts (with their noise) that the episodes go through, in a new order each time.
         checkpoint: written after each update, continued where it is there; the log lies beside it, .jsonl.
-        told: called with (number of the update, best mean reward of an update so far) before each update.
+        began: called with (number of the update, best mean reward of an update so far) before each update.
 
     Returns:
         The mean theta's policy, with its reward on all clips.
@@ -86,11 +86,11 @@ def learn(
         adam.load_state_dict(kept["adam"])
     while len(log) < updates:
         update = len(log)
-        told(update, max((row["reward"] for row in log), default=0.0))
+        began(update, max((row["reward"] for row in log), default=0.0))
         log.append(_step(rewards, theta, adam, recipe, space, update, pairs, clips))
         mean = recipe.memory * mean + (1 - recipe.memory) * theta.detach()
         _write(checkpoint, theta, mean, adam, log, {**asdict(recipe), "pairs": pairs, "clips": clips})
-    told(updates, max((row["reward"] for row in log), default=0.0))
+    began(updates, max((row["reward"] for row in log), default=0.0))
     policy = network_of(mean, recipe.hidden, space)
     reward = float(np.mean(rewards([(policy, which) for which in range(clips)])))
     return Found(policy, reward, tuple(log))
@@ -127,8 +127,8 @@ def episodes(seed: int, first: int, count: int, clips: int) -> list[int]:
     return found
 
 
-def _write(path: Path, theta: Tensor, mean: Tensor, adam: Any, log: list[Any], told: dict[str, Any]) -> None:
-    state = {"theta": theta.detach(), "mean": mean, "adam": adam.state_dict(), "log": log, "recipe": told}
+def _write(path: Path, theta: Tensor, mean: Tensor, adam: Any, log: list[Any], recipe: dict[str, Any]) -> None:
+    state = {"theta": theta.detach(), "mean": mean, "adam": adam.state_dict(), "log": log, "recipe": recipe}
     data = io.BytesIO()
     torch.save(state, data)  # into memory: torch reports a full disk as an error of its own kind
     with atomic(path, force=True) as draft:
@@ -136,12 +136,12 @@ def _write(path: Path, theta: Tensor, mean: Tensor, adam: Any, log: list[Any], t
     write_text(path.with_suffix(".jsonl"), "".join(f"{json.dumps(row)}\n" for row in log), force=True)
 
 
-def _read(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+def _read(path: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     try:
         kept: dict[str, Any] = torch.load(path, weights_only=True)
-        same = kept["recipe"] == told
+        same = kept["recipe"] == recipe
     except Exception as error:  # torch.load raises whatever its readers do
         raise OutputExistsError(f"{path} is no checkpoint of this command ({error}). Choose another --out.") from error
     if not same:
-        raise OutputExistsError(f"{path} was learned with {kept['recipe']}, not {told}. Choose another --out.")
+        raise OutputExistsError(f"{path} was learned with {kept['recipe']}, not {recipe}. Choose another --out.")
     return kept

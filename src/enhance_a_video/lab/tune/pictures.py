@@ -1,4 +1,4 @@
-"""Pictures of a tuning: how it went, what was found, which strengths mattered. PNG, drawn without a display."""
+"""Draws a tuning as PNG: how it went, what was found, which strengths mattered. Needs no display."""
 
 from __future__ import annotations
 

@@ -43,20 +43,20 @@ GUARDS = (
 )
 REWARDS = {
     "quality": "every measure with a direction, the embedded world's truth included where it is known",
-    "truth": "only what the embedded world's checker knows",
+    "truth": "only the measures of the embedded world's checker",
     "no-reference": "only what needs no truth",
 }
 
 
 def rows_of(name: str, known: Sequence[Measure]) -> tuple[Measure, ...]:
-    """The measures that a reward of this name looks at, guards included, out of those that there are.
+    """The measures of a reward of this name, guards included, out of those that there are.
 
     Raises:
         SettingsError: an unknown reward; "truth" where nothing is known of it.
     """
     if name not in REWARDS:
-        told = "; ".join(f"{key}: {text}" for key, text in REWARDS.items())
-        raise SettingsError(f"--reward {name!r} is unknown. There are {told}.")
+        choices = "; ".join(f"{key}: {text}" for key, text in REWARDS.items())
+        raise SettingsError(f"--reward {name!r} is unknown. There are {choices}.")
     if name == "truth" and not any(row.truth for row in known):
         raise SettingsError("--reward truth: only prompts of the embedded world have a truth that is known.")
     guards = {guard.measure for guard in GUARDS}

@@ -1,4 +1,4 @@
-"""Search: strengths on a grid of depths and times by Optuna, TPE or CMA-ES; resumable."""
+"""Searches strengths on a grid of depths and times by Optuna, TPE or CMA-ES; resumable."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..stats import interval
 from .clips import Rewards
 from .space import Space
 
-_PRUNE_FROM = 8  # clips: half of fewer says too little
+_PRUNE_FROM = 8  # clips: half of fewer is too little evidence
 _IMPORTANCE_FROM = 20  # trials
 _STARTUP = 10  # trials at random, the enqueued ones included, before TPE has something to go by
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search or learning came to. policy is None where nothing was better than the plain model.
+    """The result of a search or learning. policy is None where nothing was better than the plain model.
 
     reward: mean over the block of clips it was found on. tries: what was tried, in order, JSON-able.
     """
@@ -65,7 +65,7 @@ def grid_of(strengths: np.ndarray, space: Space) -> Any:
 
 def search(
     rewards: Rewards, clips: int, space: Space, *, method: str, budget: int, groups: int, times: int, storage: Path,
-    seed: int = 0, prune: bool = True, told: Callable[[int, float], None] = lambda trial, best: None,
+    seed: int = 0, prune: bool = True, began: Callable[[int, float], None] = lambda trial, best: None,
 ) -> Found:  # fmt: skip
     """Tries `budget` policies, those of earlier runs included; each on the same `clips` prompts and noises.
 
@@ -76,7 +76,7 @@ def search(
         storage: SQLite file of Optuna, continued where it is there.
         prune: give a trial up after half of its clips when it is significantly worse than the plain model on these (TPE
             only: CMA-ES learns from the bad ones as well).
-        told: called with (number of the trial, best reward so far) before each trial.
+        began: called with (number of the trial, best reward so far) before each trial.
 
     Raises:
         MissingExtraError: Optuna is not installed. OutputExistsError: the file is something else.
@@ -86,12 +86,12 @@ def search(
     if method == "cmaes" and groups * times < 2:
         raise SettingsError("--method cmaes searches two or more strengths: raise --groups or --times, or take tpe.")
     with _explained(optuna, storage):
-        return _search(optuna, rewards, clips, space, method, budget, groups, times, storage, seed, prune, told)
+        return _search(optuna, rewards, clips, space, method, budget, groups, times, storage, seed, prune, began)
 
 
 def _search(
     optuna: Any, rewards: Rewards, clips: int, space: Space, method: str, budget: int, groups: int, times: int,
-    storage: Path, seed: int, prune: bool, told: Callable[[int, float], None],
+    storage: Path, seed: int, prune: bool, began: Callable[[int, float], None],
 ) -> Found:  # fmt: skip
     names = [[f"depth {row}, time {column}" for column in range(times)] for row in range(groups)]
     drawn = {name: optuna.distributions.FloatDistribution(space.low, space.high) for row in names for name in row}
@@ -101,7 +101,7 @@ def _search(
     for params in starts:
         study.enqueue_trial(params, skip_if_exists=True)
     while (done := len(_finished(study))) < budget:
-        told(done, _best(study).value if done else 0.0)
+        began(done, _best(study).value if done else 0.0)
         study.sampler = _sampler(optuna, method, (seed * 1_000_003 + done) % 2**32)  # NumPy takes 32 bits
         trial = _next(optuna, study, drawn)
         policy = grid_of(np.array([trial.params[name] for name in flat]).reshape(groups, times), space)

@@ -1,4 +1,4 @@
-"""What a tuning sets the numbers of: gains on what comes from other frames, or on the whole output of a layer."""
+"""The policies that a tuning chooses among: gains on what comes from other frames, or on a layer's whole output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tuning from what was asked to a profile: its folder, its clips, the search or the learning, the confirmation."""
+"""Runs one tuning: its folder, its clips, the search or the learning, the profile, the confirmation."""
 
 from __future__ import annotations
 
@@ -79,23 +79,23 @@ class Tuning:
 
     @property
     def embedded(self) -> bool:
-        """Whether the clips are those of the embedded world, whose truth its checker knows."""
+        """Whether the clips are those of the embedded world, which have a checker."""
         return (self.scenes or self.model == EMBEDDED) and not {"height", "width"} & set(self.options)
 
     def about(self, weights: str) -> dict[str, Any]:
         """What decides the result, JSON-able."""
-        told = {
+        found = {
             "model": self.model, "weights": weights, "method": self.method, "scale": self.scale, "reward": self.reward,
             "seed": self.seed,
             "prompts": [[p.text, list(p.seeds or ()), as_text(p.options)] for p in self.prompts],
             "options": as_text(self.options),
         }  # fmt: skip
-        return told if self.method == "learn" else {**told, "groups": self.groups, "times": self.times}
+        return found if self.method == "learn" else {**found, "groups": self.groups, "times": self.times}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it. confirmation is None where none was asked for, or the plain model won."""
+    """The result. confirmation is None where none was requested, or the plain model won."""
 
     profile: Path
     found: Found
@@ -140,21 +140,21 @@ def chosen_prompts(
     return tuple(numbered[:clips]), tuple(numbered[clips:])
 
 
-def notices(asked: Tuning) -> list[str]:
+def notices(tuning: Tuning) -> list[str]:
     """What the clips of a tuning will not be, a sentence each: `preflight.notices`.
 
     Raises:
         SettingsError: options that the model's pipeline does not take.
     """
     quiet()
-    prompts = [*asked.prompts, *asked.held_out]
+    prompts = [*tuning.prompts, *tuning.held_out]
     some = Settings(strength=1.0, start=0.0, end=1.0)  # stands for every policy: whether frames and steps let it act
-    items = [ClipRequest(p.text, (p.seeds or (0,))[0], "", some, {**asked.options, **p.options}) for p in prompts]
-    return notices_about(asked.model, items)
+    items = [ClipRequest(p.text, (p.seeds or (0,))[0], "", some, {**tuning.options, **p.options}) for p in prompts]
+    return notices_about(tuning.model, items)
 
 
 def tune(
-    asked: Tuning, folder: Path, *, profile: Path | None = None, command: str = "", force: bool = False,
+    tuning: Tuning, folder: Path, *, profile: Path | None = None, command: str = "", force: bool = False,
     progress: Report = silent,
 ) -> Result:  # fmt: skip
     """Searches or learns, writes the profile, confirms it. Killed or stopped, the same call goes on where it was.
@@ -167,38 +167,39 @@ def tune(
         MissingExtraError: a search without Optuna. SettingsError: an unknown method or reward, a model that cannot be
         loaded. OutputExistsError: the folder or the profile is something else. EnhanceAVideoError: a clip fails.
     """
-    if asked.method != "learn":
+    if tuning.method != "learn":
         optuna_here()
-    rows = rows_of(asked.reward, measures_of(asked.prompts, asked.embedded))
-    if asked.ray is None:  # a cluster's machines may have a model that this one has not
-        check(asked.model, **{name: value for name, value in asked.load.items() if name != "batch"})
-    weights = weights_of(asked.model, asked.load)
-    about = asked.about(weights)
+    rows = rows_of(tuning.reward, measures_of(tuning.prompts, tuning.embedded))
+    if tuning.ray is None:  # a cluster's machines may have a model that this one has not
+        check(tuning.model, **{name: value for name, value in tuning.load.items() if name != "batch"})
+    weights = weights_of(tuning.model, tuning.load)
+    about = tuning.about(weights)
     target = profile or folder / "profile.json"
     with explained(folder, "use"):
         _refuse_another(folder, about)
     _refuse_other(target, _digest(about), force or profile is None)
     items = [
-        ClipRequest(p.text, (p.seeds or (0,))[0], "plain", None, {**asked.options, **p.options}) for p in asked.prompts
+        ClipRequest(prompt.text, (prompt.seeds or (0,))[0], "plain", None, {**tuning.options, **prompt.options})
+        for prompt in tuning.prompts
     ]
-    count = _Count(asked, progress)
+    count = _Count(tuning, progress)
     with Clips(
-        folder / CLIPS, asked.model, weights, asked.load, items, rows,
-        workers=asked.workers, ray=asked.ray, command=command, about={"versions": versions_here()}, told=count.more,
+        folder / CLIPS, tuning.model, weights, tuning.load, items, rows,
+        workers=tuning.workers, ray=tuning.ray, command=command, about={"versions": versions_here()}, made=count.more,
         changed=count.changed,
     ) as clips:  # fmt: skip
         reward = clips.reward()  # the model can be loaded: the folder is this tuning's
         write_text(folder / FILE, json.dumps(about, indent=1, ensure_ascii=False) + "\n", force=True)
-        found = _find(asked, clips.rewards(reward), folder, count)
-    how = _how(asked, found, weights, _digest(about), command)
-    made = Profile(found.policy or SPACES[asked.scale].grid(((0.0,),)), (asked.model,), how)
+        found = _find(tuning, clips.rewards(reward), folder, count)
+    how = _how(tuning, found, weights, _digest(about), command)
+    made = Profile(found.policy or SPACES[tuning.scale].grid(((0.0,),)), (tuning.model,), how)
     write_text(target, made.text(), force=True)
-    files = [target, *_pictures(folder, found, asked, made.policy)]
-    if found.policy is None or not asked.held_out:
+    files = [target, *_pictures(folder, found, tuning, made.policy)]
+    if found.policy is None or not tuning.held_out:
         return Result(target, found, how, None, tuple(files))
     confirmation = confirm(
-        asked.model, asked.load, asked.held_out, asked.options, found.policy, reward, folder / "confirmation",
-        workers=asked.workers, ray=asked.ray, command=command, embedded=asked.embedded, progress=count.confirmed,
+        tuning.model, tuning.load, tuning.held_out, tuning.options, found.policy, reward, folder / "confirmation",
+        workers=tuning.workers, ray=tuning.ray, command=command, embedded=tuning.embedded, progress=count.confirmed,
     )  # fmt: skip
     write_text(target, replace(made, study=confirmation.rows()).text(), force=True)
     return Result(target, found, how, confirmation, (*files, *confirmation.pages))
@@ -207,11 +208,11 @@ def tune(
 class _Count:
     """How far it is, in clips."""
 
-    def __init__(self, asked: Tuning, progress: Report):
-        self.asked, self.progress = asked, progress
-        self.block = len(asked.prompts)
-        self.before = self.block * (1 + asked.budget + (asked.method == "learn"))  # the confirmation
-        self.total = self.before + 3 * len(asked.held_out)
+    def __init__(self, tuning: Tuning, progress: Report):
+        self.tuning, self.progress = tuning, progress
+        self.block = len(tuning.prompts)
+        self.before = self.block * (1 + tuning.budget + (tuning.method == "learn"))  # the confirmation
+        self.total = self.before + 3 * len(tuning.held_out)
         self.done, self.text = 0, "plain clips"
 
     def more(self, clips: int) -> None:
@@ -223,8 +224,8 @@ class _Count:
 
     def began(self, number: int, best: float) -> None:
         """A trial or update begins; those before it are done, whether made now, earlier, or given up at half."""
-        what = "update" if self.asked.method == "learn" else "trial"
-        self.text = f"{what} {min(number + 1, self.asked.budget)} of {self.asked.budget}, best {best:+.3f}"
+        what = "update" if self.tuning.method == "learn" else "trial"
+        self.text = f"{what} {min(number + 1, self.tuning.budget)} of {self.tuning.budget}, best {best:+.3f}"
         self.done = max(self.done, self.block * (1 + number))
         self.more(0)
 
@@ -233,28 +234,28 @@ class _Count:
         self.progress(replace(progress, done=done, total=self.total, doing="confirmation on other prompts"))
 
 
-def _find(asked: Tuning, rewards: Rewards, folder: Path, count: _Count) -> Found:
-    space = SPACES[asked.scale]
-    if asked.method == "learn":
+def _find(tuning: Tuning, rewards: Rewards, folder: Path, count: _Count) -> Found:
+    space = SPACES[tuning.scale]
+    if tuning.method == "learn":
         return learn(
-            rewards, count.block, space, updates=asked.budget, pairs=count.block // 2, checkpoint=folder / "learn.pt",
-            recipe=Recipe(seed=asked.seed), told=count.began,
+            rewards, count.block, space, updates=tuning.budget, pairs=count.block // 2, checkpoint=folder / "learn.pt",
+            recipe=Recipe(seed=tuning.seed), began=count.began,
         )  # fmt: skip
     return search(
-        rewards, count.block, space, method=asked.method, budget=asked.budget, groups=asked.groups,
-        times=asked.times, storage=folder / "trials.sqlite", seed=asked.seed, told=count.began,
+        rewards, count.block, space, method=tuning.method, budget=tuning.budget, groups=tuning.groups,
+        times=tuning.times, storage=folder / "trials.sqlite", seed=tuning.seed, began=count.began,
     )  # fmt: skip
 
 
-def _how(asked: Tuning, found: Found, weights: str, digest: str, command: str) -> dict[str, Any]:
+def _how(tuning: Tuning, found: Found, weights: str, digest: str, command: str) -> dict[str, Any]:
     """How it was found, for the profile."""
-    versions = versions_here() | ({} if asked.method == "learn" else {"optuna": version("optuna")})
+    versions = versions_here() | ({} if tuning.method == "learn" else {"optuna": version("optuna")})
     return {
-        "by": "enhance-a-video tune", "command": command, "method": asked.method, "scale": asked.scale,
-        "budget": len(found.tries), "clips": len(asked.prompts), "reward": asked.reward,
-        "reward_on_these_clips": found.reward, "seed": asked.seed, "weights": weights,
-        "options": as_text(asked.options), "digest": digest,
-        "prompts": {"first": asked.prompts[0].text, "last": asked.prompts[-1].text},
+        "by": "enhance-a-video tune", "command": command, "method": tuning.method, "scale": tuning.scale,
+        "budget": len(found.tries), "clips": len(tuning.prompts), "reward": tuning.reward,
+        "reward_on_these_clips": found.reward, "seed": tuning.seed, "weights": weights,
+        "options": as_text(tuning.options), "digest": digest,
+        "prompts": {"first": tuning.prompts[0].text, "last": tuning.prompts[-1].text},
         "versions": versions, "date": datetime.now(timezone.utc).date().isoformat(),
     }  # fmt: skip
 
@@ -293,13 +294,13 @@ def _refuse_other(target: Path, digest: str, force: bool) -> None:
     refuse_existing([target], force=True)  # before hours of work: can it be written?
 
 
-def _pictures(folder: Path, found: Found, asked: Tuning, policy: Any) -> list[Path]:
+def _pictures(folder: Path, found: Found, tuning: Tuning, policy: Any) -> list[Path]:
     made = [
-        history(found.tries, folder / "history.png", "update" if asked.method == "learn" else "trial"),
+        history(found.tries, folder / "history.png", "update" if tuning.method == "learn" else "trial"),
         strengths(policy, folder / "policy.png"),
     ]
     if found.importances:
-        made.append(importance(found.importances, asked.groups, asked.times, folder / "importance.png"))
+        made.append(importance(found.importances, tuning.groups, tuning.times, folder / "importance.png"))
     return made
 
 

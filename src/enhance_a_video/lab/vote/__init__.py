@@ -1,4 +1,4 @@
-"""People judge: a local page that shows blinded pairs of clips, asks the paper's three questions, and counts.
+"""Lets people judge: a local page that shows blinded pairs of clips with the paper's three questions, and counts.
 
 found = find_pairs("clips")
 Server(Ballots("clips/votes.sqlite", found.pairs)).serve_forever()

@@ -1,4 +1,4 @@
-"""Who judges which pair in which order, and what they said: votes.sqlite.
+"""votes.sqlite: which voter judges which pair in which order, and the answers.
 
 Tables: pairs, voters, ballots (a voter's pairs, in order, and what stands left), votes (a row per question). The view
 `preferences` has it all in one table with labels for left and right.
@@ -33,16 +33,16 @@ ANSWERS = ("left", "equal", "right")
 class Question:
     key: str
     name: str
-    ask: str
+    text: str
     hint: str
 
 
-# What the paper's user study asks about (arXiv 2502.07508).
+# The questions of the paper's user study (arXiv 2502.07508).
 QUESTIONS = (
     Question(
         "consistency", "Temporal consistency", "Which is steadier over time?", "Things stay what they are; no flicker."
     ),
-    Question("prompt", "Prompt match", "Which matches the text better?", "It shows what the text asks for."),
+    Question("prompt", "Prompt match", "Which matches the text better?", "It shows what the text describes."),
     Question("quality", "Visual quality", "Which looks better?", "Sharp and clean, no artefacts."),
 )
 

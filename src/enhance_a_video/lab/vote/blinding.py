@@ -1,4 +1,4 @@
-"""A pair of videos as bytes that do not tell which is which: the pictures and nothing else."""
+"""Makes a pair of videos indistinguishable but for their pictures: no metadata, no sound, one encoding."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MOST_RATE, _MOST_FRAMES = 60.0, 5000  # frames per second, and in all, that rep
 
 @dataclass(frozen=True)
 class Kind:
-    """What a video file is."""
+    """Size, rate, length and codec of a video file."""
 
     codec: str
     pixels: str
     width: int  # as shown, as the height
     height: int
     rate: float  # frames per second
-    frames: int  # 0 where the file does not say
+    frames: int  # 0 where the file has no number
     as_stored: bool = True  # whether it is shown as it is stored, neither turned nor stretched
 
     @property

@@ -1,4 +1,4 @@
-"""Which pairs of clips a folder holds: the same prompt and seed under two labels.
+"""Finds the pairs of clips in a folder: the same prompt and seed under two labels.
 
 A folder is, in this order: one with a pairs.json, one with the manifest.jsonl of `batch`, one with the study.sqlite of
 `study`, what `compare` or `demo` wrote (every seed), a folder of such folders.
@@ -40,7 +40,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Found:
-    """The pairs of a folder, where they were read from, and what the person who asks for votes should know.
+    """The pairs of a folder, where they were read from, and notes for whoever runs the vote.
 
     unreadable: why pairs are left out, one sentence for each video that is missing, damaged or cut off.
     """
@@ -145,7 +145,7 @@ def _is_compared(folder: Path) -> bool:
 def _compared(folder: Path) -> _Group:
     """What `compare` wrote: the labels are in the files. Of one that cannot be read only the reason is kept."""
     names = [FIRST, SECOND, *(path.name for path in sorted(folder.glob("panel-*.mp4")))]
-    videos, told, settings, unreadable = {}, {}, {}, {}
+    videos, sources, settings, unreadable = {}, {}, {}, {}
     for path in (folder / name for name in names):
         try:
             comment = _object(read_comment(path))
@@ -155,12 +155,12 @@ def _compared(folder: Path) -> _Group:
         label = str(comment.get("label", comment.get("panel", path.stem)))
         label = path.stem if label in videos else label
         videos[label] = path
-        told[path.name] = _prompt_and_seed(comment, str(path))
+        sources[path.name] = _prompt_and_seed(comment, str(path))
         if comment.get("settings") is not None:
             settings[label] = json.dumps(comment["settings"], sort_keys=True)
-    if len(set(told.values())) > 1:
-        raise SettingsError(f"The videos in {folder} are of different prompts or seeds: {told}. Run compare again.")
-    prompt, seed = next(iter(told.values()), (None, None))
+    if len(set(sources.values())) > 1:
+        raise SettingsError(f"The videos in {folder} are of different prompts or seeds: {sources}. Run compare again.")
+    prompt, seed = next(iter(sources.values()), (None, None))
     reference = "" if FIRST in unreadable else next(iter(videos))
     return _Group(str(folder), prompt, seed, videos, settings, reference, tuple(unreadable.values()))
 
@@ -297,8 +297,8 @@ def _chosen(groups: Sequence[_Group], against: str | None) -> Iterator[tuple[_Gr
 def _pair(group: _Group, labels: tuple[str, str]) -> Pair:
     first, second = (group.videos[label] for label in labels)
     kinds = inspect(first), inspect(second)
-    told = json.dumps([group.prompt, group.seed, labels, _digest(first), _digest(second)])
-    name = hashlib.sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps([group.prompt, group.seed, labels, _digest(first), _digest(second)])
+    name = hashlib.sha256(content.encode()).hexdigest()[:16]
     return Pair(name, group.prompt, group.seed, labels, (first, second), kinds)
 
 
@@ -314,7 +314,7 @@ def _digest(path: Path) -> str:
 
 
 def _differences(group: _Group, pair: Pair) -> list[str]:
-    """What would tell a voter which clip is which."""
+    """Whatever would show a voter which clip is which, as a sentence."""
     first, second = pair.kinds
     named = {
         "size": (f"{first.width}x{first.height}", f"{second.width}x{second.height}"),

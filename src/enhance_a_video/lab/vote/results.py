@@ -1,4 +1,4 @@
-"""What the votes of a folder say: win rates and agreement for each label, its reference and question."""
+"""Counts the votes of a folder: win rates and agreement for each label, its reference and question."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """The rows, and what one needs to know to trust them."""
+    """The rows, and the counts that show how far to trust them."""
 
     rows: tuple[Row, ...]
     voters: dict[str, int]  # name -> pairs judged

@@ -2,7 +2,7 @@
 
 What keeps it safe: it answers to this machine's own names and to addresses only (a page of another site that gets a
 name of its own pointed here is refused), takes votes only as JSON from its own page, hands out nothing but the pairs
-of its folder, by ids that the database knows. What keeps it blind: the page and its calls carry no label and no file
+of its folder, by ids in the database. What keeps it blind: the page and its calls carry no label and no file
 name, and the clips no metadata.
 """
 
@@ -31,7 +31,7 @@ from .blinding import neutral
 from .pairs import Pair
 
 _STATUS = {"invalid": 400, "unknown": 404, "conflict": 409, "failed": 500}
-_TROUBLE = "Something is wrong on the machine that serves this page. It says there what."
+_TROUBLE = "Something is wrong on the machine that serves this page. The message is in its terminal."
 _LARGEST_BODY = 16_384  # bytes
 _CLIP = re.compile(r"/clip/([0-9a-f]{16})/([0-9a-f]{16})/(left|right)")
 _VOTER = re.compile(r"/api/voters/([0-9a-f]{16})")
@@ -91,7 +91,7 @@ class Server(ThreadingHTTPServer):
     def clip(self, pair: Pair, which: int) -> bytes:
         """One clip of a pair, neutral; the last few pairs are kept. A pair that cannot be read any more is left out."""
         try:
-            with self._making:  # the page asks for both at once: made once
+            with self._making:  # the page requests both at once: made once
                 return self._kept(pair)[which]
         except VideoFileError:
             self.ballots.leave_out(pair.id)
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._post)
 
     def _answer(self, how: Any) -> None:
-        """Runs a request; what goes wrong is told as {"error": …} with a fitting status."""
+        """Runs a request; what goes wrong is answered with {"error": …} and a fitting status."""
         try:
             self._check_host()
             how(urlsplit(self.path).path)
@@ -127,8 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
             reason = error.reason if isinstance(error, VoteError) else "failed"
             if reason == "failed":  # its message names files
                 _log.error("%s", error)
-            told = _TROUBLE if reason == "failed" else str(error)
-            self._json({"error": told}, _STATUS[reason])
+            data = _TROUBLE if reason == "failed" else str(error)
+            self._json({"error": data}, _STATUS[reason])
 
     def _get(self, path: str) -> None:
         if path == "/":
@@ -226,9 +226,9 @@ class _Refused(Exception):
 
 
 def _study(ballots: Ballots) -> dict[str, Any]:
-    """What the page shows before the first pair."""
+    """The content of the page before the first pair."""
     questions = dict.fromkeys(question for pair in ballots.pairs.values() for question in questions_of(pair))
-    return {"pairs": len(ballots.pairs), "questions": [{"ask": q.ask, "hint": q.hint} for q in questions]}
+    return {"pairs": len(ballots.pairs), "questions": [{"text": q.text, "hint": q.hint} for q in questions]}
 
 
 def _seat_data(seat: Seat) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def _seat_data(seat: Seat) -> dict[str, Any]:
         {
             "id": pair.id,
             "prompt": pair.prompt,
-            "questions": [{"key": q.key, "ask": q.ask, "hint": q.hint} for q in questions_of(pair)],
+            "questions": [{"key": q.key, "text": q.text, "hint": q.hint} for q in questions_of(pair)],
             "clips": {side: f"/clip/{seat.voter}/{pair.id}/{side}" for side in ("left", "right")},
         }
         for pair in seat.queue

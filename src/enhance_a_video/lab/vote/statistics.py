@@ -1,4 +1,4 @@
-"""From votes to numbers: win rates with intervals, and agreement between voters. Pure NumPy.
+"""Computes win rates with intervals, and agreement between voters, from votes. Pure NumPy.
 
 A vote is -1 (for the reference), 0 (about equal) or +1 (for the other one).
 """
@@ -30,7 +30,7 @@ class WinRate:
     rate: float  # (wins + ties / 2) / votes
     low: float
     high: float
-    effective: float  # about how many independent votes tell as much
+    effective: float  # about how many independent votes would be as much evidence
     level: float = 0.95
 
     @property
@@ -41,7 +41,7 @@ class WinRate:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far voters agree on the clips that two or more of them saw; NaN where undefined, `why` then says why."""
+    """How far voters agree on the clips that two or more of them saw; NaN where undefined, with the reason in `why`."""
 
     alpha: float  # Krippendorff's, of the answers as -1, 0, +1
     same: float  # share of the pairs of voters on one clip that gave the same answer
