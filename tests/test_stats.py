@@ -1,3 +1,5 @@
+"""Paired comparisons: intervals, p-values, corrections and sample sizes against known numbers."""
+
 import numpy as np
 import pytest
 

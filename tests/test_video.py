@@ -1,3 +1,5 @@
+"""Videos written and read back, and every way in which a file system refuses them."""
+
 import errno
 import os
 import stat

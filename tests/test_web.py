@@ -37,7 +37,7 @@ from enhance_a_video.web.form import (
 )
 from enhance_a_video.web.gallery import Gallery, stacked
 from enhance_a_video.web.jobs import FAILED, RUNNING, WAITING, Jobs
-from enhance_a_video.web.maker import Maker, Now, sentence
+from enhance_a_video.web.maker import Maker, Status, sentence
 from enhance_a_video.web.models import choices
 
 PROMPT = "a red ball moves right"
@@ -63,7 +63,7 @@ def desk(tmp_path):
 
 def until_idle(maker, seconds=120):
     end = time.monotonic() + seconds
-    while maker.now.busy:
+    while maker.status.busy:
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -260,8 +260,8 @@ def test_a_clip_that_fails_says_why_and_the_next_is_made(desk, tiny_folder):
 
 
 def test_previews_and_time_left_arrive(desk, tiny_folder):
-    seen, tell = [], desk._tell
-    desk._tell = lambda **changed: (seen.append(changed), tell(**changed))
+    seen, update = [], desk._update
+    desk._update = lambda **changed: (seen.append(changed), update(**changed))
     desk.jobs.add([form_on(tiny_folder, options={"steps": 6})])
     desk.start()
     until_idle(desk)
@@ -357,8 +357,8 @@ def test_no_token_and_no_traceback_is_shown():
 
 def test_what_users_write_is_escaped():
     form = Form("<script>alert(1)</script>")
-    busy = Now(busy=True, doing="<b>", notes=("<i>",))
-    for html in (player.progress(busy, 1), player.message("<b>"), player.progress(Now(trouble="<b>"), 0)):
+    busy = Status(busy=True, doing="<b>", notes=("<i>",))
+    for html in (player.progress(busy, 1), player.message("<b>"), player.progress(Status(trouble="<b>"), 0)):
         assert "<b>" not in html and "<i>" not in html
     assert "<script>" in form.prompt
 

@@ -66,7 +66,7 @@ def unfold(page, *names):
 
 
 def said(page, text):
-    playwright.expect(page.locator(".ev-said, .ev-wrong").first).to_contain_text(text)
+    playwright.expect(page.locator(".ev-message, .ev-wrong").first).to_contain_text(text)
 
 
 def shown(page, text):

@@ -1,6 +1,6 @@
 """The command line: argument parsing, progress and printing only; a file for each group of commands.
 
-`main` is the entry point. It needs nothing but the standard library until it knows that what the command needs is
+`main` is the entry point. It needs nothing but the standard library until it has checked that the command's extras are
 installed. torch and diffusers are imported inside the commands, so that --help answers at once.
 """
 
@@ -23,7 +23,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 def main(argv: list[str] | None = None) -> None:
     """Runs one command, the words of `argv` or of this process, and exits with its code: see `app.main`.
 
-    A command whose extras are not installed says in one line which to install, and exits with 2.
+    A command whose extras are not installed prints in one line which to install, and exits with 2.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if not word.startswith("-")), "")

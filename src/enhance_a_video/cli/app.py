@@ -1,4 +1,4 @@
-"""The command `enhance-a-video` itself: the application that other files add commands to, and its errors."""
+"""The application that the files of commands add to, and the one place where a failed command is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that makes many clips: batch."""
+"""The command `batch`: makes many clips in one folder."""
 
 from __future__ import annotations
 
@@ -129,5 +129,5 @@ def _say(tally: Tally, out: Path, model: str, json: bool, notes: list[str]) -> N
     parts += [f"{tally.failed_before} failed in an earlier run"] * bool(tally.failed_before)
     screen.print(f"{count(tally.items, 'clip')}: {', '.join(parts)}.", highlight=False)
     if tally.failed or tally.failed_before:
-        screen.print("The manifest says why they failed. To try them again: --retry-failed", highlight=False)
+        screen.print("The reasons are in the manifest. To try them again: --retry-failed", highlight=False)
     screen.print(f"[bold green]Written:[/] {escape(str(out / MANIFEST))}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The commands that make clips: demo, generate, compare. And models: with what."""
+"""The commands `demo`, `generate` and `compare`, which make clips, and `models`, which lists what is supported."""
 
 from __future__ import annotations
 

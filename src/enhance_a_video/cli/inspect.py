@@ -1,4 +1,4 @@
-"""The command that says what a file says of itself: inspect."""
+"""The command `inspect`: prints the content credentials of a video, its settings, the command that makes it again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="A video.")],
     json: Json = False,
 ) -> None:
-    """What a video says of itself: its content credentials and whether they hold, how it was made, and the command that
+    """Print what a video carries: its content credentials and whether they hold, how it was made, and the command that
     makes it again.
 
     Exit code 1: the credentials are there and do not hold, so that the file was changed after it was signed.
@@ -51,12 +51,12 @@ def inspect(
     if json:
         print_json({"command": "inspect", "file": str(file), **found, "warnings": notes})
     else:
-        _tell(file, credentials, record, command)
+        _print(file, credentials, record, command)
     if credentials and credentials.present and not credentials.valid:
         raise typer.Exit(1)
 
 
-def _tell(file: Path, credentials: Credentials | None, record: dict[str, Any] | None, command: str | None) -> None:
+def _print(file: Path, credentials: Credentials | None, record: dict[str, Any] | None, command: str | None) -> None:
     screen = Screen()
 
     def line(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What several commands share: their options, and from the options' text to values."""
+"""The options that several commands share, and the parsing of their text into values."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ Labels = Annotated[
     bool,
     typer.Option(
         "--credentials/--no-credentials",
-        help="Sign clips as made by a model (C2PA, docs/guide/responsible-use.md); --no-credentials: nothing in them "
-        "says so but their comment.",
+        help="Sign clips as made by a model (C2PA, docs/guide/responsible-use.md); --no-credentials: only their "
+        "comment shows it.",
     ),
 ]
 Workers = Annotated[
@@ -154,7 +154,7 @@ _ADDRESS = re.compile(r"auto|local|\w+://.+|[^/\\]+:\d+")
 
 
 class WithRay(TyperCommand):
-    """--ray may stand alone: the next word is its address only where it looks like one."""
+    """--ray may stand alone: the next word is its address only where it has the form of one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words: list[str] = []
@@ -200,7 +200,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Clip:
-    """What of the video is asked for."""
+    """The options of the video to make."""
 
     negative: Negative = None
     steps: Steps = None

@@ -19,7 +19,7 @@ def working(stopped: str = "Stopped.", *, lines: bool = False) -> Iterator[event
     """A bar on stderr that shows each event it is called with, and the time left; what went wrong is a line of its own.
 
     Args:
-        stopped: what Ctrl+C leaves, unless the work itself says so in its KeyboardInterrupt.
+        stopped: what Ctrl+C leaves, unless the work itself gives that in its KeyboardInterrupt.
         lines: every piece of news is a line where no terminal shows the bar.
 
     Raises:

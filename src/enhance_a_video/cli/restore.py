@@ -1,4 +1,4 @@
-"""The command that makes a finished video better: restore."""
+"""The command `restore`: makes a finished video steadier."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def restore(
         made = restore_file(
             source, out, how, model=model, load=asdict(load), force=force, progress=progress, notice=notes
         )
-    _tell(made, json)
+    _print(made, json)
 
 
-def _tell(made: Restored, json: bool) -> None:
+def _print(made: Restored, json: bool) -> None:
     record = made.record()
     if json:
         print_json({"command": "restore", "out": str(made.out), **record})

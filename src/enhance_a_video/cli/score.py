@@ -1,4 +1,4 @@
-"""The command that measures files: score."""
+"""The command `score`: measures any video files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def score(
     vbench: Annotated[
         str | None,
         typer.Option(
-            metavar="DIMENSION,...", help="Also what VBench itself says, where you have it: docs/guide/vbench.md."
+            metavar="DIMENSION,...", help="VBench's own measures as well, where you have it: docs/guide/vbench.md."
         ),
     ] = None,
     vbench_python: Annotated[
@@ -47,8 +47,8 @@ def score(
     """Measure any videos: how steady, how smooth, how sharp. No prompt and no reference needed.
 
     Long files are read in pieces: every frame counts, memory stays small. A file that is damaged or cut off is
-    reported, measured as far as it goes, and does not stop the others. What each measure sees, and what it is blind
-    to, is in docs/reference/measures.md: a frozen clip is perfectly steady.
+    reported, measured as far as it goes, and does not stop the others. What each measure responds to, and what it is
+    blind to, is in docs/reference/measures.md: a frozen clip is perfectly steady.
 
     enhance-a-video score A.mp4 B.mp4
     enhance-a-video score *.mp4 --json --measures temporal_flicker,warping_error
@@ -61,7 +61,7 @@ def score(
     if dimensions is not None:
         room.check_vbench(dimensions, python)
     elif python:
-        raise SettingsError("--vbench-python alone does nothing: say with --vbench what VBench is to measure.")
+        raise SettingsError("--vbench-python alone does nothing: name with --vbench what VBench is to measure.")
     with working() as progress:
         scores = room.score_files(files, names, progress=progress)
     trouble: dict[str, Any] = {}
@@ -76,7 +76,7 @@ def score(
     if json:
         print_json({"command": "score", **room.to_dict(scores), **trouble})
     else:
-        _tell(scores, room.rows(scores))
+        _print(scores, room.rows(scores))
     for line in failed:
         err.print(f"[bold red]Error:[/] {escape(line)}", highlight=False, soft_wrap=True)
     if failed:
@@ -93,7 +93,7 @@ def _words(flag: str, text: str | None) -> list[str] | None:
     return list(dict.fromkeys(words))
 
 
-def _tell(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:
+def _print(scores: Sequence[Score], rows: dict[str, dict[str, str]]) -> None:
     """Tables of a few files each, a measure a row, with an arrow in the direction that is better."""
     screen, measured = Screen(), [one for one in scores if one.measures]
     for at in range(0, len(measured), _ACROSS):

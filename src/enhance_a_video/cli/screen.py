@@ -1,4 +1,4 @@
-"""rich's console as the commands use it."""
+"""`Screen`, rich's console as the commands use it: for any file here that prints."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def study(
     workers: Workers = None,
     ray: Ray = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what it takes: clips, hours, clips needed for each measure.")
+        bool, typer.Option("--plan", help="Only print what it takes: clips, hours, clips needed for each measure.")
     ] = False,
     pilot: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many prompts, then the plan. They count later.")
@@ -53,26 +53,26 @@ def study(
         raise SettingsError("--plan, --pilot and --report are three things to do: give one of them.")
     from ..lab import study as room
 
-    asked = room.read_study(file)
-    folder = out or Path(asked.name)
+    study = room.read_study(file)
+    folder = out or Path(study.name)
     room.refuse_foreign(folder, write=not (plan or report or pilot is not None))
     notes = without_effect(given(ctx, "workers", "ray") if report else [], "with --report")
-    notes += [] if report else room.notices(asked, pilot)
+    notes += [] if report else room.notices(study, pilot)
     print_notes(notes)
-    say = err if json else Screen()
+    screen = err if json else Screen()
     outcome, refused = None, None
     if not (plan or report):
         with working("Stopped. What is stored stays; the same command goes on from there.") as progress:
             outcome = room.run(
-                asked, folder, workers=workers, ray=ray, first=pilot, command=command_of(ctx), progress=progress
+                study, folder, workers=workers, ray=ray, first=pilot, command=command_of(ctx), progress=progress
             )
     if plan or pilot is not None:
-        planned = room.make_plan(asked, folder, workers=workers or 1)
+        planned = room.make_plan(study, folder, workers=workers or 1)
         data: dict[str, Any] = {"plan": planned.to_dict()}
-        _tell_plan(say, planned, file)
+        _print_plan(screen, planned, file)
     else:
         with working() as progress:
-            results, pages = _results(asked, folder, outcome), []
+            results, pages = _results(study, folder, outcome), []
             try:
                 pages = room.write_pages(results, folder, progress=progress)
             except VideoFileError as error:  # a read-only folder: the numbers are there all the same
@@ -83,7 +83,7 @@ def study(
         data = {"results": results.to_dict(), "files": [str(path) for path in pages]}
         if refused:
             data["error"] = {"class": "VideoFileError", "message": refused}
-        _tell(say, results, pages)
+        _print(screen, results, pages)
     if json:
         failed = outcome.failures if outcome else {}
         facts = {"command": "study", "out": str(folder), "failures": failed, "warnings": notes}
@@ -91,61 +91,65 @@ def study(
     if refused:
         err.print(f"[bold red]Error:[/] {escape(refused)}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
-    _end(asked, outcome)
+    _end(study, outcome)
 
 
-def _results(asked: Study, folder: Path, outcome: Outcome | None) -> Results:
+def _results(study: Study, folder: Path, outcome: Outcome | None) -> Results:
     from ..lab import study as room
 
     try:
-        return room.analyse(asked, folder)
+        return room.analyse(study, folder)
     except SettingsError as error:  # too few clips to compare: because they failed, or because none was made yet
         if outcome and outcome.failures:
-            raise EnhanceAVideoError(_failed(asked, outcome)) from error
+            raise EnhanceAVideoError(_failed(study, outcome)) from error
         raise
 
 
-def _failed(asked: Study, outcome: Outcome) -> str:
+def _failed(study: Study, outcome: Outcome) -> str:
     return (
-        f"{len(outcome.failures)} of {count(outcome.planned, 'clip')} of {asked.name} could not be made. The same "
+        f"{len(outcome.failures)} of {count(outcome.planned, 'clip')} of {study.name} could not be made. The same "
         f"command tries them again. The first: {next(iter(outcome.failures.values()))}"
     )
 
 
-def _end(asked: Study, outcome: Outcome | None) -> None:
+def _end(study: Study, outcome: Outcome | None) -> None:
     if outcome and outcome.failures:
-        err.print(f"[bold red]Error:[/] {escape(_failed(asked, outcome))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]Error:[/] {escape(_failed(study, outcome))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
 # -------------------------------------------------------------------------------------------------------- printing
 
 
-def _tell_plan(say: Screen, plan: StudySize, file: Path) -> None:
+def _print_plan(screen: Screen, plan: StudySize, file: Path) -> None:
     from ..lab.study import view
 
-    asked = plan.study
-    parts = [count(len(asked.prompts), "prompt"), count(len(asked.settings), "setting")]
-    parts += [f"{name} {', '.join(map(str, values))}" for name, values in asked.factors.items()]
-    say.print(f"[bold]{escape(asked.name)}[/]  [dim]{asked.digest}[/]", highlight=False)
-    say.print(f"{count(plan.clips, 'clip')}: {escape('; '.join(parts))}. {plan.done:,} stored, {plan.left:,} to make.")
+    study = plan.study
+    parts = [count(len(study.prompts), "prompt"), count(len(study.settings), "setting")]
+    parts += [f"{name} {', '.join(map(str, values))}" for name, values in study.factors.items()]
+    screen.print(f"[bold]{escape(study.name)}[/]  [dim]{study.digest}[/]", highlight=False)
+    screen.print(
+        f"{count(plan.clips, 'clip')}: {escape('; '.join(parts))}. {plan.done:,} stored, {plan.left:,} to make."
+    )
     if plan.other_weights:
         others = count(plan.other_weights, "stored clip")
-        say.print(f"Made by other weights of the model, so that they do not count: {others}.")
+        screen.print(f"Made by other weights of the model, so that they do not count: {others}.")
     if plan.seconds is None or plan.hours is None:
-        again = f"enhance-a-video study {file} --pilot {max(4, min(10, len(asked.prompts)))}"
-        say.print(f"How long it takes and how many it needs is unknown before a pilot: {escape(again)}", soft_wrap=True)
+        again = f"enhance-a-video study {file} --pilot {max(4, min(10, len(study.prompts)))}"
+        screen.print(
+            f"How long it takes and how many it needs is unknown before a pilot: {escape(again)}", soft_wrap=True
+        )
         return
-    say.print(f"About {_hours(plan.hours)} with {count(plan.workers, 'worker')}, at {plan.seconds:.1f} s a clip.")
+    screen.print(f"About {_hours(plan.hours)} with {count(plan.workers, 'worker')}, at {plan.seconds:.1f} s a clip.")
     if not plan.needs:
-        say.print("Too few pairs are stored to say how many are needed: make a larger --pilot.")
+        screen.print("Too few pairs are stored to estimate how many are needed: make a larger --pilot.")
         return
-    say.print(
-        f"\nNeeded for a chance of {asked.power.power:.0%} to find the effect, in {view.plural(plan.unit)} "
+    screen.print(
+        f"\nNeeded for a chance of {study.power.power:.0%} to find the effect, in {view.plural(plan.unit)} "
         f"(planned: {plan.units}):",
         highlight=False,
     )
-    say.print(_needs_table(view.needs(plan)))
+    screen.print(_needs_table(view.needs(plan)))
 
 
 def _needs_table(rows: list[dict[str, Any]]) -> Table:
@@ -164,12 +168,12 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f} hours" if hours >= 1 else count(max(1, round(60 * hours)), "minute")
 
 
-def _tell(say: Screen, results: Results, pages: list[Path]) -> None:
+def _print(screen: Screen, results: Results, pages: list[Path]) -> None:
     from ..lab.study import view
 
-    say.print(f"[bold]{escape(results.study.name)}[/]: {escape(view.headline(results))}", highlight=False)
+    screen.print(f"[bold]{escape(results.study.name)}[/]: {escape(view.headline(results))}", highlight=False)
     for text in view.warnings(results):
-        say.print(f"[yellow]{escape(text)}[/]", highlight=False)
+        screen.print(f"[yellow]{escape(text)}[/]", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("setting", max_width=24)
     for name in ("pooled, sd", "95 % interval", "p", "", "better", "worse"):
@@ -179,10 +183,10 @@ def _tell(say: Screen, results: Results, pages: list[Path]) -> None:
         style = {"better": "green", "worse": "red"}.get(row["verdict"], "dim")
         values = (row["value"], row["span"], row["adjusted"], f"[{style}]{row['verdict']}[/]")
         table.add_row(escape(label), *values, str(row["better"]), str(row["worse"]))
-    say.print(table)
+    screen.print(table)
     for label in results.study.others:
-        say.print(f"[bold]{escape(label)}[/]: {escape(view.verdict(results, label))}", highlight=False)
+        screen.print(f"[bold]{escape(label)}[/]: {escape(view.verdict(results, label))}", highlight=False)
     if pages:
-        say.print("\n[bold green]Written:[/]")
+        screen.print("\n[bold green]Written:[/]")
     for path in pages:
-        say.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
+        screen.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)

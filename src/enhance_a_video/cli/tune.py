@@ -1,4 +1,4 @@
-"""The command `tune`: search or learn a policy for a model, confirm it on other prompts, write a profile."""
+"""The command `tune`: searches or learns a policy for a model, confirms it on other prompts, writes a profile."""
 
 from __future__ import annotations
 
@@ -92,38 +92,40 @@ def tune(
     from ..lab import tune as room
 
     own, others = room.chosen_prompts(model, prompts, clips, confirm, first)
-    asked = room.Tuning(
+    tuning = room.Tuning(
         model, own, others, method=method, scale=scale, reward=reward, budget=budget, groups=groups, times=times,
         seed=seed, load=asdict(load) | ({"batch": batch} if batch > 1 else {}), options=clip.options(open_image=False),
         workers=workers, ray=ray, scenes=first is not None,
     )  # fmt: skip
     notes = without_effect(given(ctx, "groups", "times") if method == "learn" else [], "with --method learn")
-    notes += room.notices(asked)
+    notes += room.notices(tuning)
     print_notes(notes)
     with working("Stopped. What is stored stays; the same command goes on from there.") as progress:
-        result = room.tune(asked, out, profile=profile, command=command_of(ctx), force=force, progress=progress)
+        result = room.tune(tuning, out, profile=profile, command=command_of(ctx), force=force, progress=progress)
     if json:
         data = {"command": "tune", "out": str(out), "model": model, "warnings": notes, **room.result_to_dict(result)}
         print_json(data)
         return
-    _tell(Screen(), result, method)
+    _print(Screen(), result, method)
 
 
-def _tell(say: Screen, result: Result, method: str) -> None:
+def _print(screen: Screen, result: Result, method: str) -> None:
     found, confirmation = result.found, result.confirmation
     tries = count(len(found.tries), "update" if method == "learn" else "trial")
-    say.print(f"{tries}. Reward of the best on its own prompts: {found.reward:+.3f}", highlight=False)
+    screen.print(f"{tries}. Reward of the best on its own prompts: {found.reward:+.3f}", highlight=False)
     if found.policy is None:
-        say.print("Nothing that was tried is better than the plain model. The profile does nothing.", highlight=False)
+        screen.print(
+            "Nothing that was tried is better than the plain model. The profile does nothing.", highlight=False
+        )
     elif confirmation is None:
-        say.print("Not confirmed on other prompts (--confirm 0): its reward is too high by chance.", highlight=False)
+        screen.print("Not confirmed on other prompts (--confirm 0): its reward is too high by chance.", highlight=False)
     else:
-        say.print(_table(confirmation))
+        screen.print(_table(confirmation))
         colour = "green" if "better than the plain model, and" in confirmation.verdict() else "yellow"
-        say.print(f"[{colour}]{escape(confirmation.verdict())}[/]", highlight=False)
-    say.print("\n[bold green]Written:[/]")
+        screen.print(f"[{colour}]{escape(confirmation.verdict())}[/]", highlight=False)
+    screen.print("\n[bold green]Written:[/]")
     for path in result.files:
-        say.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
+        screen.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def _table(confirmation: Confirmation) -> Table:

@@ -1,4 +1,4 @@
-"""The command that serves the web page: ui."""
+"""The command `ui`: serves the web page."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ui(
 
 
 def _stay(blocks: Any, desk: Any, out: Path, host: str, json: bool, notes: list[str]) -> None:
-    """Says where the page is, and serves it until Ctrl+C."""
+    """Prints the page's address, and serves it until Ctrl+C."""
     try:
         if json:
             data = {"command": "ui", "url": blocks.local_url, "out": str(desk.folder), "warnings": notes}

@@ -1,4 +1,4 @@
-"""The command that lets people judge: vote."""
+"""The command `vote`: lets people judge pairs of clips, and prints the results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def vote(
         typer.Argument(parser=path_of, help="What compare, demo, study or batch wrote, or a folder of compare's."),
     ],
     results: Annotated[
-        bool, typer.Option("--results", "-r", help="Print what the votes say so far, and leave.")
+        bool, typer.Option("--results", "-r", help="Print the results of the votes so far, and leave.")
     ] = False,
     against: Annotated[
         str | None, typer.Option(metavar="LABEL", help="The label that the others are compared with; else the first.")
@@ -147,10 +147,10 @@ def _results(folder: Path, against: str | None, json: bool, notes: list[str]) ->
         data |= {"note": note, "warnings": notes}
         print_json(data)
         return
-    _tell(counted, note)
+    _print(counted, note)
 
 
-def _tell(counted: Results, note: str) -> None:
+def _print(counted: Results, note: str) -> None:
     screen = Screen()
     for label, against in dict.fromkeys((row.label, row.against) for row in counted.rows):
         screen.print(_table([row for row in counted.rows if (row.label, row.against) == (label, against)]))

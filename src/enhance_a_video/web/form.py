@@ -1,4 +1,4 @@
-"""What is asked for on the page: one form for each clip, from the page's fields, from a clip's record, from a link.
+"""`Form`, the settings of one clip to make: from the page's fields, from a clip's record, from a link.
 
 A form holds what the engine needs and nothing of the page: prompt, seed, model, settings, options of generating, how
 the model is loaded. The queue, the gallery and links keep it as JSON.
@@ -109,7 +109,7 @@ def forms_from(values: Mapping[str, Any]) -> list[Form]:
     """
     prompts = [line.strip() for line in str(values.get("prompt") or "").splitlines() if line.strip()]
     if not prompts:
-        raise PromptError("The prompt is empty: say in a sentence what the video shows.")
+        raise PromptError("The prompt is empty: describe in a sentence what the video shows.")
     seeds = seeds_of(str(values.get("seeds") or "0"))
     if len(prompts) * len(seeds) > MOST:
         raise SettingsError(
@@ -260,7 +260,7 @@ class Presets:
 
     OURS: dict[str, Form] = {  # noqa: RUF012
         "the model's own": Form("-"),
-        "a quick look (6 steps)": Form("-", options={"steps": 6}),
+        "a quick preview (6 steps)": Form("-", options={"steps": 6}),
         "the paper's method": Form("-", settings=Settings(temperature=4, start=0.0, end=1.0).to_dict()),
     }
 

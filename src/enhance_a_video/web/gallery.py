@@ -1,4 +1,4 @@
-"""The clips that the page made: a folder each, written whole or not at all, found again after a restart."""
+"""`Gallery`: the clips that the page made, a folder each, written whole or not at all, found again after a restart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHOWN = 384  # the shorter side of what the player and the gallery show, at lea
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one press of the button: the form, its clips by label, and what the page says about them.
+    """One press of the button: the form, its clips by label, and the page's text about them.
 
     clips: label -> file. stacked: the clips above each other, for the player. words: sentences. measures: label ->
     name -> number. rows: lines of the table of measures.
@@ -69,8 +69,8 @@ class Gallery:
         for draft in folder.glob(".draft-*"):  # what a kill left
             shutil.rmtree(draft, ignore_errors=True)
 
-    def keep(self, form: Form, made: Sequence[Made], **said: Any) -> Entry:
-        """Writes the clips of a form as a new entry. said: words, rows, notes, measures of the Entry.
+    def keep(self, form: Form, made: Sequence[Made], **described: Any) -> Entry:
+        """Writes the clips of a form as a new entry. described: words, rows, notes, measures of the Entry.
 
         Raises:
             VideoFileError: the disk is full or does not take it; nothing is left then.
@@ -91,7 +91,7 @@ class Gallery:
             video.write_png(draft / _POSTER, video.enlarged(middle[None], _SHOWN)[0])
             data = {
                 "form": form.to_dict(), "clips": names, "fps": made[0].fps, "made": now.isoformat(timespec="seconds"),
-                **said,
+                **described,
             }  # fmt: skip
             files.write_text(draft / _ENTRY, json.dumps(data, indent=1))
             with files.explained(self.folder):

@@ -1,4 +1,4 @@
-"""The queue of the page: forms that wait, in a file that survives a restart."""
+"""`Jobs`, the queue of the page: forms that wait, in a file that survives a restart."""
 
 from __future__ import annotations
 

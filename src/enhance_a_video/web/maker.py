@@ -1,4 +1,4 @@
-"""The one thread that makes the queue's clips with the existing engine, one after the other, and can be stopped."""
+"""`Maker`: the one thread that makes the queue's clips, one after the other, with the engine of the commands."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _PREVIEW_SHARE = 0.1  # of the time that previews may take
 
 
 @dataclass(frozen=True)
-class Now:
-    """What happens at the moment. left: seconds, None where not known. preview: frames that form, uint8 (T, H, W, 3).
+class Status:
+    """The state of the work. left: seconds, None where not known. preview: frames that form, uint8 (T, H, W, 3).
     trouble: why the last clip was not made; finished: the id of the newest entry; version grows with every change."""
 
     busy: bool = False
@@ -51,21 +51,21 @@ class Maker:
 
     def __init__(self, jobs: Jobs, gallery: Gallery) -> None:
         self.jobs, self.gallery = jobs, gallery
-        self._now, self._lock = Now(), threading.RLock()
+        self._status, self._lock = Status(), threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._loaded: tuple[Any, Any] = (None, None)  # what was loaded, the pipeline
 
     @property
-    def now(self) -> Now:
-        return self._now
+    def status(self) -> Status:
+        return self._status
 
     def start(self) -> None:
         """Begins, unless it is at work."""
         with self._lock:
             self._stop.clear()
             if self._thread is None or not self._thread.is_alive():
-                self._tell(busy=True, doing="starting", done=0, total=0, left=None, trouble="", notes=())
+                self._update(busy=True, doing="starting", done=0, total=0, left=None, trouble="", notes=())
                 self._thread = threading.Thread(target=self._work, name="enhance-a-video ui", daemon=True)
                 self._thread.start()
 
@@ -73,21 +73,21 @@ class Maker:
         """Stops after the step that is being computed; the clip waits in the queue again."""
         self._stop.set()
         thread = self._thread
-        if self._now.busy:
-            self._tell(doing="stopping after this step")
+        if self._status.busy:
+            self._update(doing="stopping after this step")
         if wait is not None and thread is not None:
             thread.join(wait)
 
-    def _tell(self, **changed: Any) -> None:
+    def _update(self, **changed: Any) -> None:
         with self._lock:
-            self._now = replace(self._now, **changed, version=self._now.version + 1)
+            self._status = replace(self._status, **changed, version=self._status.version + 1)
 
     def _work(self) -> None:
         while True:
             with self._lock:  # so that a job added now is taken by this thread or starts another
                 job = None if self._stop.is_set() else self._take()
                 if job is None:
-                    self._tell(busy=False, doing="", done=0, total=0, left=None, preview=None)
+                    self._update(busy=False, doing="", done=0, total=0, left=None, preview=None)
                     self._thread = None
                     return
             self._one(job)
@@ -96,41 +96,41 @@ class Maker:
         try:
             return self.jobs.take()
         except EnhanceAVideoError as error:  # the queue's file cannot be written
-            self._tell(trouble=sentence(error))
+            self._update(trouble=sentence(error))
             return None
 
     def _one(self, job: Job) -> None:
-        self._tell(doing="starting", done=0, total=0, left=None, preview=None, notes=())
+        self._update(doing="starting", done=0, total=0, left=None, preview=None, notes=())
         try:
             entry = self._make(job.form)
             self.jobs.done(job.id)
-            self._tell(finished=entry.id)
+            self._update(finished=entry.id)
         except KeyboardInterrupt:
             self.jobs.again(job.id)
         except Exception as error:
-            self._tell(trouble=sentence(error))
+            self._update(trouble=sentence(error))
             try:
                 self.jobs.failed(job.id, sentence(error))
             except EnhanceAVideoError:  # the disk is full: the queue stays as it was, and nothing further can be kept
                 self._stop.set()
 
     def _make(self, form: Form) -> Entry:
-        watch = _Watch(self._tell, self._stop)
+        watch = _Watch(self._update, self._stop)
         pipe = self._pipe(form, watch)
         notes = dict.fromkeys(preflight.notices(pipe, form.items()))
-        self._tell(notes=tuple(notes))
+        self._update(notes=tuple(notes))
         measures = _measures(pipe, form)
         panels = form.panels()
         how: dict[str, Any] = {"progress": watch, "notice": lambda text: notes.update({text: None})}
         if len(panels) == 1:
             (clip,) = make_clips(pipe, form.items(), **how)
             made: list[Made] = [clip]
-            said = _said_alone(clip, measures)
+            described = _described_alone(clip, measures)
         else:
             takes = compare(pipe, form.prompt, form.seed, panels, measures=measures, **how, **form.options)
-            made, said = list(takes), _said(takes, measures)
-        self._tell(doing="writing", preview=None)
-        return self.gallery.keep(form, made, notes=list(notes), **said)
+            made, described = list(takes), _described(takes, measures)
+        self._update(doing="writing", preview=None)
+        return self.gallery.keep(form, made, notes=list(notes), **described)
 
     def _pipe(self, form: Form, watch: _Watch) -> Any:
         wanted = (form.model, tuple(sorted(form.load.items())))
@@ -143,8 +143,8 @@ class Maker:
 class _Watch:
     """The report of the engine: stops it, works out the time left, takes previews now and then."""
 
-    def __init__(self, tell: Callable[..., None], stop: threading.Event) -> None:
-        self.tell, self.stop = tell, stop
+    def __init__(self, update: Callable[..., None], stop: threading.Event) -> None:
+        self.update, self.stop = update, stop
         self.began: float | None = None  # when the first step was done
         self.first = 0
         self.spent = 0.0  # seconds in previews
@@ -165,11 +165,11 @@ class _Watch:
             if (frames := event.preview()) is not None:
                 changed["preview"] = frames
             self.spent += time.monotonic() - now
-        self.tell(**changed)
+        self.update(**changed)
 
 
 def sentence(error: BaseException) -> str:
-    """What is shown of an error: one sentence, without a traceback and without a hub token."""
+    """An error for the page: one sentence, without a traceback and without a hub token."""
     if not isinstance(error, EnhanceAVideoError):
         error = out_of_memory(error) or error
     text = " ".join(str(error).split())
@@ -182,13 +182,13 @@ def sentence(error: BaseException) -> str:
 
 
 def _measures(pipe: Any, form: Form) -> MeasureSet:
-    asked = pipelines.defaults(pipe) | dict(form.options)
+    options = pipelines.defaults(pipe) | dict(form.options)
     if form.model == pipelines.EMBEDDED:
-        return truth_measures(form.prompt, asked.get("height"), asked.get("width"))
+        return truth_measures(form.prompt, options.get("height"), options.get("width"))
     return general_measures()
 
 
-def _said(takes: list[Take], measures: MeasureSet) -> dict[str, Any]:
+def _described(takes: list[Take], measures: MeasureSet) -> dict[str, Any]:
     """Words, rows and measures of a pair, for the gallery's entry."""
     values = {take.label: {name: [value] for name, value in take.measures.items()} for take in takes}
     made = Comparison(takes[0].item.prompt, (takes[0].seed,), tuple(takes), values, measures)
@@ -209,24 +209,24 @@ def _counted(made: Comparison) -> str:
     return report.verdict(made, ENHANCED).partition(" One pair of clips")[0] + " Several seeds show what is usual."
 
 
-def _said_alone(clip: Made, measures: MeasureSet) -> dict[str, Any]:
+def _described_alone(clip: Made, measures: MeasureSet) -> dict[str, Any]:
     found = {row.name: value for row in measures.rows for value in [measures.measure(clip.frames).get(row.name)]}
     known = {name: or_none(value) for name, value in found.items() if value is not None}
     return {"words": ["The plain model's clip; nothing was enhanced."], "measures": {clip.label: known}}
 
 
 def did(made: Made) -> str:
-    """What the method did in a clip, in a sentence: gain and mass."""
+    """The effect of the method in a clip, in a sentence: gain and mass."""
     summary, numbers = made.summary, brief(made.summary)
     if summary is None or numbers is None:
         return "The method was not present."
     if numbers["acted_nowhere"]:
         return f"The method changed nothing: {numbers['acted_nowhere']}."
     mass = float(np.nanmean(summary.mass)) if np.isfinite(summary.mass).any() else None
-    looks = f" Frames took {100 * mass:.0f} % of their attention from other frames (the mass)." if mass else ""
+    shares = f" Frames took {100 * mass:.0f} % of their attention from other frames (the mass)." if mass else ""
     if numbers["mean_gain"] is None:
-        return f"The method was present and acted in no step.{looks}"
+        return f"The method was present and acted in no step.{shares}"
     return (
         f"The method acted in {numbers['active_calls']} of {numbers['calls']} passes of {numbers['layers']} layers, "
-        f"with a gain of {numbers['mean_gain']:.2f} on average and {numbers['highest_gain']:.2f} at most.{looks}"
+        f"with a gain of {numbers['mean_gain']:.2f} on average and {numbers['highest_gain']:.2f} at most.{shares}"
     )

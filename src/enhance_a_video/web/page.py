@@ -1,4 +1,4 @@
-"""The page itself: its fields and buttons (Gradio), what each does, and how it is served. State is in other files."""
+"""The page itself: its fields and buttons (Gradio), their handlers, and the server. State is in other files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .models import choices
 _HERE = Path(__file__).parent
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _SHORTEST = 8  # characters of a password
-_TICK = 0.7  # seconds between two looks at the maker
+_TICK = 0.7  # seconds between two reads of the maker's status
 _HEAD = """<div id="ev-head"><h1>Enhance-A-Video</h1>
 <p>Steadier video from any diffusion model, without training. Write what it shows and press Generate.</p></div>"""
 
@@ -42,7 +42,7 @@ class Desk:
 
     def state(self) -> tuple[Any, ...]:
         """What the page shows besides its fields; another value when it has to be drawn again."""
-        return (self.maker.now.version, tuple(self.jobs.all()), self.maker.now.finished)
+        return (self.maker.status.version, tuple(self.jobs.all()), self.maker.status.finished)
 
 
 def check_access(host: str, password: str) -> None:
@@ -283,7 +283,7 @@ class Page:
         return ("" if len(forms) == 1 else f"{count(len(forms), 'clip')} in the queue.",)
 
     def _stop(self) -> tuple[Any, ...]:
-        busy = self.desk.maker.now.busy
+        busy = self.desk.maker.status.busy
         self.desk.maker.stop()
         text = "Stopping after this step. The clip waits in the queue." if busy else "Nothing is being made."
         return (text,)
@@ -305,7 +305,7 @@ class Page:
     def _presets(self) -> dict[str, Form]:
         try:
             return self.desk.presets.all()
-        except EnhanceAVideoError:  # said where one is saved
+        except EnhanceAVideoError:  # reported where one is saved
             return Presets.OURS
 
     def _preset(self, name: str, *values: Any) -> tuple[Any, ...]:
@@ -385,7 +385,7 @@ class Page:
         state, skip = self.desk.state(), self.gr.skip()
         if state == seen:
             return (skip,) * 9
-        now = self.desk.maker.now
+        now = self.desk.maker.status
         finished = seen is None or state[2] != seen[2]
         waiting = sum(job.state == WAITING for job in state[1])
         drawn: tuple[Any, ...] = (state, skip, player.progress(now, waiting), skip, self._drawn_queue(chosen))

@@ -21,7 +21,7 @@ from ..lab.pictures import webp_bytes
 from ..wording import count
 from .gallery import Entry
 from .jobs import FAILED, RUNNING, Job
-from .maker import Now
+from .maker import Status
 
 _JUDGED = {"better": "better", "worse": "worse", "more": "more", "less": "less", "same": "same"}
 
@@ -53,8 +53,8 @@ def result(entry: Entry | None) -> str:
     notes = "".join(f'<p class="ev-note">Note: {escape(text)}</p>' for text in entry.notes)
     title = f'<p class="ev-title" data-entry="{escape(entry.id)}">{escape(entry.title)}</p>'
     shown = player(entry.stacked, list(entry.clips), entry.fps, entry.form.prompt)
-    said = f"{words}{notes}{_table(entry)}{_commands(entry)}"
-    return f'<div class="ev-result">{title}{shown}<div class="ev-links">{links}</div>{said}</div>'
+    text = f"{words}{notes}{_table(entry)}{_commands(entry)}"
+    return f'<div class="ev-result">{title}{shown}<div class="ev-links">{links}</div>{text}</div>'
 
 
 def _table(entry: Entry) -> str:
@@ -71,7 +71,7 @@ def _commands(entry: Entry) -> str:
     record = {"prompt": entry.form.prompt, "seed": entry.form.seed, "model": entry.form.model}
     record |= {"settings": entry.form.settings, "options": entry.form.options}
     lines = [shlex.join(["enhance-a-video", "restore", str(path)])]
-    with suppress(SettingsError):  # settings that no command can say
+    with suppress(SettingsError):  # settings that no command has flags for
         lines.insert(0, command_for(record, f"{label}.mp4"))
     shown = "".join(f"<pre>{escape(line)}</pre>" for line in lines)
     return f"<details><summary>On the command line: again, and restored</summary>{shown}</details>"
@@ -96,16 +96,16 @@ def compared(one: tuple[str, Entry], other: tuple[str, Entry], stacked: Path, fp
     )
     head = "<tr><th>measure</th><th>A</th><th>B</th></tr>"
     table = f"<details><summary>Measures</summary><table>{head}{lines}</table></details>" if lines else ""
-    said = "".join(f"<p><b>{side}</b> {escape(title)}</p>" for side, title in zip("AB", titles, strict=True))
-    return f'<div class="ev-result">{player(stacked, ["A", "B"], fps, " | ".join(titles))}{said}{table}</div>'
+    text = "".join(f"<p><b>{side}</b> {escape(title)}</p>" for side, title in zip("AB", titles, strict=True))
+    return f'<div class="ev-result">{player(stacked, ["A", "B"], fps, " | ".join(titles))}{text}{table}</div>'
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
 
-def progress(now: Now, waiting: int) -> str:
-    """What happens at the moment: a bar, the time left, the frames that form."""
+def progress(now: Status, waiting: int) -> str:
+    """The work at the moment: a bar, the time left, the frames that form."""
     if not now.busy:
         trouble = f'<p class="ev-wrong" role="alert">{escape(now.trouble)}</p>' if now.trouble else ""
         return f'<div class="ev-progress">{trouble}</div>' if trouble else ""
@@ -132,7 +132,9 @@ def message(text: str, wrong: bool = False) -> str:
     """One sentence below the buttons."""
     if not text:
         return ""
-    return f'<p class="{"ev-wrong" if wrong else "ev-said"}" role="{"alert" if wrong else "status"}">{escape(text)}</p>'
+    return (
+        f'<p class="{"ev-wrong" if wrong else "ev-message"}" role="{"alert" if wrong else "status"}">{escape(text)}</p>'
+    )
 
 
 def label_of(job: Job, number: int) -> str:

@@ -1,4 +1,4 @@
-"""A clip that was dropped on the page: checked before it is believed, and only its header and comment are read."""
+"""Checks a clip that was dropped on the page, and reads its settings: only its header and comment are used."""
 
 from __future__ import annotations
 
