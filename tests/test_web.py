@@ -197,9 +197,9 @@ def test_a_pair_is_made_kept_and_restored(desk, tiny_folder):
     desk.jobs.add([form])
     desk.start()
     until_idle(desk)
-    assert not desk.now.trouble and desk.jobs.all() == []
+    assert not desk.status.trouble and desk.jobs.all() == []
     (entry,) = Gallery(desk.gallery.folder).entries()
-    assert entry.form == form and list(entry.clips) == ["plain", "enhanced"] and entry.id == desk.now.finished
+    assert entry.form == form and list(entry.clips) == ["plain", "enhanced"] and entry.id == desk.status.finished
     for path in entry.clips.values():
         assert uploads.restored(path).options == form.options
     assert uploads.restored(entry.clips["enhanced"]) == form
@@ -239,10 +239,10 @@ def test_off_makes_the_plain_clip_alone(desk, tiny_folder):
 def test_stopped_the_clip_waits_again_and_goes_on(desk, tiny_folder):
     desk.jobs.add([form_on(tiny_folder, options={"steps": 400}), form_on(tiny_folder, seed=1)])
     desk.start()
-    while not desk.now.done:
+    while not desk.status.done:
         time.sleep(0.01)
     desk.stop(wait=30)
-    assert not desk.now.busy and [job.state for job in desk.jobs.all()] == [WAITING, WAITING]
+    assert not desk.status.busy and [job.state for job in desk.jobs.all()] == [WAITING, WAITING]
     assert desk.gallery.entries() == [] and not list(desk.gallery.folder.glob(".draft-*"))
     desk.jobs.remove(desk.jobs.all()[0].id)
     desk.start()
