@@ -300,7 +300,7 @@ def test_version(run):
         (["compare", "-p", "x", "--panel", "loud: volume=11"], 2, "volume"),
         (["compare", "-p", "x", "--panel", "with Enhance-A-Video: strength=1"], 2, "a label of its own"),
         (["compare", "-p", "x", "--seeds", "0"], 2, "seeds"),
-        (["compare", "-p", "x", "--frames", "1"], 2, "ask for more than one"),
+        (["compare", "-p", "x", "--frames", "1"], 2, "give more than one"),
         (["dance"], 2, "dance"),
     ],
 )

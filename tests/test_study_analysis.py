@@ -232,7 +232,7 @@ def test_the_plan_before_and_after_a_pilot(tmp_path):
     assert needs["motion"].effect == pytest.approx(1.0, rel=0.2)  # its own: half of 2
     assert needs["colour_right"].alone is None  # no pair differed: nothing is known
     rows = {row["label"]: row for row in view.needs(plan)}
-    assert rows["Warping error"]["enough"] and rows["Asked colours present"]["alone"] == "–"
+    assert rows["Warping error"]["enough"] and rows["Requested colours present"]["alone"] == "–"
     assert plan.to_dict()["needs"][0]["measure"] == "pooled"
 
 
