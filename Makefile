@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz lint house models-page compatibility train-toy study study-small models-study pictures release comfyui clean
+.PHONY: demo test fuzz lint docs docs-serve house models-page compatibility train-toy study study-small models-study pictures release comfyui clean
 
 demo: $(READY)  ## the main job: one prompt, three seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -18,6 +18,12 @@ fuzz: $(READY)  ## command lines and Python calls, bad, odd and good: none may e
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet src tests benchmarks examples integrations training && $(BIN)/mypy
+
+docs: $(READY)  ## the documentation site into site/, without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+docs-serve: $(READY)  ## the same at http://127.0.0.1:8000, built again at each change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 house: $(READY)  ## docs/reference/house.svg from the code
 	$(BIN)/python benchmarks/house.py --out docs/reference/house.svg
@@ -67,4 +73,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-out runs build dist
+	rm -rf $(VENV) demo-out runs build dist site
