@@ -1,4 +1,4 @@
-"""What a study of several models says of each, which setting it would choose for all of them, and whether that holds.
+"""Compares settings over the models of a study: tables for each model, a choice for all, and whether that holds.
 
     enhance-a-video study studies/models.yaml --out runs/models --workers 2        # or make models-study
     python benchmarks/across_models.py studies/models.yaml runs/models [--split 125] [--out table.md]
@@ -10,7 +10,7 @@ the pooled score in standard deviations of that model's plain clips. Then, over 
     confirmation  the same settings on the other prompts, on which nothing was chosen
     motion        whether what moves less was true motion: each clip's distance from the world's own clip of its prompt
     by clip       what a choice for each clip could be worth: the setting (plain included) whose no-reference reward is
-                  highest on the finished clip, which no preview can know better, judged by the truth; and the same
+                  highest on the finished clip, the best that any preview could find, judged by the truth; and the same
                   choice made by the truth itself, which nobody has, to show how much chance there is in a maximum
 
 Settings may have been run on different numbers of prompts: each is compared on those that the plain model has too.
@@ -305,7 +305,7 @@ def main() -> None:
     lines = [
         f"# {study.name}: every setting on every model",
         "",
-        "Written by `benchmarks/across_models.py`, which says how. Change in percent of the plain mean ± half its 95 % "
+        "Written by `benchmarks/across_models.py` (see there). Change in percent of the plain mean ± half its 95 % "
         "interval; **bold**: significant after Holm's correction over the model's tests; °: the uncorrected interval "
         "excludes zero. What it means: [results](index.md).",
         "",

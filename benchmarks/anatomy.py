@@ -15,8 +15,8 @@ alternative (docs/guide/study.md) the maps are those before its change, its "gai
 the gain without is that of the default setting.
 
 The share is rms(what the self-attention adds to the stream) / rms(the stream before), gate and gain included, video
-tokens only (the paper's eq. 11 and 12; whether its O has the gate in it is not said). It is measured in the real
-blocks, see SHARES; for a block class that is not there, the share is left out and the report says so.
+tokens only (the paper's eq. 11 and 12; it does not state whether its O has the gate in it). It is measured in the real
+blocks, see SHARES; for a block class that is not there, the share is left out, which the report mentions.
 """
 
 from __future__ import annotations
@@ -54,13 +54,15 @@ QUANTITIES = {
 
 # ----------------------------------------------------------------------------------- the share of the residual stream
 Share = Callable[[nn.Module, nn.Module, ExitStack, Callable[[Tensor, Tensor], None]], None]
-"""(block, its attention, where hooks are undone, what is told (added, stream before)): hangs hooks into the block."""
+"""(block, its attention, where hooks are undone, a function of (added, stream before)): hangs hooks into the block."""
 
 
 def _by_difference(after: str) -> Share:
     """The stream behind the attention is what the module `after` gets: no gate has to be found."""
 
-    def hang(block: nn.Module, attention: nn.Module, hooks: ExitStack, tell: Callable[[Tensor, Tensor], None]) -> None:
+    def hang(
+        block: nn.Module, attention: nn.Module, hooks: ExitStack, record: Callable[[Tensor, Tensor], None]
+    ) -> None:
         before: list[Tensor] = []
 
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -68,7 +70,7 @@ def _by_difference(after: str) -> Share:
 
         def behind(module: nn.Module, args: Any, kwargs: Any) -> None:
             stream = before.pop()
-            tell(_stream(args, kwargs).float() - stream.float(), stream)
+            record(_stream(args, kwargs).float() - stream.float(), stream)
 
         for module, hook in ((block, enter), (block.get_submodule(after), behind)):
             hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
@@ -80,7 +82,9 @@ def _by_gate(norm: str, gate: int, projection: str = "") -> Share:
     """What the attention puts out times the gate, the norm's output number `gate`. projection: a linear layer behind
     the attention, of which the first inputs are the attention's; its bias belongs to nobody and is left out."""
 
-    def hang(block: nn.Module, attention: nn.Module, hooks: ExitStack, tell: Callable[[Tensor, Tensor], None]) -> None:
+    def hang(
+        block: nn.Module, attention: nn.Module, hooks: ExitStack, record: Callable[[Tensor, Tensor], None]
+    ) -> None:
         found: dict[str, Tensor] = {}
 
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -94,7 +98,7 @@ def _by_gate(norm: str, gate: int, projection: str = "") -> Share:
             if projection:
                 linear: Any = block.get_submodule(projection)
                 added = F.linear(added, linear.weight[:, : added.shape[-1]])
-            tell(found["gate"] * added, found["stream"])
+            record(found["gate"] * added, found["stream"])
 
         hooks.callback(block.register_forward_pre_hook(enter, with_kwargs=True).remove)
         hooks.callback(block.get_submodule(norm).register_forward_hook(normed).remove)
@@ -137,10 +141,10 @@ def shares_of(model: nn.Module) -> Iterator[dict[str, list[float]]]:
 
 
 def _teller(shares: list[float]) -> Callable[[Tensor, Tensor], None]:
-    def tell(added: Tensor, stream: Tensor) -> None:
+    def record(added: Tensor, stream: Tensor) -> None:
         shares.append(float(added.float().pow(2).mean().sqrt() / stream.float().pow(2).mean().sqrt()))
 
-    return tell
+    return record
 
 
 # ---------------------------------------------------------------------------------------------------- one model
@@ -157,7 +161,7 @@ class Anatomy:
 
 
 def anatomy(pipe: Any, clips: Sequence[tuple[str, int]], change: Change, **options: Any) -> Anatomy:
-    """What happens inside while these (prompt, seed) are generated; options of `pipelines.generate`.
+    """The maps and masses while these (prompt, seed) are generated; options of `pipelines.generate`.
 
     Raises SystemExit when not all clips have the same frames and steps.
     """
@@ -254,7 +258,7 @@ def draw_maps(plain: Anatomy, changed: Anatomy, path: Path, title: str) -> None:
                     axes.set_ylabel(labels[layer], fontsize=9)
         bar = part.colorbar(image, ax=every, orientation="horizontal", fraction=0.05, pad=0.02, aspect=30)
         bar.ax.tick_params(labelsize=8)
-    parts[0].supylabel("layer; in a map, row: frame that looks, column: frame that is seen", fontsize=9)
+    parts[0].supylabel("layer; in a map, row: frame of the query, column: frame of the key", fontsize=9)
     figure.savefig(path)
 
 
@@ -308,7 +312,7 @@ def table(plain: Anatomy, changed: Anatomy, about: str) -> str:
     for name, title in QUANTITIES.items():
         lines += [f"## {title[0].upper()}{title[1:]}", ""]
         if not np.isfinite(plain.values[name]).any():
-            lines += ["Not measured: these blocks are not among those that the benchmark knows (SHARES).", ""]
+            lines += ["Not measured: these blocks are not among those of the benchmark (SHARES).", ""]
             continue
         lines += [f"| step | progress | | {' | '.join(f'layer {n}' for n in labels)} | mean |"]
         lines += ["|---|---|---|" + "---|" * (len(labels) + 1)]
@@ -367,11 +371,10 @@ def main(words: Sequence[str] | None = None) -> None:
     plain = anatomy(pipe, clips, watch, **options)
     changed = anatomy(pipe, clips, changed_by, **options)
     name = args.model if args.model == pipelines.EMBEDDED else Path(args.model).name
-    told = {k: v for k, v in changed_by.to_dict().items() if v is not None and k not in _LOOKS}
+    setting = {k: v for k, v in changed_by.to_dict().items() if v is not None and k not in _LOOKS}
     frames = plain.maps.shape[-1]
-    about = (
-        f"{name}, {len(clips)} prompts, {len(plain.progress)} steps, {frames} latent frames; with: {json.dumps(told)}"
-    )
+    about = f"{name}, {len(clips)} prompts, {len(plain.progress)} steps, {frames} latent frames"
+    about += f"; with: {json.dumps(setting)}"
     args.out.mkdir(parents=True, exist_ok=True)
     draw_maps(plain, changed, args.out / "maps.png", f"Temporal attention maps: {about}")
     draw_layers(plain, changed, args.out / "layers.png", about)

@@ -1,4 +1,4 @@
-"""The worst, random and best pairs of a study as one picture: chosen by their score, so that nobody chose them.
+"""Draws the worst, random and best pairs of a study as one picture, chosen by their score alone.
 
     python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --count 1 --out docs/results/cases.png
 

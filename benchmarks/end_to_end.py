@@ -1,4 +1,4 @@
-"""What the method costs in a whole denoising loop: without and with take turns (A B A B ...), and each pair is a ratio.
+"""Measures the method's cost in a whole denoising loop: without and with take turns (A B A B ...), a ratio each pair.
 
     python benchmarks/end_to_end.py [--subject embedded|wan] [--pairs 10] [--threads 2] [--out table.md]
 
@@ -7,7 +7,7 @@ of the 1.3B's shape with 2 of its 30 layers and random weights at 480p, 21 laten
 a minute and a half a step). Memory is the peak that the allocator hands out beyond what was there before the run.
 
 A loop's time varies by a percent or more from run to run, more than the method costs at full size. So its own work is
-also timed directly, inside the enhanced runs: looking at query and key, the gain, the scaling ("its own work").
+also timed directly, inside the enhanced runs: measuring query and key, the gain, the scaling ("its own work").
 On an accelerator that column is host time only.
 """
 

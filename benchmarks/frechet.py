@@ -1,8 +1,8 @@
-"""Does the Fréchet distance of the embedded world's encoder rank known damage? The table of docs/reference/measures.md.
+"""Tests whether the Fréchet distance of the embedded world's encoder ranks known damage.
 
     python benchmarks/frechet.py --clips 256
 
-Real clips of the world against other real clips of it, damaged and not.
+Real clips of the world against other real clips of it, damaged and not: the table of docs/reference/measures.md.
 """
 
 from __future__ import annotations

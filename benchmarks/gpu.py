@@ -1,4 +1,4 @@
-"""Odds on one CUDA card: what each way to compute them costs beside the layer's own attention, kernel by kernel.
+"""Times the ways to compute odds on one CUDA card, beside the layer's own attention, kernel by kernel.
 
     python benchmarks/gpu.py --out gpu.json [--seconds 80] [--backends flash cudnn] [--only "Wan 1.3B"]
     python benchmarks/gpu.py --device cpu --out cpu.json          # tiny shapes, to try the script itself
@@ -62,7 +62,7 @@ class Shape:
         return self.frames * self.sites + self.text
 
 
-SHAPES = (  # the most telling ones first, as the time may not last for all
+SHAPES = (  # the most important ones first, as the time may not last for all
     Shape("Wan 1.3B, 480p", 12, 128, 21, 1560),
     Shape("CogVideoX 5B", 48, 64, 13, 1350, 226),
     Shape("Wan 1.3B, 240p", 12, 128, 21, 390),
@@ -417,7 +417,7 @@ def main() -> None:
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
     clock = Clock(args.device, args.seconds)
     groups = [["cpu"], ["flex"], ["cpu, compiled"]]
-    if args.device == "cuda":  # in the order of what they tell, as the time may not last for all
+    if args.device == "cuda":  # the most important first, as the time may not last for all
         groups = [["flash", "cudnn"], ["flex"], ["efficient"], ["flash, compiled"]]
     shapes = [s for s in (TINY if args.device == "cpu" else SHAPES) if args.only in s.name]
     work = [(s, b) for group in groups for s in shapes for b in group]

@@ -1,8 +1,8 @@
-"""The house drawn from the code: its wings, their rooms, what imports what, and how many lines each has.
+"""Draws the package from its code: wings, their rooms, what imports what, and how many lines each has.
 
     python benchmarks/house.py --out docs/reference/house.svg               # the picture of the architecture page
     python benchmarks/house.py --out docs/reference/house-before.svg --commit 69bddd0  # the same of an earlier commit
-    python benchmarks/house.py --out docs/reference/house.svg --png house.png  # and as PNG, to look at
+    python benchmarks/house.py --out docs/reference/house.svg --png house.png  # and as PNG
 
 A room is a module or a package. Those of the library and the front desks lie directly under src/enhance_a_video, those
 of generation and the lab in a folder of their own.

@@ -1,4 +1,4 @@
-"""What do the measures see? Known damage planted in clean clips, and how each measure moves.
+"""Plants known damage in clean clips and prints how each measure moves: the tables of docs/reference/measures.md.
 
     python benchmarks/measures.py                 # the tables of docs/reference/measures.md, some minutes on a core
 

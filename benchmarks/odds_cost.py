@@ -1,4 +1,4 @@
-"""What odds cost in one attention layer, beside the layer's own attention.
+"""Measures the cost of odds in one attention layer, beside the layer's own attention.
 
     python benchmarks/odds_cost.py [--device cuda] [--threads 1] [--repeats 5] [--out table.md]
 

@@ -1,4 +1,4 @@
-"""Which gain of each layer would the denoising loss choose? And what does the method's gain cost in that loss?
+"""Finds the gain of each layer that the denoising loss would choose, and the price of the method's gain in that loss.
 
     python benchmarks/optimal_gain.py [--model embedded | FOLDER] [--architecture wan] [--clips 48] [--out table.md]
 
@@ -34,7 +34,7 @@ STEP = 0.25  # of the gain, for the curvature
 
 
 class Gains:
-    """A policy that gives each layer the gain that is asked for."""
+    """A policy that gives each layer the gain that is set for it."""
 
     def __init__(self, gains: Tensor):
         self.gains = gains  # (layers,)
@@ -74,9 +74,9 @@ class Denoiser:
         prompts = self.captions[first : first + BATCH]
         with torch.no_grad():
             text, words = text_states(self.pipe.tokenizer, self.pipe.text_encoder, prompts, 32)
-        said = torch.ones(len(clean), dtype=torch.bool)
+        prompted = torch.ones(len(clean), dtype=torch.bool)
         with enhance(self.transformer, policy=policy, start=0.0, end=1.0):
-            velocity = self.architecture.predict(self.transformer, mixed, timestep, text, words, said)
+            velocity = self.architecture.predict(self.transformer, mixed, timestep, text, words, prompted)
         return (velocity - target).square().mean()
 
     def at(self, u: float) -> dict[str, np.ndarray]:

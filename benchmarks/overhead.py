@@ -1,4 +1,4 @@
-"""What the method costs in one attention layer, beside the authors' formula and the layer's own attention.
+"""Measures the method's cost in one attention layer, beside the authors' formula and the layer's own attention.
 
     python benchmarks/overhead.py [--device cuda] [--quick] [--threads 1] [--layout head] [--out table.md]
     python benchmarks/overhead.py --families          # the layer shapes of the published models, bf16

@@ -1,4 +1,4 @@
-"""A model of the puppet world: how much of what is asked it shows, and what each setting of the method changes.
+"""Measures a model of the puppet world: how much of its prompts it shows, and what each setting of the method changes.
 
     python benchmarks/puppet_model.py runs/puppet/model --prompts 0:200                            # the model alone
     python benchmarks/puppet_model.py runs/puppet/model --prompts 0:250 --settings plain odds-2    # paired

@@ -1,4 +1,4 @@
-"""The puppet world: a contact sheet of its clips, and how right its checker is about them.
+"""Prints a contact sheet of the puppet world's clips, and how right its checker is about them.
 
 python benchmarks/puppet_world.py --sheet docs/reference/puppet-world.jpg     # scenes 0 to 11 of those never trained on
 python benchmarks/puppet_world.py --clips 200                       # two tables; about two seconds a clip on one core

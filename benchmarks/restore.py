@@ -1,4 +1,4 @@
-"""Does `restore` make finished videos better, and how much of it is the method's? Clips whose clean original is known.
+"""Measures whether `restore` makes finished videos better, and the method's share, on clips with a clean original.
 
     python benchmarks/restore.py --out runs/restore                    # the packaged model, 12 clips: noise levels
     python benchmarks/restore.py --out runs/restore-joint -m models/joint --noise 0.1 --clips 12 --first 900

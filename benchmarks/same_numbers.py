@@ -1,4 +1,4 @@
-"""Whether two commits give the same numbers to the last digit: the small study at both, every measure of every clip.
+"""Checks whether two commits give the same numbers to the last digit: every measure of every clip of the small study.
 
     python benchmarks/same_numbers.py 69bddd0                        # that commit and the working tree
     python benchmarks/same_numbers.py 69bddd0 HEAD --prompts 40      # two commits, all prompts of make study-small
@@ -32,7 +32,7 @@ Clips = dict[tuple[str, str, int, str], dict[str, float | None]]  # model, promp
 
 @dataclass(frozen=True)
 class Difference:
-    """What two studies have in common, and where they differ: lines of text."""
+    """The counts that two studies have in common, and where they differ: lines of text."""
 
     clips: int
     numbers: int

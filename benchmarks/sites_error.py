@@ -1,4 +1,4 @@
-"""How wrong is the gain when it is measured at some sites only? The table behind DEFAULT_SITES.
+"""Measures the error of the gain when it is measured at some sites only: the table behind DEFAULT_SITES.
 
     python benchmarks/sites_error.py [FOLDER] [--clips 8] [--steps 20] [--height 64 --width 64] [--out table.md]
 

@@ -49,7 +49,7 @@ def prompts(info: Path, out: Path, only: list[str]) -> None:
 
 
 def link(clips: Path, out: Path) -> None:
-    """Gives the clips of a batch the names that VBench looks for, PROMPT-NUMBER.mp4, a folder for each arm."""
+    """Gives the clips of a batch the names that VBench expects, PROMPT-NUMBER.mp4, a folder for each arm."""
     arms: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
     for line in (clips / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)

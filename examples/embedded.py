@@ -1,4 +1,4 @@
-"""The embedded model in plain diffusers, on any machine: look at what the method sees, layer by layer, and plot it."""
+"""The embedded model in plain diffusers, on any machine: prints and plots what the method measures, layer by layer."""
 
 import torch
 from diffusers import WanPipeline

@@ -168,7 +168,7 @@ def test_each_noun_of_a_caption_has_its_attributes():
     tokenizer = build_tokenizer(PUPPETS)
     nouns = set(tokenizer.convert_tokens_to_ids(list(PUPPETS.nouns)))
     for index in range(50):
-        rows = PUPPETS.said(scene(index))
+        rows = PUPPETS.attributes_of(scene(index))
         ids = tokenizer(world.caption(scene(index), np.random.default_rng(index))).input_ids
         assert sum(token in nouns for token in ids) == len(rows)
         for row in rows:

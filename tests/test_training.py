@@ -184,9 +184,9 @@ def test_what_is_exported_generates_and_was_trained_on_what_its_pipeline_compute
     kwargs, theirs = calls[0]
     mixed = kwargs["hidden_states"][-1:, : architecture.codec.latent[0]]  # without what Motif-Video appends
     states, words = text_states(pipe.tokenizer, pipe.text_encoder, [prompt], architecture.lengths[0])
-    said = torch.tensor([True])
+    prompted = torch.tensor([True])
     with torch.no_grad():
-        ours = architecture.predict(pipe.transformer, mixed, kwargs["timestep"][-1:], states, words, said)
+        ours = architecture.predict(pipe.transformer, mixed, kwargs["timestep"][-1:], states, words, prompted)
     theirs = theirs[-1:, : ours.shape[1]]
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 

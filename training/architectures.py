@@ -32,13 +32,13 @@ from training.recipe import (
 
 @dataclass(frozen=True)
 class Architecture:
-    """What training, export and generation need to know of one model."""
+    """One model, as training, export and generation need it."""
 
     name: str
     codec: Codec
     build: Callable[[], Any]  # the transformer
     predict: Callable[[Any, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-    # (transformer, mixed (B, C, T, h, w), timestep (B,), text (B, n, width), words (B, n), said (B,)) -> velocity
+    # (transformer, mixed (B, C, T, h, w), timestep (B,), text (B, n, width), words (B, n), prompted (B,)) -> v
     noisy: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     # (clean, noise, u (B,) from 0, clean, to 1) -> mixed, timestep (B,), the velocity to predict
     read: str  # the transformer's block off whose output the truth is read in training
@@ -62,8 +62,14 @@ class Architecture:
         """What `generate` fills in, the folder's defaults.json."""
         side = self.codec.world.size
         size = {"frames": self.frames, "height": side, "width": side, "fps": self.fps}
-        told = {"prompt": self.codec.world.prompt, **size, "steps": 20, "guidance": self.guidance, "extra": self.extra}
-        return told if self.several else told | {"several": False}
+        options = {
+            "prompt": self.codec.world.prompt,
+            **size,
+            "steps": 20,
+            "guidance": self.guidance,
+            "extra": self.extra,
+        }
+        return options if self.several else options | {"several": False}
 
     def modules(self, vocabulary: int) -> torch.nn.ModuleDict:
         """What is trained together: transformer, text encoder, and two readers, which are left behind in the end."""
@@ -114,20 +120,24 @@ def _diffusion(clean: Tensor, noise: Tensor, u: Tensor) -> tuple[Tensor, Tensor,
 # -------------------------------------------------------------------------------------- calls, as the pipelines do
 
 
-def _predict_wan(model: Any, mixed: Tensor, timestep: Tensor, text: Tensor, words: Tensor, said: Tensor) -> Tensor:
+def _predict_wan(model: Any, mixed: Tensor, timestep: Tensor, text: Tensor, words: Tensor, prompted: Tensor) -> Tensor:
     """WanPipeline sets the text states beyond a prompt's end to zero."""
     return model(mixed, timestep, text * words[..., None], return_dict=False)[0]
 
 
-def _predict_joint(model: Any, mixed: Tensor, timestep: Tensor, text: Tensor, words: Tensor, said: Tensor) -> Tensor:
+def _predict_joint(
+    model: Any, mixed: Tensor, timestep: Tensor, text: Tensor, words: Tensor, prompted: Tensor
+) -> Tensor:
     """MotifVideoPipeline masks them, and appends a picture to start from and its mask: none here."""
     nothing = mixed.new_zeros(mixed.shape[0], mixed.shape[1] + 1, *mixed.shape[2:])
     return model(torch.cat([mixed, nothing], 1), timestep, text, words, return_dict=False)[0]
 
 
-def _predict_temporal(model: Any, mixed: Tensor, timestep: Tensor, text: Tensor, words: Tensor, said: Tensor) -> Tensor:
+def _predict_temporal(
+    model: Any, mixed: Tensor, timestep: Tensor, text: Tensor, words: Tensor, prompted: Tensor
+) -> Tensor:
     """LattePipeline cuts a prompt's states at its end, and the empty prompt's where the other prompt ends."""
-    counts = torch.where(said[:, None], words, words.roll(1, 0))  # (B, n)
+    counts = torch.where(prompted[:, None], words, words.roll(1, 0))  # (B, n)
     bias = (~counts).to(mixed.dtype) * -10000.0
     bias = bias.repeat_interleave(mixed.shape[2], 0)[:, None]  # (B·T, 1, n)
     return model(mixed, timestep, text, bias, return_dict=False)[0][:, : mixed.shape[1]]

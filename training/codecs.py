@@ -1,6 +1,6 @@
 """The two autoencoders of the embedded models: over clips (Wan's) and over single frames (Stable Diffusion's).
 
-What training needs to know of them, in one row each: video in, latents out, and which frames a latent frame covers.
+One row for each: video in, latents out, and which frames a latent frame covers.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _decode_frames(vae: Any, latents: Tensor) -> Tensor:
 
 
 def _in_fours(masks: Tensor) -> Tensor:
-    """The first frame alone, then four by four: what a causal VAE with 4x in time sees."""
+    """The first frame alone, then four by four: the groups of a causal VAE with 4x in time."""
     return torch.cat([masks[:, :1], masks[:, 1:].unflatten(1, (-1, 4)).mean(2)], 1)
 
 

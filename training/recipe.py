@@ -1,7 +1,7 @@
-"""What the embedded models are made of: sizes, vocabulary and training settings, in one place.
+"""Sizes, vocabulary and training settings of the embedded models, in one place.
 
 All parts are stock diffusers and transformers classes, so that the pipelines of diffusers load and run the folders.
-`architectures.py` says which of them make a model.
+`architectures.py` combines them into models.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Training:
     unconditional: float = 0.1  # share of samples with an empty prompt (classifier-free guidance)
     ema: float = 0.997
     reading: float = 0.5  # weight of reading the truth (which kind and colour is where) off the hidden states after
-    # one block, architectures.Architecture.read: the world knows it, and a model that must know it too draws sooner
+    # one block, architectures.Architecture.read: the world has it, and a model that must learn it too draws sooner
     binding: float = 0.1  # weight of reading each thing's motion, colour and texture off the text state of its noun
     compile: bool = True
     seed: int = 2
@@ -94,7 +94,7 @@ def build_puppet_vae(mean: list[float] | None = None, std: list[float] | None = 
 
 
 def build_frame_vae() -> AutoencoderKL:
-    """A small Stable Diffusion VAE, which sees one frame at a time: 4x in space."""
+    """A small Stable Diffusion VAE, which takes one frame at a time: 4x in space."""
     return AutoencoderKL(
         block_out_channels=(16, 48, 96), down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, norm_num_groups=8, sample_size=SHAPES.size,
@@ -154,8 +154,8 @@ def build_text_encoder(vocabulary: int) -> UMT5EncoderModel:
     with torch.no_grad():
         for name, bias in encoder.named_parameters():  # (32, heads): 16 buckets at or before a word, 16 after it
             if "relative_attention_bias" in name:
-                # Near words count more, from the beginning (as in ALiBi): one head looks back, one at the word before,
-                # one ahead, one everywhere.
+                # Near words count more, from the beginning (as in ALiBi): one head attends back, one to the word
+                # before, one ahead, one everywhere.
                 for head, (back, ahead) in enumerate(((2.0, 9.0), (9.0, 0.7), (0.7, 9.0), (0.3, 0.3))):
                     bias[:16, head], bias[16:, head] = -back * distances, -ahead * distances
     return encoder

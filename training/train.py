@@ -1,9 +1,9 @@
-"""Train an embedded model from nothing: `python -m training.train [--model wan] --out runs/toy`.
+"""Trains an embedded model from nothing, on a CPU: `python -m training.train [--model wan] --out runs/toy`.
 
 Four stages, each resumable (kill it and start it again): the VAE, the encoding of the clips, the VAE's decoder on whole
 clips, the transformer with its text encoder. The result is exported as a folder that `diffusers.DiffusionPipeline`
 loads. With --start-from, whatever parts of a finished model fit are kept: the VAE, the text encoder, the transformer.
-The models' cards tell what their runs took.
+The models' cards have the time and the samples of their runs.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def main() -> None:
     with Progress(*columns) as progress:
         task = progress.add_task("starting", total=None)
 
-        def say(message: str, done: int, total: int) -> None:
+        def report(message: str, done: int, total: int) -> None:
             progress.update(task, description=message, completed=done, total=total)
 
-        train_vae(options.out, vae_recipe, say, codec)
-        encode_clips(options.out, recipe, say, codec)
-        polish_decoder(options.out, vae_recipe, say, codec)
-        train_transformer(options.out, recipe, say, architecture)
+        train_vae(options.out, vae_recipe, report, codec)
+        encode_clips(options.out, recipe, report, codec)
+        polish_decoder(options.out, vae_recipe, report, codec)
+        train_transformer(options.out, recipe, report, architecture)
     target = options.export_to or options.out / "model"
     export(options.out, architecture, recipe, vae_recipe, target)
     print(f"exported to {target}")

@@ -1,8 +1,8 @@
-"""Train the small encoder of the embedded world that `encoder.py` takes Fréchet distances with.
+"""Trains the small encoder of the embedded world whose features `encoder.py` uses for Fréchet distances.
 
     python -m training.train_encoder          # under four minutes on one core
 
-It learns to say which colours, kinds, textures and motions are where in a clip, and before which backdrop, from clips
+It learns to find which colours, kinds, textures and motions are where in a clip, and before which backdrop, from clips
 that are drawn. No damaged clip is ever shown to it.
 """
 
@@ -82,8 +82,8 @@ def loss(encoder: Encoder, seen: torch.Tensor, where: np.ndarray, scenes: Sequen
     backdrops = torch.tensor([list(world.BACKDROPS).index(scene.backdrop) for scene in scenes])
     with torch.autocast("cpu", torch.bfloat16):
         last = encoder.maps(seen)[-1]  # (B, 48, 3, 4, 4)
-        said, behind = encoder.where(last).float(), encoder.backdrop(last.mean(dim=(2, 3, 4))).float()
-    return 10 * F.binary_cross_entropy_with_logits(said, shares) + 0.3 * F.cross_entropy(behind, backdrops)
+        found, behind = encoder.where(last).float(), encoder.backdrop(last.mean(dim=(2, 3, 4))).float()
+    return 10 * F.binary_cross_entropy_with_logits(found, shares) + 0.3 * F.cross_entropy(behind, backdrops)
 
 
 @torch.inference_mode()
@@ -105,11 +105,11 @@ def accuracy(encoder: Encoder, clips: int = 256) -> dict[str, float]:
         scene = drawn_scene(number)
         frames, truth = world.render(scene)
         last = encoder.maps(as_input(frames[None]))[-1]
-        said, where = encoder.where(last)[0], cover(truth)[:, ::8]  # (P, 5, 4, 4) and (2, 5, 4, 4)
+        found, where = encoder.where(last)[0], cover(truth)[:, ::8]  # (P, 5, 4, 4) and (2, 5, 4, 4)
         behind = int(encoder.backdrop(last.mean(dim=(2, 3, 4)))[0].argmax())
         right["backdrop"].append(list(world.BACKDROPS)[behind] == scene.backdrop)
         for thing, share in zip(scene.things, where, strict=False):
-            answer = said.flatten(1)[:, int(share.argmax())]  # where it covers most
+            answer = found.flatten(1)[:, int(share.argmax())]  # where it covers most
             for name, words in groups.items():
                 scores = answer[[PLACED.index(word) for word in words]]
                 right[name].append(words[int(scores.argmax())] == getattr(thing, name))

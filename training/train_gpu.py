@@ -1,4 +1,4 @@
-"""Train an embedded model on one GPU in minutes, within a given time: `python -m training.train_gpu`.
+"""Trains an embedded model on one GPU in minutes, within a given time: `python -m training.train_gpu`.
 
 Worker processes draw the clips while the GPU learns from those that are already there: the VAE first, on single frames,
 windows and whole clips, then the transformer with the text encoder. Every stage ends by the clock, not by a count of

@@ -1,4 +1,4 @@
-"""Train an embedded model's transformer and text encoder on encoded clips: the last stages of training/train.py."""
+"""Trains an embedded model's transformer and text encoder on encoded clips: the last stages of training/train.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.architectures import WAN, Architecture
 from training.codecs import CLIPS, Codec
 from training.muon import MuonAdamW, has_quick_bf16
 from training.recipe import Training, build_tokenizer
-from training.train_vae import Say, save_atomically, to_video, trapezoid
+from training.train_vae import Report, save_atomically, to_video, trapezoid
 from training.worlds import NOT_NAMED, World
 
 NOT_HIDDEN = (
@@ -34,7 +34,7 @@ NOT_HIDDEN = (
 )
 
 
-def encode_clips(folder: Path, recipe: Training, say: Say, codec: Codec = CLIPS, chunk: int = 16) -> Path:
+def encode_clips(folder: Path, recipe: Training, report: Report, codec: Codec = CLIPS, chunk: int = 16) -> Path:
     """Draw and encode the training clips once; resumable. Saves latents (N, C, T, h, w) fp16, statistics and truth."""
     done, part, truth_part = folder / "latents.pt", folder / "latents-part.npy", folder / "truth-part.npy"
     if done.exists():
@@ -57,7 +57,7 @@ def encode_clips(folder: Path, recipe: Training, say: Say, codec: Codec = CLIPS,
         ]
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_quick_bf16()):
             latents[first : ids[-1] + 1] = codec.encode(vae, clips).float().numpy()
-        say("encoding clips", ids[-1] + 1, recipe.clips)
+        report("encoding clips", ids[-1] + 1, recipe.clips)
     tensor = torch.from_numpy(np.array(latents))
     flat = tensor.float().transpose(0, 1).flatten(1)  # (C, N·T·h·w)
     state = {"latents": tensor, "mean": flat.mean(1), "std": flat.std(1), "truth": torch.from_numpy(np.array(truth))}
@@ -79,7 +79,7 @@ class Clips:
     truth: Tensor  # (N, tokens, W) uint8: World.truth_map
     words: Tensor  # (N, K, L) word numbers, 0 beyond a caption's end
     nouns: Tensor  # (N, K, NOUNS) places in `words` of the nouns that something is stated about
-    stated: Tensor  # (N, NOUNS, attributes): World.said, NOT_NAMED where there is nothing to read
+    stated: Tensor  # (N, NOUNS, attributes): World.attributes_of, NOT_NAMED where there is nothing to read
 
     def to(self, device: str) -> Clips:
         return Clips(*(getattr(self, f.name).to(device) for f in fields(self)))
@@ -94,11 +94,11 @@ def describe(world: World, tokenizer: Any, index: int, captions: int, length: in
     prompts = [world.caption(scene, np.random.default_rng((2, index, k))) for k in range(captions)]
     words = np.array(tokenizer(prompts, padding="max_length", max_length=length).input_ids, np.int32)
     of_nouns = np.isin(words, tokenizer.convert_tokens_to_ids(list(world.nouns)))
-    said = np.array(world.said(scene), np.int32)
-    nouns, stated = np.zeros((captions, NOUNS), np.int32), np.full((NOUNS, said.shape[1]), NOT_NAMED, np.int32)
-    stated[: len(said)] = said
+    attributes = np.array(world.attributes_of(scene), np.int32)
+    nouns, stated = np.zeros((captions, NOUNS), np.int32), np.full((NOUNS, attributes.shape[1]), NOT_NAMED, np.int32)
+    stated[: len(attributes)] = attributes
     for k in range(captions):
-        nouns[k, : len(said)] = np.flatnonzero(of_nouns[k])
+        nouns[k, : len(attributes)] = np.flatnonzero(of_nouns[k])
     return words, nouns, stated
 
 
@@ -109,8 +109,8 @@ def load_clips(folder: Path, recipe: Training, architecture: Architecture = WAN)
     world, tokenizer = architecture.codec.world, build_tokenizer(architecture.codec.world)
     length, count = architecture.lengths[0], len(data["latents"])
     rows = [describe(world, tokenizer, i, recipe.captions, length) for i in range(count)]
-    told = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
-    return Clips(((data["latents"].float() - mean) / std).half(), data["truth"], *told)
+    columns = (torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True))
+    return Clips(((data["latents"].float() - mean) / std).half(), data["truth"], *columns)
 
 
 def _keep_output(module: torch.nn.Module, _: Any, output: Any) -> None:
@@ -213,7 +213,7 @@ class Trainer:
             getattr(self, key).load_state_dict(state[key])
 
 
-def train_transformer(folder: Path, recipe: Training, say: Say, architecture: Architecture = WAN) -> Path:
+def train_transformer(folder: Path, recipe: Training, report: Report, architecture: Architecture = WAN) -> Path:
     """Train (or go on training) in `folder`; returns the path of the averaged weights."""
     done, resume, log = (
         folder / "transformer.pt",
@@ -236,7 +236,7 @@ def train_transformer(folder: Path, recipe: Training, say: Say, architecture: Ar
             row = {"step": step + 1, "loss": float(np.mean(losses)), "seconds": time.time() - began}
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            say(f"denoising loss {row['loss']:.4f}", step + 1, recipe.steps)
+            report(f"denoising loss {row['loss']:.4f}", step + 1, recipe.steps)
             losses = []
         if (step + 1) % 250 == 0:
             save_atomically(trainer.state() | {"step": step + 1, "seconds": time.time() - began}, resume)

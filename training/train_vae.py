@@ -19,7 +19,7 @@ from training.codecs import CLIPS, Codec
 from training.muon import MuonAdamW, has_quick_bf16
 from training.recipe import VaeTraining
 
-Say = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
+Report = Callable[[str, int, int], None]  # (what is going on, steps done, steps in all)
 CHECKPOINT_EVERY = 100  # steps
 CHECKPOINT_SECONDS = 180.0  # or so many seconds after the last one
 
@@ -64,7 +64,7 @@ def vae_loss(
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the loop: what is trained, on which clips, for how long. `key` tells its randomness from others'."""
+    """One run of the loop: what is trained, on which clips, for how long. `key` seeds its randomness."""
 
     name: str  # of its files
     trained: torch.nn.Module
@@ -78,7 +78,7 @@ class Stage:
     key: tuple[int, ...] = ()
 
 
-def train_vae(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = CLIPS) -> Path:
+def train_vae(folder: Path, recipe: VaeTraining, report: Report, codec: Codec = CLIPS) -> Path:
     """Train encoder and decoder (or go on training) in `folder`; returns the path of the finished state."""
     torch.manual_seed(recipe.seed)
     vae = codec.build()
@@ -88,10 +88,10 @@ def train_vae(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = CLIPS)
 
     steps = recipe.image_steps + recipe.steps
     stage = Stage("vae", vae, "decoder.conv_out", steps, clips, recipe.things_from, 1.0, recipe.decay, True)
-    return _train(folder, codec, vae, stage, recipe, say)
+    return _train(folder, codec, vae, stage, recipe, report)
 
 
-def polish_decoder(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = CLIPS) -> Path:
+def polish_decoder(folder: Path, recipe: VaeTraining, report: Report, codec: Codec = CLIPS) -> Path:
     """Go on with the decoder alone: the latents stay what they are, so the transformer can be trained meanwhile."""
     vae = codec.build()
     vae.load_state_dict(torch.load(folder / "vae.pt", weights_only=True)["model"])
@@ -101,10 +101,10 @@ def polish_decoder(folder: Path, recipe: VaeTraining, say: Say, codec: Codec = C
 
     steps, share, decay = recipe.decoder_steps, recipe.decoder_share, recipe.decoder_decay
     stage = Stage("decoder", vae.decoder, "conv_out", steps, clips, 0, share, decay, False, key=(1,))
-    return _train(folder, codec, vae, stage, recipe, say)
+    return _train(folder, codec, vae, stage, recipe, report)
 
 
-def _train(folder: Path, codec: Codec, vae: Any, stage: Stage, recipe: VaeTraining, say: Say) -> Path:
+def _train(folder: Path, codec: Codec, vae: Any, stage: Stage, recipe: VaeTraining, report: Report) -> Path:
     """The loop of both. Resumable."""
     name, steps = stage.name, stage.steps
     done, resume, log = folder / f"{name}.pt", folder / f"{name}-checkpoint.pt", folder / f"{name}-log.jsonl"
@@ -133,7 +133,7 @@ def _train(folder: Path, codec: Codec, vae: Any, stage: Stage, recipe: VaeTraini
             row = {"step": step + 1, "loss": float(np.mean(losses)), "psnr": psnr, "seconds": time.time() - start}
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            say(f"{name} loss {row['loss']:.4f}, PSNR {psnr:.1f} dB", step + 1, steps)
+            report(f"{name} loss {row['loss']:.4f}, PSNR {psnr:.1f} dB", step + 1, steps)
             losses, errors = [], []
         if (step + 1) % CHECKPOINT_EVERY == 0 or time.time() > saved + CHECKPOINT_SECONDS:
             state = {"model": vae.state_dict(), "optimiser": optimiser.state_dict()}

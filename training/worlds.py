@@ -1,4 +1,4 @@
-"""What training needs to know of a world of drawn clips, one row for each: the shapes (`world.py`) and the puppet."""
+"""The worlds of drawn clips that training uses, one row for each: the shapes (`world.py`) and the puppet."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class World:
     truth_map: Callable[[Any, Any, Callable[[Tensor], Tensor]], np.ndarray]  # scene, truth, cover -> (tokens, W) uint8
     truth_width: int  # W
     words: tuple[str, ...]  # of the sentences; the tokenizer's vocabulary
-    nouns: tuple[str, ...]  # whose text states hold what is said about them
+    nouns: tuple[str, ...]  # whose text states hold their attributes
     attributes: tuple[int, ...]  # how many values each attribute of a noun has
-    said: Callable[[Any], list[tuple[int, ...]]]  # of each noun of a scene's caption, in its order: the attributes
+    attributes_of: Callable[[Any], list[tuple[int, ...]]]  # scene -> of each noun of its caption
 
 
 # --- shapes ------------------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def _shape_windows(rng: np.random.Generator, batch: int, frames: int) -> tuple[n
 
 
 def shape_map(scene: shapes.Scene, truth: shapes.Truth, cover: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """What a scene shows where, on the transformer's grid: (T·4·4, 89) uint8, shares of the area times 255.
+    """The content of a scene on the transformer's grid: (T·4·4, 89) uint8, shares of the area times 255.
 
     A token is 16 x 16 pixels of a latent frame: how much of each of its 4 x 4 parts is covered by each kind (5·16), how
     much of the whole by each colour (8) and by stripes (1).
@@ -73,7 +73,7 @@ def _parts(covered: Tensor, grid: int, side: int) -> Tensor:
     return pooled.transpose(3, 4).reshape(len(covered), -1, side**2)
 
 
-def _said_of_shapes(scene: shapes.Scene) -> list[tuple[int, ...]]:
+def _attributes_of_shapes(scene: shapes.Scene) -> list[tuple[int, ...]]:
     names = (list(shapes.MOTIONS), list(shapes.COLOURS), list(shapes.TEXTURES))
     return [
         tuple(n.index(v) for n, v in zip(names, (t.motion, t.colour, t.texture), strict=True)) for t in scene.things
@@ -92,7 +92,7 @@ SHAPES = World(
     truth_map=shape_map, truth_width=16 * len(shapes.KINDS) + len(shapes.COLOURS) + 1,
     words=tuple(sorted({*shapes.words(), ".", ","})),
     nouns=shapes.KINDS, attributes=(len(shapes.MOTIONS), len(shapes.COLOURS), len(shapes.TEXTURES)),
-    said=_said_of_shapes,
+    attributes_of=_attributes_of_shapes,
 )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ _PARTS = (*_COATED, paint.LEFT_HAND, paint.RIGHT_HAND)
 
 
 def puppet_map(scene: puppets.Scene, truth: paint.Truth, cover: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """What a scene shows where, on the transformer's grid: (T·8·8, 53) uint8, shares of the area times 255.
+    """The content of a scene on the transformer's grid: (T·8·8, 53) uint8, shares of the area times 255.
 
     A token is 16 x 16 pixels of a latent frame: how much of each of its 2 x 2 parts shows each part of a puppet (6·4)
     and each kind of shape (5·4), how much of the whole each colour (7), stripes and spots (2).
@@ -157,7 +157,7 @@ def puppet_map(scene: puppets.Scene, truth: paint.Truth, cover: Callable[[Tensor
     return (255 * result.clamp(max=1)).round().byte().numpy()
 
 
-def _said_of_puppets(scene: puppets.Scene) -> list[tuple[int, ...]]:
+def _attributes_of_puppets(scene: puppets.Scene) -> list[tuple[int, ...]]:
     """Does or moves how, colour, texture, size, left and right glove, side."""
     does, colours = (*puppets.ACTIONS, *puppets.MOTIONS), list(puppets.COLOURS)
     result = []
@@ -176,14 +176,16 @@ def _said_of_puppets(scene: puppets.Scene) -> list[tuple[int, ...]]:
 
 
 def _phrases_of_puppets() -> list[str]:
-    said = [
+    phrases = [
         *puppets.MOTIONS.values(),
         *puppets.ACTIONS.values(),
         *puppets.BACKDROPS.values(),
         *puppets.CAMERAS.values(),
     ]
     return [
-        phrase.replace("{side}", "").replace("{colour}", "").replace("{object}", "") for row in said for phrase in row
+        phrase.replace("{side}", "").replace("{colour}", "").replace("{object}", "")
+        for row in phrases
+        for phrase in row
     ]
 
 
@@ -201,5 +203,5 @@ PUPPETS = World(
     nouns=("puppet", "balls", *puppets.KINDS),
     attributes=(len(puppets.ACTIONS) + len(puppets.MOTIONS), len(puppets.COLOURS), len(puppets.TEXTURES),
                 len(puppets.SIZES), len(puppets.COLOURS), len(puppets.COLOURS), len(puppets.SIDES)),
-    said=_said_of_puppets,
+    attributes_of=_attributes_of_puppets,
 )  # fmt: skip

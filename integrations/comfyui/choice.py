@@ -1,4 +1,4 @@
-"""The node's settings as one checked value. ValueError says what is wrong; ComfyUI shows it on the node."""
+"""The node's settings as one checked value. ComfyUI shows the ValueError of a wrong one on the node."""
 
 import re
 from dataclasses import dataclass

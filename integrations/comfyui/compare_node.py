@@ -74,7 +74,7 @@ def _video(frames: Tensor, rate: Fraction) -> Any:
 
 
 def _save(frames: Tensor, rate: Fraction, prefix: str, folder: str, kind: str) -> dict[str, str]:
-    """Write an mp4 and say where, as ComfyUI's pages ask for it."""
+    """Write an mp4 and return where it is, in the form that ComfyUI's pages take."""
     height, width = frames.shape[1:3]
     place, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder, width, height)
     file = f"{name}_{counter:05}_.mp4"

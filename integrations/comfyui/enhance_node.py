@@ -14,7 +14,7 @@ PASSES = ["both", "conditional"]
 
 TIPS = {
     "model": "A video diffusion model. It is cloned, never changed.",
-    "gain": "What grows, and the number that says how much.",
+    "gain": "What grows, and the number that sets how much.",
     ODDS: "How much the odds grow that attention leaves its own frame: 1 does nothing, 2 is a good start, at any "
     "length of video. Only what comes from other frames grows.",
     TEMPERATURE: "The paper's enhance temperature: the whole output of a layer grows. Its authors take 4 for Wan 2.1 "

@@ -89,7 +89,7 @@ class Layout:
         return Video(call.shape[0], frames - first - self.end(call), sites, start)
 
     def is_videos(self, call: ModelCall, video: Video, attention: Attention) -> bool:
-        """Whether an attention of this call is a self-attention of the video, as far as its shape says."""
+        """Whether an attention of this call is a self-attention of the video, as far as its shape shows."""
         return (
             attention.query.shape[0] == video.batch
             and attention.length == attention.keys
@@ -110,7 +110,7 @@ def patch_size(model: Any) -> tuple[int, int, int]:
     return tuple(patch)
 
 
-# --------------------------------------------------------------------------------------------- what rows ask for
+# ---------------------------------------------------------------------------------------- the functions of the rows
 def _in_block(call: ModelCall, video: Video, attention: Attention) -> bool:
     """Text is refined by the same attention before the blocks, which alone are counted in transformer_options."""
     return "block_index" in attention.model_options

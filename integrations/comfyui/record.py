@@ -43,7 +43,7 @@ class Record:
         return list(dict.fromkeys(step.problem for step in self.steps if step.problem))
 
     def sentence(self) -> str:
-        """What was done, or a warning that says what was not and why."""
+        """What was done, or a warning of what was not and why."""
         if why := self._why_nothing():
             return f"Warning: nothing was done to {self.model} in {why}."
         summary = self.summary()
@@ -75,7 +75,7 @@ class Record:
         return f"any call, because {reason}" if reason else ""
 
     def summary(self) -> Summary:
-        """As the library says what it did. Here for the first time numbers are read from the device."""
+        """The library's own summary. Here for the first time numbers are read from the device."""
         names = list(dict.fromkeys(name for step in self.steps for name in step.layers))
         mass = np.full((len(self.steps), len(names)), math.nan, dtype=np.float32)
         gain = mass.copy()

@@ -1,7 +1,7 @@
 """The two extension points of ComfyUI that the patch uses, small and faithful, for tests without a checkout.
 
 A model's calls go through wrappers under the name "apply_model", a sampling run through those under "outer_sample"; an
-attention function looks for `optimized_attention_override` in the transformer_options that it is given.
+attention function calls `optimized_attention_override` of the transformer_options where there is one.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """The table of docs/guide/comfyui.md, and what a sampling run costs, on real ComfyUI code on a CPU.
 
-python -m comfyui.tests.measure table                # in integrations/; needs what real.py says
+python -m comfyui.tests.measure table                # in integrations/; needs what real.py needs
 python -m comfyui.tests.measure cost [--frames 9]    # one layer wide as Wan 2.1 1.3B at 480 x 272, a few minutes
 """
 

@@ -53,7 +53,7 @@ def start_or_exit() -> None:
 
 
 def _without_torchvision() -> None:
-    """Two operators that a torchvision without its binary part looks for, and empty modules in torchaudio's place."""
+    """Two operators that a torchvision without its binary part requires, and empty modules in torchaudio's place."""
     if not hasattr(torch.ops.torchvision, "nms"):
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

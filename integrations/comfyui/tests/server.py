@@ -2,7 +2,7 @@
 
     python -m comfyui.tests.server FOLDER        # in integrations/; prints the address and stays until interrupted
 
-needs ENHANCE_A_VIDEO_COMFYUI, as real.py says. Text encoders are large by their code, so one small node of the tests,
+needs ENHANCE_A_VIDEO_COMFYUI (see real.py). Text encoders are large by their code, so one small node of the tests,
 RandomText, takes their place.
 """
 
@@ -72,7 +72,7 @@ def prepared(folder: Path) -> Path:
 
 
 def _save_models(folder: Path) -> None:
-    """What ComfyUI's loaders tell apart by the names and shapes of the weights: heads of 128, a text of 4096."""
+    """Sizes by which ComfyUI's loaders recognise the weights: heads of 128, a text of 4096."""
     import comfy.ldm.wan.vae
     from safetensors.torch import save_file
 
@@ -89,7 +89,7 @@ def _save_models(folder: Path) -> None:
 
 
 class Server:
-    """A running server: what its HTTP API says."""
+    """A running server, through its HTTP API."""
 
     def __init__(self, address: str, log: Path):
         self.address, self.log = address, log

@@ -98,7 +98,7 @@ def test_only_chosen_blocks_in_the_window():
 
 
 def test_as_many_text_tokens_as_video_tokens():
-    """Cross-attention to 60 tokens looks like the self-attention of 60; it is left alone."""
+    """Cross-attention to 60 tokens has the shape of the self-attention of 60; it is left alone."""
     model, patch = enhanced(WanModel)
     model.sample(NOISE, torch.randn(2, 60, 16), sigmas=(1.0,))
     assert len(patch.record.steps[0].layers) == 2
@@ -108,13 +108,13 @@ def test_as_many_text_tokens_as_video_tokens():
 
 # ------------------------------------------------------------------------------------------------ nothing in silence
 def test_what_was_not_done_is_said():
-    said: list[str] = []
+    report: list[str] = []
     network = WanModel()
     network.patch_size = (1, 2, 1)  # not what the network does: nothing can fit
     base = Patcher(Model(network))
-    model = Patch(layout_of(network), Choice(), said.append).attach(base)
+    model = Patch(layout_of(network), Choice(), report.append).attach(base)
     assert torch.equal(model.sample(NOISE, TEXT), base.sample(NOISE, TEXT))
-    assert said[0].startswith("Warning") and "no self-attention over 5 frames of 24 tokens was found" in said[0]
+    assert report[0].startswith("Warning") and "no self-attention over 5 frames of 24 tokens was found" in report[0]
 
 
 def test_no_block_of_that_number():

@@ -1,4 +1,4 @@
-"""The node's patch on real ComfyUI code: every native family through comfy.sample.sample (real.py says how)."""
+"""The node's patch on real ComfyUI code: every native family through comfy.sample.sample (real.py has the set-up)."""
 
 import dataclasses
 import functools
@@ -344,8 +344,8 @@ def test_attention_in_parts_is_left_alone_and_said(name, conditions, why):
     plain = real.sample(model(name), family, real.noise(family))
     model_, patch = enhanced(family)
     assert torch.equal(real.sample(model_, family, real.noise(family)), plain)
-    said = patch.record.sentence()
-    assert said.startswith("Warning") and why in said, said
+    sentence = patch.record.sentence()
+    assert sentence.startswith("Warning") and why in sentence, sentence
 
 
 # ------------------------------------------------------------------------------------------------- the node itself
