@@ -26,7 +26,9 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding=
 
 
 def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    """Of one language, whatever the fence says besides (test_documents_run.py)."""
+    fence = rf"^```{language}(?: \{{[^\n]*\}})?\n(.*?)^```"
+    return re.findall(fence, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def commands(page):
@@ -36,7 +38,7 @@ def commands(page):
     outside = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     lines += re.findall(r"`((?:enhance-a-video|make) [^`]+)`", outside.replace("\n", " "))
     for line in lines:
-        words = shlex.split(line, comments=True)
+        words = shlex.split(re.sub(r"^([A-Z_]+=\S+ )+", "", line), comments=True)
         while words:
             end = next((n for n, word in enumerate(words) if word in ("&&", "|", ";", ">")), len(words))
             if words[:end]:
