@@ -16,6 +16,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -86,8 +87,8 @@ def filtered(source: Frames, graph: str) -> Frames:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw, "-i", "-", "-vf", graph]
     command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     out = subprocess.run(command, input=to_uint8(source).tobytes(), capture_output=True, check=True).stdout
-    frames = np.frombuffer(out, np.uint8).reshape(-1, height, width, 3)
-    return frames[:length].astype(np.float32) / 255
+    frames = np.frombuffer(out, np.uint8).reshape(-1, height, width, 3).astype(np.float32) / 255
+    return np.pad(frames[:length], ((0, max(0, length - len(frames))), (0, 0), (0, 0), (0, 0)), mode="edge")
 
 
 def averaged(source: Frames) -> Frames:
@@ -130,6 +131,8 @@ def ways(pipe: Any, source: Frames, levels: list[float], odds: float, even: bool
     yield "damaged", source
     yield "ffmpeg deflicker", filtered(source, "deflicker=size=5")
     yield "ffmpeg hqdn3d", filtered(source, "hqdn3d")
+    half = f"tpad=stop=4:stop_mode=clone,framestep=2,minterpolate=fps={world.FPS}:mi_mode=mci:scd=none"
+    yield "ffmpeg minterpolate, every second frame", filtered(source, half)
     yield "averaged along the motion, no model", averaged(source)
     if even:
         frames = to_uint8(source)
@@ -168,6 +171,29 @@ def ssim(frames: Frames, clean: Frames) -> float:
     return float(np.mean(values))
 
 
+def vmaf(frames: Frames, clean: Frames) -> float:
+    """Netflix's VMAF, by the libvmaf of imageio-ffmpeg, mean of the frames; NaN where its FFmpeg has none.
+
+    Its model is made for large pictures, so that clips are enlarged to four times their size, bicubically.
+    """
+    import imageio_ffmpeg
+
+    height, width = frames.shape[1:3]
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = []
+        for name, clip in (("ours", frames), ("clean", clean)):
+            Path(folder, name).write_bytes(to_uint8(clip).tobytes())
+            raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(world.FPS)]
+            inputs += [*raw, "-i", str(Path(folder, name))]
+        large = f"scale={4 * width}:{4 * height}:flags=bicubic,format=yuv420p"
+        graph = f"[0:v]{large}[a];[1:v]{large}[b];[a][b]libvmaf=log_fmt=json:log_path={folder}/log"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-threads", "1", *inputs]
+        done = subprocess.run([*command, "-lavfi", graph, "-f", "null", "-"], capture_output=True)
+        if done.returncode:
+            return float("nan")
+        return float(json.loads(Path(folder, "log").read_text(encoding="utf-8"))["pooled_metrics"]["vmaf"]["mean"])
+
+
 def flickering(frames: Frames, clean: Frames) -> float:
     """How far the clip's flicker is from the clean one's: mean |second difference over time of (clip - clean)|, in
     grey levels of 255."""
@@ -179,6 +205,7 @@ def measured(frames: Frames, clean: Frames) -> dict[str, float]:
     return {
         "psnr": psnr(frames, clean),
         "ssim": ssim(frames, clean),
+        "vmaf": vmaf(frames, clean),
         "warping": float(no_reference.warping_error(clip).mean()),
         "flicker": flickering(frames, clean),
         "motion": float(no_reference.motion(clip).mean() / max(no_reference.motion(truth).mean(), 1e-6)),
@@ -212,7 +239,8 @@ def run(options: argparse.Namespace) -> None:
                 print(scene, name, file=sys.stderr)
 
 
-TABLES = {"psnr": "PSNR to the clean clip, dB", "ssim": "SSIM to the clean clip", "warping": "Warping error, 1e-4",
+TABLES = {"psnr": "PSNR to the clean clip, dB", "ssim": "SSIM to the clean clip", "vmaf": "VMAF to the clean clip",
+          "warping": "Warping error, 1e-4",
           "flicker": "Flicker beyond the clean clip's, grey levels", "motion": "Motion, 1 = the clean clip's",
           "sharpness": "Sharpness, 1 = the clean clip's"}  # fmt: skip
 

@@ -152,7 +152,15 @@ def test_a_pipeline_whose_latents_are_unknown_is_refused(pipe, clean):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"noise": 0}, {"noise": 1.5}, {"noise": float("nan")}, {"steps": 0}, {"overlap": -1}, {"seed": -1}]
+    "wrong",
+    [
+        {"noise": 0, "even_light": False},
+        {"noise": 1.5},
+        {"noise": float("nan")},
+        {"steps": 0},
+        {"overlap": -1},
+        {"seed": -1},
+    ],
 )
 def test_bad_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
@@ -199,6 +207,12 @@ def test_wavering_light_is_made_even_and_other_light_is_left(clean, flickering):
     fade = clean * np.linspace(1, 0.3, len(clean))[:, None, None, None]
     inner = light.gains_of(np.rint(fade).astype(np.uint8))[8:-8]
     assert np.abs(inner - 1).max() < 0.05, "a fade is no flicker"
+
+
+def test_without_noise_the_light_alone_is_made_even_and_no_model_is_needed(clean, flickering):
+    even = restore_frames(None, flickering, Restoring(noise=0))
+    np.testing.assert_array_equal(even, light.lit(flickering, light.gains_of(flickering)))
+    assert psnr(even, clean) > psnr(flickering, clean) + 5
 
 
 def test_light_is_not_mixed_across_a_cut(clean):
@@ -344,6 +358,50 @@ def test_what_another_job_left_is_not_used(tmp_path, flickering):
     notes = []
     made = restore_file(source, tmp_path / "a.mp4", Restoring(noise=0.1, seed=1), notice=notes.append)
     assert made.made == len(made.plan.spans) and any("thrown away" in note for note in notes)
+
+
+# --------------------------------------------------------------------------------- sizes that are not the model's
+
+
+@pytest.mark.parametrize(
+    ("size", "word"),
+    [((64, 64), None), ((48, 64), None), ((96, 80), None), ((256, 256), "larger"), ((32, 32), "smaller")],
+)
+def test_a_size_that_is_not_the_models_is_named_with_a_way_out(pipe, size, word):
+    text = engine.size_note(pipe, *size)
+    if word is None:
+        assert text is None
+        return
+    assert f"{size[1]}x{size[0]}, much {word}" in text and "(64x64)" in text
+    assert "--model" in text and "scale=64:64" in text and "--noise 0" in text
+
+
+def test_a_model_without_defaults_of_its_own_has_its_pipelines_size(pipe, monkeypatch):
+    monkeypatch.setattr(engine.pipelines, "defaults", lambda pipe: {"fps": 8})
+    assert "(832x480)" in engine.size_note(pipe, 1080, 1920) and engine.size_note(pipe, 832, 480) is None
+
+
+def test_the_command_names_the_size_before_the_work_and_in_json(command, tmp_path):
+    media_files.write(tmp_path / "in.mp4", media_files.moving(5, 96, 128))
+    code, printed, err = command("restore", tmp_path / "in.mp4", "--steps", 2, "--json")
+    (text,) = json.loads(printed)["warnings"]
+    assert code == 0 and "128x96, much larger than the model's own clips (64x64)" in text and text[:40] in err
+
+
+def test_the_command_without_noise_runs_no_model(command, tmp_path, flickering, monkeypatch):
+    source = with_sound(tmp_path / "in.mp4", flickering)
+    monkeypatch.setattr("enhance_a_video.generation.restore.files.opened", None)  # would raise if it were called
+    code, printed, _ = command("restore", source, "--noise", 0, "--odds", 3, "--model", "nowhere", "--json")
+    record = json.loads(printed)
+    assert code == 0 and "starts" not in record and "model" not in record and record["settings"] is None
+    assert record["warnings"] == ["--odds and --model have no effect with --noise 0: no model runs."]
+    assert unsteadiness(video.read_video(tmp_path / "in-restored.mp4")[0]) < 0.5 * unsteadiness(flickering)
+    assert streams(tmp_path / "in-restored.mp4")[0] == {"video": "h264", "audio": "aac"}
+    code, printed, _ = command("inspect", tmp_path / "in-restored.mp4", "--json")
+    found = json.loads(printed)
+    assert found["command_to_make_it"].endswith("in.mp4 --noise 0 --out in-restored.mp4")
+    assert found["credentials"]["sources"] == ["algorithmicallyEnhanced"]
+    assert command("restore", source, "--noise", 0, "--no-even-light", "-o", tmp_path / "x.mp4")[0] == 2
 
 
 def test_files_that_cannot_be_restored_are_refused_before_the_work(tmp_path, clean):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,7 +12,22 @@ from rich.markup import escape
 from ..generation.terminal import print_json
 from ..wording import count
 from .app import app
-from .options import Force, Guidance, Json, Knobs, Labels, Load, Model, Negative, Seed, Steps, grouped, path_of
+from .options import (
+    Force,
+    Guidance,
+    Json,
+    Knobs,
+    Labels,
+    Load,
+    Model,
+    Negative,
+    Seed,
+    Steps,
+    given,
+    grouped,
+    path_of,
+    without_effect,
+)
 from .progress import Notes, working
 from .screen import Screen
 
@@ -23,6 +38,7 @@ if TYPE_CHECKING:
 @app.command()
 @grouped
 def restore(
+    ctx: typer.Context,
     *,
     source: Annotated[
         Path,
@@ -36,7 +52,8 @@ def restore(
         typer.Option(
             min=0,
             max=1,
-            help="How much noise is mixed in and taken out again: 0.1 by default, 0.4 strong, 1 a new video.",
+            help="How much noise is mixed in and taken out again: 0.1 by default, 0.4 strong, 1 a new video; 0: no "
+            "model runs, the light alone is made even.",
         ),
     ] = None,
     keep_detail: Annotated[
@@ -75,6 +92,7 @@ def restore(
     video to video and filters do: docs/guide/restore.md
 
     enhance-a-video restore in.mp4
+    enhance-a-video restore in.mp4 --noise 0
     enhance-a-video restore in.mp4 --noise 0.4 -m Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o out.mp4
     """
     settings = knobs.settings(enhance)
@@ -87,27 +105,42 @@ def restore(
     )  # fmt: skip
     out = source.with_name(f"{source.stem}-restored.mp4") if out is None else out
     notes = Notes()
+    for text in without_effect(given(ctx, *_OF_MODELS) if how.light_only else [], "with --noise 0: no model runs"):
+        notes(text)
     stopped = "Stopped. The finished windows are kept; the same command goes on from there."
     with chosen(credentials, notes), working(stopped) as progress:
         made = restore_file(
             source, out, how, model=model, load=asdict(load), force=force, progress=progress, notice=notes
         )
-    _print(made, json)
+    _print(made, notes, json)
 
 
-def _print(made: Restored, json: bool) -> None:
+_OF_MODELS = (
+    "keep_detail", "enhance", *(field.name for field in fields(Knobs)), "prompt", "negative", "steps", "guidance",
+    "overlap", "seed", "model", *(field.name for field in fields(Load)),
+)  # fmt: skip
+
+
+def _print(made: Restored, notes: list[str], json: bool) -> None:
     record = made.record()
     if json:
-        print_json({"command": "restore", "out": str(made.out), **record})
+        warnings = list(dict.fromkeys([*record["warnings"], *notes]))
+        print_json({"command": "restore", "out": str(made.out), **record, "warnings": warnings})
         return
-    screen, starts = Screen(), record["starts"]
+    screen = Screen()
     if made.summary is not None:
         screen.print(str(made.summary), highlight=False, markup=False)
-    screen.print(
-        f"Started at step {starts['step']} of {starts['of']}, where the latents are {starts['noise_share']:.0%} noise; "
-        f"{count(len(made.plan.spans), 'window')} of {count(made.plan.frames, 'frame')}.",
-        highlight=False,
-    )
+    screen.print(_worked(made, record), highlight=False)
     source = made.source
     shape = f"{count(source.frames, 'frame')}, {source.width}x{source.height}, {source.fps:g} fps, {made.seconds:.1f} s"
     screen.print(f"[bold green]Written:[/] {escape(str(made.out))}  [dim]({shape})[/]", soft_wrap=True)
+
+
+def _worked(made: Restored, record: dict[str, Any]) -> str:
+    if made.plan is None:
+        return "No model ran: the light of whole frames was made even."
+    starts = record["starts"]
+    return (
+        f"Started at step {starts['step']} of {starts['of']}, where the latents are {starts['noise_share']:.0%} noise; "
+        f"{count(len(made.plan.spans), 'window')} of {count(made.plan.frames, 'frame')}."
+    )

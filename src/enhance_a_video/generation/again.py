@@ -38,6 +38,8 @@ def command_for(record: Mapping[str, Any], out: str) -> str:
         words += ["--model", record["model"]]
     if record.get("prompt"):
         words += ["--prompt", record["prompt"]]
+    if record.get("noise") == 0:  # light alone, without a model
+        return shlex.join([*words, "--noise", "0", "--out", out])
     words += ["--seed", str(record["seed"])]
     words += _restoring(record) if "restored" in record else _options(record.get("options", {}))
     return shlex.join([*words, *_knobs(record["settings"]), "--out", out])

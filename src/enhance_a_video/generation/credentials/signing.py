@@ -27,6 +27,7 @@ OFF = "ENHANCE_A_VIDEO_CREDENTIALS"  # "off": no clip is labelled
 SETTINGS = "org.enhance-a-video.settings"  # the label of our own assertion
 _SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 MADE, EDITED = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
+CORRECTED = "algorithmicallyEnhanced"  # an edit without any model: restore --noise 0
 _FORMATS = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".avi": "video/x-msvideo",
     ".webp": "image/webp", ".gif": "image/gif", ".webm": "video/webm", ".mkv": "video/x-matroska",
@@ -146,7 +147,8 @@ def sign(path: Path, claim: Claim) -> bool:
 def _manifest(claim: Claim) -> dict[str, Any]:
     assertions: list[dict[str, Any]] = [{"label": SETTINGS, "data": claim.data()}]
     if claim.source is not None:
-        edited = {"action": "c2pa.edited", "digitalSourceType": _SOURCES + EDITED}
+        kind = CORRECTED if claim.record.get("noise") == 0 else EDITED
+        edited = {"action": "c2pa.edited", "digitalSourceType": _SOURCES + kind}
         assertions.append({"label": "c2pa.actions.v2", "data": {"actions": [edited]}})
     generator = {"name": "Enhance-A-Video", "version": version("enhance-a-video")}
     return {"claim_generator_info": [generator], "format": "video/mp4", "assertions": assertions}

@@ -38,7 +38,8 @@ class Restoring:
     """How a clip is restored. Checked on construction (SettingsError).
 
     noise         how much of the model's schedule is gone through: 0 nothing, 1 all of it, which keeps nothing of the
-                  source. In units of training time, as start and end of `Settings`: 1 - noise is where it starts
+                  source. In units of training time, as start and end of `Settings`: 1 - noise is where it starts.
+                  With 0 no model runs: the light is made even, and that is all
     settings      the method's; None is the plain model, video to video
     keep_detail   give back the part of what was lost that is steady along the motion (`detail.steady_detail`)
     even_light    brightness and white balance of whole frames are made even first (`light`)
@@ -62,8 +63,8 @@ class Restoring:
 
     def __post_init__(self) -> None:
         limits.number("noise", self.noise, 0, 1)
-        if not self.noise:
-            raise SettingsError("noise=0 would change nothing but what the VAE loses: give more, up to 1.")
+        if not self.noise and not self.even_light:
+            raise SettingsError("noise=0 without even_light leaves nothing to do: give noise up to 1, or even_light.")
         for name in ("steps", "guidance"):
             if getattr(self, name) is not None:
                 limits.option(name, getattr(self, name))
@@ -73,9 +74,14 @@ class Restoring:
         if self.prompt:
             checked_prompt(self.prompt)
 
+    @property
+    def light_only(self) -> bool:
+        """No noise is mixed in, so that no model has anything to do."""
+        return not self.noise
+
     def facts(self) -> dict[str, Any]:
         """JSON-able, and the same for the same result."""
-        settings = None if self.settings is None else settings_text(self.settings)
+        settings = None if self.settings is None or self.light_only else settings_text(self.settings)
         return {**asdict(replace(self, settings=None)), "settings": settings}
 
 
@@ -111,6 +117,19 @@ def plan(pipe: Any, how: Restoring, frames: int, height: int, width: int) -> Pla
     steps = latents.steps_for(how.noise, _total(pipe, call))
     start = latents.start_of(pipe, {**call, "prompt": how.prompt, "output_type": "np"}, steps)
     return Plan(tuple(spans), length, *size, start, lambda first: first // grid.time)
+
+
+def size_note(pipe: Any, height: int, width: int) -> str | None:
+    """A sentence where a clip has more than twice or less than half of the pixels of the model's own; else None."""
+    own = _own_size(pipe)
+    if own is None or 0.5 <= height * width / (own[0] * own[1]) <= 2:
+        return None
+    more = "larger" if height * width > own[0] * own[1] else "smaller"
+    return (
+        f"The video is {width}x{height}, much {more} than the model's own clips ({own[1]}x{own[0]}), and a model does "
+        f"worse at a size that it was not trained on. Give --model one for this size, scale the video first "
+        f"(ffmpeg -i IN -vf scale={own[1]}:{own[0]} OUT), or leave the model out with --noise 0: light alone."
+    )
 
 
 def restore_window(
@@ -168,14 +187,18 @@ def restore_frames(
     progress: Report = silent,
     notice: pipelines.Notice = lambda text: None,
 ) -> np.ndarray:
-    """A whole clip, uint8 (T, H, W, 3), restored; of the same shape.
+    """A whole clip, uint8 (T, H, W, 3), restored; of the same shape. pipe: not used (None will do) with noise=0.
 
     Raises:
         UnsupportedModelError, SettingsError: as `plan`. EnhanceAVideoError: as `pipelines.generate`.
     """
     how = how or Restoring()
     frames = to_uint8(frames)
+    if how.light_only:
+        return light.lit(frames, light.gains_of(frames))
     made = plan(pipe, how, *frames.shape[:3])
+    if text := size_note(pipe, *frames.shape[1:3]):
+        notice(text)
     if how.even_light:
         frames = light.lit(frames, light.gains_of(frames))
     with method(pipe, how):
@@ -218,6 +241,13 @@ def _own_length(pipe: Any) -> int:
     parameters = inspect.signature(pipe.__call__).parameters
     theirs = [parameters[name].default for name in ("num_frames", "video_length") if name in parameters]
     return int(known or theirs[0])
+
+
+def _own_size(pipe: Any) -> tuple[int, int] | None:
+    """(height, width) of the clips that the model is made for; None where nothing tells it."""
+    known, parameters = pipelines.defaults(pipe), inspect.signature(pipe.__call__).parameters
+    height, width = (known.get(n) or getattr(parameters.get(n), "default", None) for n in ("height", "width"))
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _options(pipe: Any, how: Restoring, frames: int, height: int, width: int) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,7 +28,7 @@ from ..files import atomic, explained, only_one, refuse_existing, write_into, wr
 from ..making import brief, opened
 from ..media import VideoSource, open_video, scan
 from ..pipelines import Notice, describe
-from .engine import Plan, Restoring, method, plan, restore_window, stepping
+from .engine import Plan, Restoring, method, plan, restore_window, size_note, stepping
 from .light import LightMeter, lit
 from .windows import Window, blended
 
@@ -36,14 +37,15 @@ from .windows import Window, blended
 class Restored:
     """A file that was restored.
 
-    windows: of these, `made` were made in this run and the others in an earlier one that was stopped.
+    plan: None where no model ran. made: windows of it that were made in this run; the others are of an earlier one that
+    was stopped.
     """
 
     out: Path
     source: VideoSource
     how: Restoring
     model: str
-    plan: Plan
+    plan: Plan | None
     made: int
     summary: Summary | None
     seconds: float
@@ -52,21 +54,12 @@ class Restored:
 
     def record(self) -> dict[str, Any]:
         """How the file was made, JSON-able: what the comment of the mp4 holds."""
-        start = self.plan.start
         return {
             "restored": {
                 "file": self.source.path.name, "sha256": self.source.sha256, "comment": self.source.comment or None,
             },
             **self.how.facts(),
-            "model": self.model,
-            "starts": {
-                "step": start.total - start.steps + 1, "of": start.total, "timestep": start.timestep,
-                "noise_share": round(start.noise, 4),
-            },
-            "windows": {
-                "count": len(self.plan.spans), "frames": self.plan.frames, "height": self.plan.height,
-                "width": self.plan.width,
-            },
+            **({"model": self.model, **_planned(self.plan)} if self.plan else {}),
             "fps": self.source.fps, "frames": self.source.frames,
             "height": self.source.height, "width": self.source.width, "sound": list(self.source.sound),
             "seconds": round(self.seconds, 3),
@@ -75,6 +68,17 @@ class Restored:
             "warnings": list(self.notes),
             "about": {**self.about, "host": platform.node()},
         }  # fmt: skip
+
+
+def _planned(made: Plan) -> dict[str, Any]:
+    start = made.start
+    return {
+        "starts": {
+            "step": start.total - start.steps + 1, "of": start.total, "timestep": start.timestep,
+            "noise_share": round(start.noise, 4),
+        },
+        "windows": {"count": len(made.spans), "frames": made.frames, "height": made.height, "width": made.width},
+    }  # fmt: skip
 
 
 def restore_file(
@@ -95,7 +99,7 @@ def restore_file(
 
     Args:
         out: an mp4, written whole or not at all; not the source itself.
-        model, load: as `pipelines.load` takes them.
+        model, load: as `pipelines.load` takes them; not used with noise=0, which runs no model.
         notice: called with a sentence about what is not kept or not done as requested.
 
     Raises:
@@ -119,7 +123,16 @@ def restore_file(
     for text in scanned.notes:
         note(text)
     started = perf_counter()
+    if how.light_only:
+        progress(Progress(0, doing="making the light even"))
+        about = {"enhance-a-video": version("enhance-a-video")}
+        frames = _evened(scanned, meter.gains())
+        restored = Restored(out, scanned, how, model, None, 0, None, perf_counter() - started, tuple(notes), about)
+        _write(restored, frames, force)
+        return restored
     pipe = opened(model, load or {}, progress)
+    if mismatch := size_note(pipe, scanned.height, scanned.width):
+        note(mismatch)
     made = plan(pipe, how, scanned.frames, scanned.height, scanned.width)
     key = {**how.facts(), "model": model, "load": load or {}, "source": scanned.sha256, "about": describe(pipe)}
     folder = out.with_name(f".{out.stem[:100]}.restoring")
@@ -131,7 +144,8 @@ def restore_file(
             out, scanned, how, model, made, len(made.spans) - there, summary, perf_counter() - started, tuple(notes),
             describe(pipe),
         )  # fmt: skip
-        _write(restored, store, force)
+        clips = (store.get(number) for number in range(len(made.spans)))
+        _write(restored, (np.rint(frame).astype(np.uint8) for frame in blended(made.spans, clips)), force)
         store.remove()
     return restored
 
@@ -181,13 +195,18 @@ def _cut(source: VideoSource, spans: tuple[Window, ...], wanted: set[int]) -> It
     raise VideoFileError(f"{source.path} has changed while it was being restored: start again.")
 
 
-def _write(restored: Restored, store: _Store, force: bool) -> None:
-    """The windows of the store, blended, as the finished file."""
-    spans, out = restored.plan.spans, restored.out
+def _evened(source: VideoSource, gains: np.ndarray) -> Iterator[np.ndarray]:
+    """The source's frames, uint8 (H, W, 3), one by one, multiplied by their gains (T, 3)."""
+    with open_video(source.path) as clip:
+        for frame, gain in zip(clip, gains, strict=True):
+            yield lit(frame[None], gain[None])[0]
+
+
+def _write(restored: Restored, frames: Iterable[np.ndarray], force: bool) -> None:
+    """The finished file, of frames uint8 (H, W, 3)."""
+    out = restored.out
 
     def into(folder: Path) -> Path:
-        clips = (store.get(number) for number in range(len(spans)))
-        frames = (np.rint(frame).astype(np.uint8) for frame in blended(spans, clips))
         record = restored.record()
         return video.write_video_like(
             folder / out.name, frames, restored.source, force=force, comment=json.dumps(record),
