@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never asks the network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never uses the network
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import json

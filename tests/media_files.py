@@ -21,7 +21,7 @@ TURNS = {
 
 
 def moving(frames: int = 12, height: int = 48, width: int = 64, detail: int = 8) -> np.ndarray:
-    """A coarse random texture that moves to the right: no orientation looks like another. uint8 (T, H, W, 3)."""
+    """A coarse random texture that moves to the right: no orientation equals another. uint8 (T, H, W, 3)."""
     coarse = np.random.default_rng(0).integers(20, 235, (-(-height // detail), -(-width // detail), 3), dtype=np.uint8)
     picture = coarse.repeat(detail, 0).repeat(detail, 1)[:height, :width]
     return np.stack([np.roll(picture, 2 * number, 1) for number in range(frames)])

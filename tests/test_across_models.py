@@ -1,4 +1,4 @@
-"""benchmarks/across_models.py on clips whose damage is planted: the best is chosen, the rest told as it is."""
+"""benchmarks/across_models.py on clips whose damage is planted: the best is chosen, the rest reported as it is."""
 
 import importlib.util
 import shutil
@@ -23,7 +23,7 @@ def benchmark(name):
     path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses need their module
     spec.loader.exec_module(module)
     yield module
     del sys.modules[name]

@@ -1,4 +1,4 @@
-"""What the method is compared with, against attention written out in float64 in the real classes."""
+"""The alternatives to the method, against attention written out in float64 in the real classes."""
 
 import importlib.util
 import json
@@ -245,7 +245,7 @@ def test_a_compiled_model_is_refused():
     ({"alternative": "logit_temperature", "start": 0.9, "end": 0.1}, "window is empty"),
     ({"alternative": "logit_temperature", "layers": "("}, "regular expression"),
 ])  # fmt: skip
-def test_what_does_not_fit_is_said(data, message):
+def test_what_does_not_fit_is_reported(data, message):
     with pytest.raises(SettingsError, match=message):
         alternative_from_dict(data)
 

@@ -19,7 +19,7 @@ from enhance_a_video.models import attention_modules, row_of
 def anatomy():
     spec = importlib.util.spec_from_file_location("anatomy", Path(__file__).parent.parent / "benchmarks" / "anatomy.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["anatomy"] = module  # dataclasses look their module up
+    sys.modules["anatomy"] = module  # dataclasses need their module
     spec.loader.exec_module(module)
     yield module
     del sys.modules["anatomy"]

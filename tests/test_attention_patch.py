@@ -1,4 +1,4 @@
-"""The seam: sees what the kernel sees, scales what the processor returns, leaves nothing behind."""
+"""The attention patch: observes the kernel's inputs, scales what the processor returns, leaves nothing behind."""
 
 import copy
 import inspect
@@ -36,7 +36,6 @@ class Spy:
         return len(self.seen), None
 
     def gain(self, seen, residual=None):
-        self.looks = seen
         return self.answer
 
 
@@ -123,7 +122,7 @@ def test_one_class_for_all_layers(wan):
 
 
 def test_namespaces_resolve_by_name(wan):
-    """Dynamo's guards look a global up in sys.modules."""
+    """Dynamo's guards read a global from sys.modules."""
     AttentionPatch(wan.blocks[0].attn1, Spy()).attach()
     inner = inspect.getclosurevars(type(wan.blocks[0].attn1.processor).__dict__["__call__"]).nonlocals["inner"]
     namespace = sys.modules[inner.__globals__["__name__"]].__dict__
@@ -203,7 +202,7 @@ def test_cross_attention_is_refused(wan):
 
 
 def test_layer_skipping_finds_an_enhanced_processor():
-    """diffusers looks processors up by class; Latte's would not be found."""
+    """diffusers finds processors by class; Latte's would be missing."""
     from diffusers.hooks import LayerSkipConfig, apply_layer_skip
 
     from enhance_a_video import enhance

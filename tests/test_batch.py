@@ -299,7 +299,7 @@ def test_whoever_only_reads_a_manifest_leaves_a_torn_line(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["", "nonsense", "empty"])
-def test_a_model_that_no_machine_can_load_is_refused_before_a_cluster_is_asked(tmp_path, monkeypatch, model):
+def test_a_model_that_no_machine_can_load_is_refused_before_a_cluster_is_used(tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError, match=r"model|folder|pipeline"):
@@ -334,7 +334,7 @@ def test_a_full_disk_ends_the_run_and_is_not_the_clips_fault(worker, tmp_path, m
 
 
 class Here:
-    """A crew in this process: real workers, which die or refuse to load when a test says so."""
+    """A crew in this process: real workers, which die or refuse to load where a test sets it."""
 
     def __init__(self, worker, size=1, dies=lambda item, slot: False, starts=lambda slot: ("ready", {})):
         self.worker, self.size, self.dies, self.starts = worker, size, dies, starts
@@ -366,9 +366,9 @@ class Here:
         self.alive.clear()
 
 
-def make_all(folder, items, crew, said=None) -> Count:
+def make_all(folder, items, crew, text=None) -> Count:
     count = Count(
-        len(items), lambda progress: said.append(progress.news) if said is not None and progress.wrong else None
+        len(items), lambda progress: text.append(progress.news) if text is not None and progress.wrong else None
     )
     with Pool(crew, count.changed) as count.pool:
         make_missing(count.pool, folder, items, count)
@@ -376,21 +376,21 @@ def make_all(folder, items, crew, said=None) -> Count:
 
 
 def go(tmp_path, worker, items, crew) -> tuple[Count, list[str]]:
-    said = []
+    text = []
     with Folder(tmp_path, worker.model, "auto") as folder:
-        count = make_all(folder, items, crew, said)
+        count = make_all(folder, items, crew, text)
     assert not crew.alive
-    return count, said
+    return count, text
 
 
 def test_a_clip_on_which_workers_keep_dying_is_given_up(worker, tmp_path):
     items = items_of(4)
     crew = Here(worker, size=2, dies=lambda task, slot: task.items[0].key == items[1].key)
-    count, said = go(tmp_path, worker, items, crew)
+    count, text = go(tmp_path, worker, items, crew)
     assert (count.made, count.failed, count.pool.lost) == (3, 1, MAX_DEATHS)
     by_key = {line["key"]: line for line in lines(tmp_path)}
     assert "3 workers died on this clip" in by_key[items[1].key]["error"] and len(by_key) == 4
-    assert sum("died: a test said so" in line for line in said) == MAX_DEATHS
+    assert sum("died: a test said so" in line for line in text) == MAX_DEATHS
 
 
 def test_after_an_error_that_is_not_ours_the_worker_is_replaced(worker, tmp_path, monkeypatch):
@@ -407,15 +407,15 @@ def test_after_an_error_that_is_not_ours_the_worker_is_replaced(worker, tmp_path
     crashes = items_of(1, steps=2)
     refused = items_of(1, width=40)
     crew = Here(worker)
-    count, said = go(tmp_path, worker, [*refused, *crashes, *items_of(2)], crew)
+    count, text = go(tmp_path, worker, [*refused, *crashes, *items_of(2)], crew)
     assert (count.made, count.failed, count.pool.lost) == (2, 2, 0) and crew.started[0] == 2
-    assert "SettingsError" in said[0] and "AttributeError" in said[1]
+    assert "SettingsError" in text[0] and "AttributeError" in text[1]
 
 
 def test_a_slot_that_cannot_load_leaves_the_work_to_the_others(worker, tmp_path):
     starts = {0: ("unable", ("SettingsError", "no room on this device")), 1: ("ready", {})}
-    count, said = go(tmp_path, worker, items_of(3), Here(worker, 2, starts=starts.get))
-    assert (count.made, count.failed) == (3, 0) and "no room on this device" in said[0]
+    count, text = go(tmp_path, worker, items_of(3), Here(worker, 2, starts=starts.get))
+    assert (count.made, count.failed) == (3, 0) and "no room on this device" in text[0]
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_a_killed_workers_clip_is_made_by_another(tiny_folder, tmp_path):
 
 
 def test_a_killed_ray_workers_clip_is_made_by_another(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test never asks the network
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test never uses the network
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'enhance-a-video[ray]'")
     ray.init(
         "local",

@@ -148,7 +148,7 @@ def test_generate_takes_every_option(run, tiny_folder):
     assert frames.shape == (5, 32, 48, 3) and fps == 12
 
 
-def test_generate_enhances_by_default_and_says_what_it_did(run, tiny_folder):
+def test_generate_enhances_by_default_and_reports_what_it_did(run, tiny_folder):
     code, out, _ = run("generate", "--model", tiny_folder, "-p", PROMPT, "-o", "x.mp4")
     assert code == 0
     assert "blocks.0.attn1" in out and "Written: x.mp4" in out
@@ -223,8 +223,8 @@ def test_compare_keeps_the_videos_of_every_seed_and_vote_finds_their_pairs(run, 
     assert all(f'href="{Path(path).relative_to("c").as_posix()}"' in page for path in files)
     for pair in pairs:  # the file is that seed's and that panel's
         for label, path in pair["videos"].items():
-            told = json.loads(video.read_comment(path))
-            assert (told["seed"], told["label"]) == (pair["seed"], label)
+            facts = json.loads(video.read_comment(path))
+            assert (facts["seed"], facts["label"]) == (pair["seed"], label)
     found = find_pairs("c").pairs
     labels = ("without", "with Enhance-A-Video"), ("without", "mild")
     assert [(pair.seed, pair.labels) for pair in found] == [(seed, two) for seed in (4, 5, 6) for two in labels]

@@ -1,4 +1,4 @@
-"""Content credentials: what signed clips say, that a changed byte shows, whose certificate, and inspect."""
+"""Content credentials: the content of signed clips, a changed byte detected, whose certificate, and inspect."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def signed(tmp_path):
     )
 
 
-def test_a_signed_clip_says_what_it_is(signed):
+def test_a_signed_clip_carries_what_it_is(signed):
     found = read_credentials(signed)
     assert found.present and found.valid and not found.trusted and found.self_made and not found.problems
     assert found.sources == ("trainedAlgorithmicMedia",) and found.actions == ("c2pa.created",)
@@ -61,7 +61,7 @@ def test_numbers_that_c2pa_does_not_take_are_text(tmp_path):
     assert claims["seed"] == "18446744073709551615" and claims["enhancement"] == {"mean_gain": "nan"}
 
 
-def test_a_clip_that_cannot_be_signed_is_kept_and_that_is_said(tmp_path, monkeypatch):
+def test_a_clip_that_cannot_be_signed_is_kept_and_that_is_reported(tmp_path, monkeypatch):
     """With a certificate that C2PA refuses: one that may not sign."""
     pem = identity._new()
     at = pem.index(b"-----BEGIN CERTIFICATE")
@@ -127,7 +127,7 @@ def test_sources_of_other_containers_are_named(tmp_path, name):
     assert found.valid and [one["has_credentials"] for one in found.ingredients] == [False]
 
 
-def test_a_source_that_is_not_what_its_name_says_is_named_all_the_same(tmp_path):
+def test_a_source_of_another_kind_than_its_name_is_named_all_the_same(tmp_path):
     source = media_files.write(tmp_path / "in.mkv", media_files.moving()).rename(tmp_path / "in.mp4")
     edited = video.write_video(tmp_path / "e.mp4", media_files.moving(), 12, claim=Claim(RECORD, source))
     assert read_credentials(edited).valid and len(read_credentials(edited).ingredients) == 1
@@ -177,20 +177,20 @@ def test_the_users_own_certificate_signs(tmp_path, monkeypatch):
 
 
 def test_no_credentials_writes_none_and_leaves_nothing_switched_off(tmp_path):
-    said = []
-    with chosen(False, said.append):
+    messages = []
+    with chosen(False, messages.append):
         path = video.write_video(tmp_path / "x.mp4", media_files.moving(), 12, claim=Claim(RECORD))
-    assert not read_credentials(path).present and said == []
+    assert not read_credentials(path).present and messages == []
     again_ = video.write_video(tmp_path / "y.mp4", media_files.moving(), 12, claim=Claim(RECORD))
     assert read_credentials(again_).present
 
 
-def test_without_the_extra_it_is_said_once_and_clips_are_written(tmp_path, monkeypatch):
+def test_without_the_extra_one_warning_and_clips_are_written(tmp_path, monkeypatch):
     monkeypatch.setattr("enhance_a_video.extras._there", lambda module: module not in ("c2pa", "cryptography"))
-    said = []
-    with chosen(True, said.append):
+    messages = []
+    with chosen(True, messages.append):
         video.write_video(tmp_path / "x.mp4", media_files.moving(), 12, claim=Claim(RECORD))
-    assert len(said) == 1 and "enhance-a-video[credentials]" in said[0]
+    assert len(messages) == 1 and "enhance-a-video[credentials]" in messages[0]
     with pytest.warns(UnlabelledWarning) as warned:
         for name in ("y.mp4", "z.mp4"):
             video.write_video(tmp_path / name, media_files.moving(), 12, claim=Claim(RECORD))
@@ -242,8 +242,8 @@ def test_inspect_of_other_files(command, tmp_path):
     code, printed, _ = command("inspect", plain)
     assert code == 0 and "none" in printed
     (tmp_path / "text.mp4").write_text("no video")
-    code, _, said = command("inspect", tmp_path / "text.mp4")
-    assert code == 1 and said.startswith("Error:") and "Traceback" not in said
+    code, _, messages = command("inspect", tmp_path / "text.mp4")
+    assert code == 1 and messages.startswith("Error:") and "Traceback" not in messages
     with pytest.raises(VideoFileError):
         read_credentials(tmp_path / "nothing.mp4")
 
@@ -263,7 +263,7 @@ def test_the_command_has_the_flags_that_matter(settings, flags):
     assert again.command_for(record, "o.mp4") == f"enhance-a-video generate --prompt x --seed 0 {flags} --out o.mp4"
 
 
-def test_settings_that_no_flag_can_say_are_said():
+def test_settings_without_a_flag_are_reported():
     record = {"prompt": "x", "seed": 0, "settings": Settings(layers=[1]).to_dict(), "options": {}}
     with pytest.raises(SettingsError, match="layers"):
         again.command_for(record, "o.mp4")

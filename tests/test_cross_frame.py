@@ -159,7 +159,7 @@ REFUSED = {  # variant -> why
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_every_class_takes_odds_or_says_why_not(name):
+def test_every_class_takes_odds_or_reports_why_not(name):
     model, inputs = TINY[name].model(), TINY[name].inputs()
     first = lambda output: output[0] if isinstance(output, tuple) else output  # noqa: E731
     plain = first(run(model, inputs))
@@ -181,7 +181,7 @@ def test_every_class_takes_odds_or_says_why_not(name):
 
 
 def scaled_whole_instead(model, inputs, plain, why):
-    """Odds fall back on the default strength, layer by layer, and say so: in a warning and in the summary."""
+    """Odds fall back on the default strength, layer by layer, and report it: in a warning and in the summary."""
     with enhance(model, strength=DEFAULT_STRENGTH, start=0.0, end=1.0) as handle:
         expected, gains = run(model, inputs), handle.summary().gain
     with warnings.catch_warnings(record=True) as caught, enhance(model, odds=3.0) as handle:
@@ -189,8 +189,8 @@ def scaled_whole_instead(model, inputs, plain, why):
         for _ in range(2):  # what the kernel gets may only show when it is called
             found = run(model, inputs)
     first = lambda output: output[0] if isinstance(output, tuple) else output  # noqa: E731
-    summary, said = handle.summary(), [w for w in caught if w.category is WholeOutputWarning]
-    assert len(said) == 1 and why in str(said[0].message)
+    summary, printed = handle.summary(), [w for w in caught if w.category is WholeOutputWarning]
+    assert len(printed) == 1 and why in str(printed[0].message)
     assert summary.scaled_whole and all(why in reason for reason in summary.scaled_whole.values())
     assert "scaled as a whole" in str(summary)
     if set(summary.scaled_whole) == set(summary.layers):
@@ -225,7 +225,7 @@ def test_it_compiles_into_one_graph(name):
     torch._dynamo.reset()
 
 
-def test_settings_say_what_is_scaled():
+def test_settings_have_what_is_scaled():
     chosen = Settings(odds=1.5)
     assert (chosen.scale, chosen.start, chosen.end, chosen.always) == ("cross-frame", 0.0, 1.0, True)
     assert Settings() == Settings(odds=DEFAULT_ODDS) and Settings(scale="output") == Settings(strength=DEFAULT_STRENGTH)

@@ -37,7 +37,7 @@ def noise(*shape, seed=0):
 
 
 def clip(letters, loud=3.0, size=(H, W)):
-    """A video (4, T, H, W) whose frames are told by letters: equal letters are equal frames."""
+    """A video (4, T, H, W) whose frames are named by letters: equal letters are equal frames."""
     return torch.stack([loud * noise(4, *size, seed=ord(letter)) for letter in letters], 1)
 
 
@@ -62,7 +62,7 @@ PADDED = T * H * W + 5
 
 def wan(turned=False):
     model = built(WanLike)
-    if turned:  # key = query projections: a token looks at tokens like itself
+    if turned:  # key = query projections: a token attends to tokens like itself
         for block in model.blocks:
             block.self_attn.k.load_state_dict(block.self_attn.q.state_dict())
     return model
@@ -180,7 +180,7 @@ def test_undo_is_complete():
 def test_a_deep_copy_is_plain():
     model, inputs = wan(), wan_inputs()
     plain = run_wan(model, inputs)
-    model.blocks[0].self_attn.around = [model.blocks[0]]  # a child that knows its parent
+    model.blocks[0].self_attn.around = [model.blocks[0]]  # a child with a reference to its parent
     with enhance_attention(model, **WAN, strength=2.0, **ALWAYS):
         twin = copy.deepcopy(model)
         assert torch.equal(run_wan(twin, inputs), plain) and not torch.equal(run_wan(model, inputs), plain)
@@ -219,7 +219,7 @@ def test_one_frame_is_left_alone():
         assert torch.equal(run_wan(model, inputs), plain)
 
 
-def test_a_pipeline_is_told_to_give_its_model():
+def test_a_pipeline_is_refused_with_the_way_to_its_model():
     with pytest.raises(UnsupportedModelError, match="SimpleNamespace is no torch module"):
         enhance_attention(SimpleNamespace(), **WAN, **ALWAYS)
 
@@ -476,13 +476,13 @@ def test_the_temporal_layer_of_diffusers_in_a_unet_of_ones_own():
 
     model = built(Mine)
     videos = noise(2, T, 4, H, W)
-    asked = {
+    description = {
         "attention": r"\.attn[12]$",
         "tokens": Tokens("temporal"),
         "frames": "num_frames",
         "batch": lambda a: len(a["pictures"]) // a["num_frames"],
     }
-    with torch.no_grad(), enhance_attention(model, **asked, strength=2.0, **ALWAYS) as handle:
+    with torch.no_grad(), enhance_attention(model, **description, strength=2.0, **ALWAYS) as handle:
         together = model(videos.flatten(0, 1), T)
         alone = torch.cat([model(video, num_frames=T) for video in videos])
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5) and handle.summary().gain.shape == (3, 2)
@@ -495,7 +495,7 @@ def test_the_temporal_layer_of_diffusers_in_a_unet_of_ones_own():
     ({"query_key": Kernel("flash_attention", method="attend")}, UnsupportedModelError, "no plain function attend"),
     ({"query_key": None}, UnsupportedModelError, "calls neither dispatch_attention_fn nor"),
     ({"query_key": Outputs("norm_q", "norm_x")}, NoLayersError, "no attribute `norm_x`"),
-    ({"query_key": Outputs("norm_q", "norm_q")}, UnsupportedModelError, "cannot be told apart"),
+    ({"query_key": Outputs("norm_q", "norm_q")}, UnsupportedModelError, "cannot be distinguished"),
     ({"attention": "("}, SettingsError, "attention="), ({"attention": "nothing"}, NoLayersError, "named like nothing"),
     ({"attention": []}, NoLayersError, "named like"),
     ({"attention": [nn.Linear(1, 1)]}, NoLayersError, "Linear is no module inside this WanLike"),
@@ -503,7 +503,7 @@ def test_the_temporal_layer_of_diffusers_in_a_unet_of_ones_own():
     ({"scale_at": "nowhere"}, NoLayersError, "no module blocks.0.nowhere"),
     ({"scale_at": ".nowhere"}, NoLayersError, "no module blocks.0.self_attn.nowhere"),
 ])  # fmt: skip
-def test_what_cannot_be_is_said_and_changes_nothing(changes, error, message):
+def test_what_cannot_be_is_reported_and_changes_nothing(changes, error, message):
     model = wan()
     before = anatomy(model)
     with pytest.raises(error, match=message):
@@ -574,7 +574,7 @@ def test_every_layout_is_viewed_alike(layout):
     assert torch.equal(Kernel("f", layout, heads=3).arrange(stored), x)
 
 
-def test_a_row_may_say_it_as_well(monkeypatch):
+def test_a_row_may_have_it_as_well(monkeypatch):
     """What enhance_attention() builds for one model, registered for a class."""
     from enhance_a_video import models
 
@@ -594,7 +594,7 @@ def test_a_row_may_say_it_as_well(monkeypatch):
 
 
 def test_namespaces_of_kernels_resolve_by_name():
-    """Dynamo's guards look a global up in sys.modules."""
+    """Dynamo's guards read a global from sys.modules."""
     model = built(TemporalUNet)
     with enhance_attention(model, **UNET, **ALWAYS):
         namespace = type(model.temporal).attend.__globals__

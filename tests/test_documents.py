@@ -1,4 +1,4 @@
-"""README and docs run as written: every command line parses, every Python block compiles and asks for what exists."""
+"""README and docs run as written: every command line parses, every Python block compiles and imports what exists."""
 
 import ast
 import importlib
@@ -93,7 +93,7 @@ def test_scripts_and_targets_are_there(page, words):
 
 
 @pytest.mark.parametrize(("page", "block"), PYTHON)
-def test_python_blocks_ask_for_what_exists(page, block):
+def test_python_blocks_import_what_exists(page, block):
     tree = ast.parse(block)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("enhance_a_video", "diffusers"):

@@ -1,4 +1,4 @@
-"""The world's encoder: it knows the world, its Fréchet distance is one, and it ranks planted damage."""
+"""The world's encoder: it recognises the world, its Fréchet distance is one, and it ranks planted damage."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_features_are_checked(others):
         features([])
 
 
-def test_the_packaged_encoder_knows_the_world():
+def test_the_packaged_encoder_recognises_the_world():
     assert WEIGHTS.stat().st_size < 1_000_000
     right = train_encoder.accuracy(packaged_encoder(), 32)
     assert right["colour"] > 0.9 and right["backdrop"] > 0.9 and right["texture"] > 0.7

@@ -39,7 +39,7 @@ def test_it_is_small_enough_to_ship():
     assert size <= 25 * 2**20
 
 
-def test_its_card_says_where_it_comes_from():
+def test_its_card_names_where_it_comes_from():
     card = (model_folder() / "README.md").read_text(encoding="utf-8")
     for word in ("license: apache-2.0", "python -m training.train", "hours", "loss"):
         assert word in card
@@ -67,8 +67,8 @@ def test_it_follows_its_prompts(pipe):
 def test_it_bears_the_longest_padded_text(pipe):
     """Users who call WanPipeline directly get its default of 512 tokens: less good than 32, but trained for."""
     rows = []
-    asked = [("blue", "box", "meadow"), ("green", "star", "night"), ("yellow", "ring", "sea")]
-    for seed, (colour, kind, place) in enumerate(asked):
+    wanted = [("blue", "box", "meadow"), ("green", "star", "night"), ("yellow", "ring", "sea")]
+    for seed, (colour, kind, place) in enumerate(wanted):
         scene = world.Scene((world.Thing(colour, kind, "plain", "up"),), place)
         frames = generate(pipe, world.caption(scene), seed=seed, steps=12, extra={"max_sequence_length": 512})
         rows.append(check(frames, scene))

@@ -1,4 +1,4 @@
-"""The embedded world: deterministic, sayable, and its checker right about clips whose truth is known."""
+"""The embedded world: deterministic, described by its captions; its checker right about clips whose truth is known."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def scene(index: int) -> world.Scene:
     return world.sample_scene(np.random.default_rng((7, index)))
 
 
-def asked(scene: world.Scene) -> list[tuple[str, ...]]:
+def contents(scene: world.Scene) -> list[tuple[str, ...]]:
     return [(t.colour, t.kind, t.texture, t.motion) for t in scene.things] + [(scene.backdrop,)]
 
 
@@ -23,10 +23,10 @@ def test_same_seed_same_clip():
 
 
 @pytest.mark.parametrize("index", range(60))
-def test_a_caption_says_the_scene_and_is_understood(index):
+def test_a_caption_describes_the_scene_and_is_read_back(index):
     for k in range(4):
         sentence = world.caption(scene(index), np.random.default_rng(k))
-        assert asked(world.parse_caption(sentence)) == asked(scene(index)), sentence
+        assert contents(world.parse_caption(sentence)) == contents(scene(index)), sentence
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,6 @@ def test_frames_of_another_world_are_refused():
         check(np.zeros((33, 32, 32, 3), np.uint8), scene(0))
 
 
-def test_an_empty_clip_shows_nothing_that_was_asked():
+def test_an_empty_clip_shows_nothing_that_was_requested():
     row = check(np.full((33, 64, 64, 3), 128, np.uint8), scene(0))
     assert row["colour_right"] == row["kind_right"] == row["motion_right"] == 0

@@ -361,7 +361,7 @@ def test_a_set_processor_is_followed_and_restored(wan):
     assert list(processors.values()) == [transformer_wan.WanAttnProcessor]
 
 
-def test_a_processor_that_cannot_be_followed_is_said_once(wan):
+def test_a_processor_that_cannot_be_followed_is_reported_once(wan):
     class Opaque:
         def __call__(self, attn, hidden_states, *args):
             return hidden_states
@@ -452,7 +452,7 @@ def test_layers_that_do_not_exist(wan):
     ({"layers": "("}, "not a regular expression"), ({"layers": [1.5]}, "indices"),
     ({"layers": []}, "indices"), ({"per_sample": 1}, "True or False"),
 ])  # fmt: skip
-def test_bad_arguments_are_said(wan, arguments, message):
+def test_bad_arguments_are_reported(wan, arguments, message):
     before = anatomy(wan)
     with pytest.raises(SettingsError, match=message):
         enhance(wan, **arguments)
@@ -493,7 +493,7 @@ def test_settings_refuse_what_they_do_not_know():
         Settings.from_dict(Settings(policy=lambda mass, moment: mass).to_dict())
 
 
-def test_a_policy_of_ones_own_knows_layer_and_moment(wan):
+def test_a_policy_of_ones_own_gets_layer_and_moment(wan):
     seen = []
 
     def policy(mass, moment):

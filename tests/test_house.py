@@ -1,4 +1,4 @@
-"""The house itself: walls between wings, imports run downward, the front door is small, documents name what exists."""
+"""The structure of the package: walls between wings, imports downward, a small front door, documents that match."""
 
 import json
 import re
@@ -117,7 +117,7 @@ def test_the_library_stands_alone():
 # ------------------------------------------------------------------------------------------------------- extras
 
 
-def test_every_command_says_which_extras_it_needs():
+def test_every_command_names_the_extras_it_needs():
     from enhance_a_video.cli.commands import app
 
     assert {command.name or command.callback.__name__ for command in app.registered_commands} == set(cli.NEEDS)
@@ -144,7 +144,7 @@ def test_the_extras_are_those_of_the_project():
         (["score", "x.mp4"], "cv2", "lab"),
     ],
 )  # fmt: skip
-def test_a_command_without_its_extra_says_which_in_one_line(words, missing, extra, monkeypatch, capsys):
+def test_a_command_without_its_extra_names_it_in_one_line(words, missing, extra, monkeypatch, capsys):
     monkeypatch.setattr(extras, "_there", lambda module: module != missing)
     with pytest.raises(SystemExit) as left:
         cli.main([*words, "--json"])
@@ -170,7 +170,7 @@ def test_the_command_runs_without_typer_as_far_as_it_can():
 
 
 @pytest.mark.parametrize("room", ["intensity", "policy", "operators", "metrics", "stats", "errors"])
-def test_the_maths_never_knows_the_model(room):
+def test_the_maths_never_imports_the_model(room):
     files = [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").exists() else (SOURCE / room).rglob("*.py")
     for file in files:
         assert not re.search(r"^\s*(from|import) (diffusers|transformers)", file.read_text(), re.MULTILINE), file

@@ -88,7 +88,7 @@ def test_sampled_is_the_paper_at_the_chosen_sites(B, H, T, S, D, seed, n, contig
 
 
 @pytest.mark.parametrize("sites", [None, 4, 12, 1000])
-def test_one_frame_has_nothing_to_look_at(sites):
+def test_one_frame_has_nothing_to_attend_to(sites):
     q, k = qk(2, 3, 1, 12, 8)
     assert torch.equal(cross_frame_mass(q, k, 1, sites=sites), torch.zeros(2))
     assert torch.equal(cross_frame_intensity(q, k, 1, sites=sites), torch.zeros(2))
@@ -103,7 +103,7 @@ def test_planted_cases(sites):
         return cross_frame_mass(q, k, T, sites=sites).item()
 
     frame = torch.randn(1, 2, 1, S, D, generator=torch.Generator().manual_seed(0))
-    static = frame.expand(1, 2, T, S, D).flatten(2, 3)  # every frame the same: nothing tells them apart
+    static = frame.expand(1, 2, T, S, D).flatten(2, 3)  # every frame the same: nothing distinguishes them
     assert mass(static, static) == pytest.approx((T - 1) / T)
 
     flat = 40 * torch.eye(T, D)[None, None, :, None].expand(1, 2, T, S, D).flatten(2, 3)  # flat frames, unrelated
@@ -248,13 +248,13 @@ def test_memory_is_bounded_by_pieces(sites, dtype, contiguous):
         ((2, 10, 4), (2, 10, 4), 2, r"\(B, H, T·S, D\)"),
     ],
 )
-def test_a_wrong_layout_is_said(shape_q, shape_k, frames, message):
+def test_a_wrong_layout_is_reported(shape_q, shape_k, frames, message):
     for function in (cross_frame_intensity, cross_frame_mass, site_mass, temporal_attention_map):
         with pytest.raises(TokenLayoutError, match=message):
             function(torch.zeros(shape_q), torch.zeros(shape_k), frames)
 
 
-def test_no_sites_is_said():
+def test_no_sites_is_reported():
     with pytest.raises(SettingsError, match="sites=0"):
         cross_frame_mass(torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 4, 2), 2, sites=0)
 

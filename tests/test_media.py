@@ -239,7 +239,7 @@ def test_animated_webp(tmp_path):
         (12, 12, None, 1.0),
         (1, 12, None, 1 / 12),
         (2, 24000, None, 2 / 24000),
-        (4, 10, [0, 100, 200, 700], None),  # a rate that varies: the last frame is shown for nobody knows how long
+        (4, 10, [0, 100, 200, 700], None),  # a rate that varies: the last frame has an unknown duration
         (3, 10, [5000, 5100, 5200], 0.3),  # does not begin at 0
     ],
 )

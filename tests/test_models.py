@@ -42,7 +42,7 @@ def test_a_subclass_is_found_by_its_base_class():
     assert row_of(object.__new__(Mine)).transformer == "WanTransformer3DModel"
 
 
-def test_an_unknown_class_is_told_what_is_supported_and_what_is_near():
+def test_an_unknown_class_is_refused_with_what_is_supported_and_what_is_near():
     class WanTransformer4DModel(nn.Module):
         pass
 
@@ -52,7 +52,7 @@ def test_an_unknown_class_is_told_what_is_supported_and_what_is_near():
         enhance("Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
 
 
-def test_a_pipeline_without_a_video_transformer_is_told_what_was_found():
+def test_a_pipeline_without_a_video_transformer_is_refused_with_what_was_found():
     class Pipeline:
         components = {"text_encoder": nn.Linear(2, 2), "tokenizer": None}  # noqa: RUF012
 
@@ -77,7 +77,7 @@ def test_a_transformer_used_twice_is_enhanced_once():
     assert list(denoisers(Pipeline())) == ["transformer"]
 
 
-def test_no_matching_layer_says_what_was_looked_for_and_found():
+def test_no_matching_layer_is_refused_with_what_was_searched_and_found():
     model = TINY["wan"].model()
     model.layers = model.blocks
     del model.blocks
@@ -112,7 +112,7 @@ def test_frame_count_reads_tensors_numbers_and_patches():
 
 
 @pytest.mark.parametrize("name, given", [("ltx", "num_frames"), ("ltx2", "num_frames, height and width nor")])
-def test_a_call_that_does_not_say_the_frames_is_told_what_is_missing(name, given):
+def test_a_call_without_the_frames_names_what_is_missing(name, given):
     model, inputs = TINY[name].model(), TINY[name].inputs()
     for argument in ("num_frames", "height", "width"):
         del inputs[argument]

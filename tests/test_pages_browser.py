@@ -118,7 +118,7 @@ def test_a_studys_clip_is_in_the_page_once_and_plays_when_it_comes_into_view(sho
     page.wait_for_function("(one) => one.currentTime > 0", arg=last.element_handle())
 
 
-def test_nothing_moves_for_those_who_asked_for_that(shown):
+def test_nothing_moves_for_those_who_set_that(shown):
     page = shown("comparison", 1280, reduced_motion="reduce")
     page.wait_for_timeout(300)
     assert page.evaluate("[...document.querySelectorAll('video')].every((one) => one.paused)")

@@ -161,7 +161,7 @@ class _Fake:
         return type("Output", (), {"frames": [self.frames_]})()
 
 
-def test_other_pipelines_are_told_what_they_need():
+def test_other_pipelines_are_refused_with_what_they_need():
     good = np.full((2, 4, 4, 3), 0.5)
     fake = _Fake(good)
     assert (generate(fake, PROMPT, image="x", fps=12) == 128).all()
@@ -230,14 +230,14 @@ def test_panels_need_different_labels(pipe, panels):
         compare(pipe, PROMPT, 0, panels)
 
 
-def test_the_truth_is_measured_where_the_world_knows_it():
+def test_the_truth_is_measured_where_the_world_has_it():
     scene = world.sample_scene(np.random.default_rng(0))
     frames, _ = world.render(scene)
     judge = truth_measures(world.caption(scene), 64, 64)
     values = judge.measure(frames)
     assert {row.name for row in judge.rows} == set(values)
     assert any(row.truth for row in judge.rows) and not judge.note
-    assert values["attributes_right"] > 0.6  # it really painted what it says
+    assert values["attributes_right"] > 0.6  # it really painted the prompt
 
 
 @pytest.mark.parametrize(("prompt", "size", "says"), [("a cat on a mat", 64, "outside"), (None, 128, "64x64")])
@@ -253,7 +253,7 @@ def test_outside_the_world_there_is_no_truth(prompt, size, says):
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    """A process in which torch itself chose two threads and the user said nothing."""
+    """A process in which torch itself chose two threads and the user set none."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(pipelines, "_TORCH_THREADS", 2)
     torch.set_num_threads(2)

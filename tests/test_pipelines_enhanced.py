@@ -148,7 +148,7 @@ def test_every_step_or_none_of_the_window():
     assert always.active.all() and late.active[-1] and not late.active[0]
 
 
-def test_the_scheduler_is_asked_at_each_call():
+def test_the_scheduler_is_read_at_each_call():
     pipe = wan_pipeline(euler(1.0))
     with enhance(pipe, start=0.0, end=0.5) as handle:
         generate(pipe, 4)

@@ -30,7 +30,7 @@ FRAMES = 4 * (T - 1) + 1
 
 @dataclass(frozen=True)
 class Ready:
-    """A pipeline with the arguments of a call, and what the summary of that call must say."""
+    """A pipeline with the arguments of a call, and the required summary of that call."""
 
     pipe: Any
     arguments: dict[str, Any]
@@ -48,7 +48,7 @@ class Ready:
         return self.output(self.pipe(num_inference_steps=STEPS, generator=generator, **self.arguments))
 
     def runs(self, model: np.ndarray) -> np.ndarray:
-        """(calls, layers): whether a layer runs in a call; model (calls,) says whose call it is."""
+        """(calls, layers): whether a layer runs in a call; model (calls,) is the index of the call's own."""
         runs = model[:, None] == np.repeat(np.arange(len(self.models)), len(self.layers) // len(self.models))
         call = np.concatenate([np.arange(n) for n in self.calls])
         for number, layer in self.skipped:

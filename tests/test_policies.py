@@ -1,4 +1,4 @@
-"""policy/: the gains, their identities and bounds, and what JSON says of them."""
+"""policies/: the gains, their identities and bounds, and their JSON."""
 
 import json
 
@@ -138,7 +138,7 @@ def test_a_grid_of_odds_has_their_logarithms_at_its_places(layer, time, mass):
     assert gain(OddsGrid(table), mass, layer=float(layer), progress=time / 2) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_policy_says_what_it_scales_and_a_setting_overrules_it():
+def test_a_policy_has_what_it_scales_and_a_setting_overrules_it():
     for policy in EVERY:
         odds = "odds" in to_dict(policy)["name"]
         assert scale_of(policy) == Settings(policy=policy).scale == ("cross-frame" if odds else "output")
@@ -154,7 +154,7 @@ def test_a_grid_of_zeros_and_a_network_of_zeros_are_the_plain_model():
 
 
 @given(mass=mass, layer=st.floats(0, 1), progress=st.floats(0, 1), num_frames=frames)
-def test_a_network_is_what_its_docstring_says(mass, layer, progress, num_frames):
+def test_a_network_is_what_its_docstring_describes(mass, layer, progress, num_frames):
     import math
 
     d, p = 2 * layer - 1, 2 * progress - 1
@@ -178,20 +178,20 @@ def test_policies_work_on_batches_sample_by_sample(policy):
 
 
 @pytest.mark.parametrize("policy", EVERY, ids=lambda p: type(p).__name__)
-def test_json_says_every_policy(policy, tmp_path):
-    said = json.loads(json.dumps(to_dict(policy)))
-    assert from_dict(said) == policy
-    settings = Settings(policy=said)
+def test_every_policy_survives_json(policy, tmp_path):
+    data = json.loads(json.dumps(to_dict(policy)))
+    assert from_dict(data) == policy
+    settings = Settings(policy=data)
     assert settings.policy == policy and Settings.from_dict(settings.to_dict()) == settings
     path = tmp_path / "profile.json"
     profile = Profile(policy, ("embedded",), {"method": "by hand"}, ({"setting": "x", "pooled": 0.1},))
     path.write_text(profile.text())
     assert read_profile(path) == profile
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps(data))
     assert Settings(policy=str(path)).policy == policy
 
 
-def test_every_policy_that_json_knows_is_tested_here():
+def test_every_policy_with_json_is_tested_here():
     assert {to_dict(policy)["name"] for policy in EVERY} == set(names())
 
 
@@ -201,7 +201,7 @@ def test_whole_numbers_from_json_are_numbers():
 
 
 @pytest.mark.parametrize(
-    "said, says",
+    "data, says",
     [
         ({"name": "strenght", "g": 1}, "Did you mean 'strength'"),
         ({"g": 1}, "give an object with a name"),
@@ -221,9 +221,9 @@ def test_whole_numbers_from_json_are_numbers():
         ({"name": "network", "first": [[0] * 8], "second": [0, 0, 0]}, "a row for each number"),
     ],
 )  # fmt: skip
-def test_what_json_cannot_say_is_an_error_with_the_way_out(said, says):
+def test_what_json_cannot_hold_is_an_error_with_the_way_out(data, says):
     with pytest.raises(SettingsError, match=says):
-        from_dict(said)
+        from_dict(data)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_policy_decides_itself_when_it_acts():
     assert Settings(policy=Constant(1.2), end=0.4).end == 0.4
 
 
-def test_some_ask_how_far_the_denoising_is():
+def test_some_need_how_far_the_denoising_is():
     asking = {"window", "grid", "network", "odds-grid", "odds-network"}
     assert {to_dict(policy)["name"] for policy in EVERY if needs_progress(policy)} == asking
     assert not needs_progress(Constant(1.1)) and not needs_progress(lambda mass, moment: mass)

@@ -1,4 +1,4 @@
-"""What is not done as requested is reported before the work: prompts, frames, settings without an effect."""
+"""Reports before the work of what will not be done as requested: prompts, frames, settings without an effect."""
 
 import copy
 import errno
@@ -153,7 +153,7 @@ def test_a_size_that_is_rounded(tiny_pipe):
 
 
 def test_the_tables_rules_are_those_of_diffusers():
-    """Each class of the table rounds in its own code as the table says."""
+    """Each class rounds in its own code as in the table."""
     sources = Path(diffusers.__file__).parent.joinpath("pipelines").rglob("pipeline_*.py")
     checked = set()
     for text in (path.read_text(encoding="utf-8") for path in sources):
@@ -351,8 +351,8 @@ def test_batch_refuses_what_the_pipeline_does_not_take_before_workers_start(run,
 
 def test_study_reports_before_the_work(run, tiny_folder):
     settings = {"plain": None, "default": {}, "looks": {"observe_only": True}}
-    told = {"model": str(tiny_folder), "prompts": ["a red cat"], "settings": settings, "options": {"frames": 6}}
-    Path("s.yaml").write_text(json.dumps(told))
+    facts = {"model": str(tiny_folder), "prompts": ["a red cat"], "settings": settings, "options": {"frames": 6}}
+    Path("s.yaml").write_text(json.dumps(facts))
     code, out, err = run("study", "s.yaml", "--plan", "--json")
     assert code == 0, err
     found = "\n".join(json.loads(out)["warnings"])
@@ -360,8 +360,8 @@ def test_study_reports_before_the_work(run, tiny_folder):
 
 
 def test_a_studys_plan_reports_that_one_frame_leaves_nothing_to_do(run, tiny_folder):
-    told = {"model": str(tiny_folder), "prompts": ["a red cat"], "settings": {"plain": None, "default": {}}}
-    Path("s.yaml").write_text(json.dumps(told | {"options": {"frames": 1}}))
+    facts = {"model": str(tiny_folder), "prompts": ["a red cat"], "settings": {"plain": None, "default": {}}}
+    Path("s.yaml").write_text(json.dumps(facts | {"options": {"frames": 1}}))
     code, out, err = run("study", "s.yaml", "--plan", "--json")
     assert code == 0, err
     assert any("default: 1 frame: the method acts between frames" in text for text in json.loads(out)["warnings"])

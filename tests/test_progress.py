@@ -141,7 +141,7 @@ def test_without_a_timestep_the_scheduler_counts():
 
 @pytest.mark.parametrize("steps", [6, 10, 64])
 def test_mochis_steps_are_even_in_progress(steps):
-    """Its pipeline asks for these sigmas and inverts them: the timestep counts up from 0 to the clean video."""
+    """Its pipeline sets these sigmas and inverts them: the timestep counts up from 0 to the clean video."""
     from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 
     scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)

@@ -120,7 +120,7 @@ def test_motions_are_read_off_paths(motion):
         assert motion_of(path) == motion
 
 
-def test_an_empty_clip_shows_nothing_that_was_asked():
+def test_an_empty_clip_shows_nothing_that_was_requested():
     row = check(np.full((9, 128, 128, 3), 128, np.uint8), scene(ACTIONS[0]))
     assert row["puppet_right"] == row["action_right"] == row["hands_present"] == 0 and row["hands_missing"] == 1
 

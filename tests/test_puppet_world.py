@@ -100,9 +100,9 @@ def test_any_size_shows_the_same_picture():
 def test_the_truth_about_hands_is_what_is_painted(action):
     """Both hands are seen in each frame, where the truth has them, in their gloves' colours; arms keep their length."""
     for start in (0, 100):
-        asked = with_puppet(action, start)
-        puppet = asked.puppet
-        frames, truth = paint.render(asked, window=EVERY_EIGHTH)
+        drawn = with_puppet(action, start)
+        puppet = drawn.puppet
+        frames, truth = paint.render(drawn, window=EVERY_EIGHTH)
         assert truth.hands.all() and (truth.hand_count == 2).all()
         for t in range(len(frames)):
             for n, label in enumerate((paint.LEFT_HAND, paint.RIGHT_HAND)):
@@ -125,15 +125,15 @@ def test_hands_never_leave_the_reach_of_their_arms():
 def test_shapes_are_where_the_truth_has_them_and_hardly_hidden():
     checked = 0
     for index in range(16):
-        asked = scene(index)
-        if not asked.things:
+        drawn = scene(index)
+        if not drawn.things:
             continue
-        truth = paint.render(asked, window=EVERY_EIGHTH)[1]
-        shown = [(truth.labels == paint.THINGS + n).sum((1, 2)) > 20 for n in range(len(asked.things))]
+        truth = paint.render(drawn, window=EVERY_EIGHTH)[1]
+        shown = [(truth.labels == paint.THINGS + n).sum((1, 2)) > 20 for n in range(len(drawn.things))]
         assert np.mean(shown) >= 0.6
-        if len(asked.things) == 1 and asked.puppet is None:
+        if len(drawn.things) == 1 and drawn.puppet is None:
             ys, xs = np.nonzero(truth.labels[0] == paint.THINGS)
-            assert np.hypot(*(truth.centres[0, 0] - (xs.mean() + 0.5, ys.mean() + 0.5))) < 0.25 * asked.things[0].radius
+            assert np.hypot(*(truth.centres[0, 0] - (xs.mean() + 0.5, ys.mean() + 0.5))) < 0.25 * drawn.things[0].radius
             checked += 1
     assert checked > 0
 
@@ -153,14 +153,14 @@ def test_backdrops_are_muted_so_that_colours_find_things():
 
 
 def test_the_truth_map_names_parts_colours_and_kinds():
-    asked = with_puppet("juggle")
-    _, truth = paint.render(asked)
-    found = puppet_map(asked, truth, lambda masks: masks[:, ::4]).reshape(9, 8, 8, 53) / 255
+    drawn = with_puppet("juggle")
+    _, truth = paint.render(drawn)
+    found = puppet_map(drawn, truth, lambda masks: masks[:, ::4]).reshape(9, 8, 8, 53) / 255
     left = found[..., 16:20].sum((1, 2, 3)) * 64  # pixels of the left hand: the fifth part
     assert np.allclose(left, (truth.labels[::4] == paint.LEFT_HAND).sum((1, 2)), rtol=0.05)
     balls = found[..., 24:28].sum() * 64
     assert 0.9 < balls / np.isin(truth.labels[::4], (8, 9, 10)).sum() < 1.1
-    colour = list(world.COLOURS).index(asked.puppet.held[0])
+    colour = list(world.COLOURS).index(drawn.puppet.held[0])
     assert abs(found[..., 44 + colour].sum() * 256 - balls) < 0.1 * balls
 
 

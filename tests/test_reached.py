@@ -1,4 +1,4 @@
-"""An effect that was asked for is there, or its absence is reported: every way into a model and its layers."""
+"""A requested effect is there, or its absence is reported: every way into a model and its layers."""
 
 import copy
 import functools
@@ -555,7 +555,7 @@ def test_a_call_that_does_not_fit_is_a_typed_error(changes, message):
 def test_a_temporal_layer_called_video_only_is_an_error():
     model = built()
     sites = noise(6, T, 16)
-    with enhance_attention(model, **STRONG), pytest.raises(TokenLayoutError, match="looks like a temporal layer"):
+    with enhance_attention(model, **STRONG), pytest.raises(TokenLayoutError, match="seems to be a temporal layer"):
         model(sites, TIME)
     temporal = {**STRONG, "tokens": Tokens("temporal")}
     with enhance_attention(model, **temporal, batch=4), pytest.raises(TokenLayoutError, match="give batch="):

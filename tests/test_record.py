@@ -79,7 +79,7 @@ def test_the_table_reads(handle):
     assert len({len(line) for line in text.splitlines()[-3:]}) == 1
 
 
-def test_nothing_run_is_said_too():
+def test_nothing_run_is_reported_too():
     model = TINY["wan"].model()
     with enhance(model) as handle:
         pass
@@ -94,7 +94,7 @@ def test_the_plot_is_a_picture(handle, tmp_path, suffix):
     assert path.stat().st_size > 5000
 
 
-def test_many_calls_drop_the_oldest_and_say_so(monkeypatch):
+def test_many_calls_drop_the_oldest_and_report_it(monkeypatch):
     monkeypatch.setattr(record, "CAPACITY", 3)
     monkeypatch.setattr(record, "MAPS_CAPACITY", 2)
     model = TINY["wan"].model()

@@ -73,7 +73,7 @@ def test_one_clip_claims_nothing_about_the_average():
     assert "1 of 2 measures" in text and "1 got worse (right things −50.0 %)" in text and "--seeds 8" in text
 
 
-def test_what_got_worse_is_said():
+def test_what_got_worse_is_reported():
     text = report.verdict(comparison({"error": (GOOD, BAD), "truth": (BAD, GOOD)}), "with")
     assert "0 of 2" in text and "2 clearly worse (error +88.0 %, right things −46.8 %)" in text
 
@@ -93,12 +93,12 @@ def test_the_prompt_is_text():
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
 
 
-def test_the_python_line_says_every_setting_that_matters():
+def test_the_python_line_has_every_setting_that_matters():
     shown = take("x", Settings(temperature=4.0, start=0.0, end=1.0, layers="blocks.1"))
     assert report._python(shown) == "enhance(pipe, temperature=4.0, start=0.0, end=1.0, layers='blocks.1')"
 
 
-def test_nothing_to_measure_is_said():
+def test_nothing_to_measure_is_reported():
     page = render(comparison({"error": ([1.0], [2.0]), "truth": ([float("nan")], [1.0])}))
     assert "nothing to measure" in page
 

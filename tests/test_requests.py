@@ -37,8 +37,8 @@ def test_a_key_is_the_same_in_another_process():
         "print(ClipRequest('a red ball', 3, 'x', Settings(strength=0.5),"
         " {'extra': {'max_sequence_length': 32}, 'steps': 4}).key)"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == ITEM.key
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == ITEM.key
     assert len(ITEM.key) == 16
 
 
@@ -108,7 +108,7 @@ def test_options_of_a_prompt_come_before_the_common_ones():
     assert b.options == {"steps": 2, "fps": 8, "extra": {"x": 1, "y": 2}}
 
 
-def test_a_clip_asked_for_twice_is_listed_once():
+def test_a_clip_that_comes_twice_is_listed_once():
     assert len(expand([Prompt("a"), Prompt("a"), Prompt("a", {"steps": 2})], [0, 1, 0], [("x", None)])) == 4
 
 

@@ -302,7 +302,7 @@ def test_sound_rate_length_size_and_title_are_kept(tmp_path, flickering):
     assert made.made == 1 and not list(tmp_path.glob(".*")), "nothing is left of the windows"
 
 
-def test_sound_that_mp4_cannot_hold_is_encoded_again_and_said(tmp_path, flickering):
+def test_sound_that_mp4_cannot_hold_is_encoded_again_and_reported(tmp_path, flickering):
     source = with_sound(tmp_path / "in.mkv", flickering[:12], "pcm_s16le", form="matroska")
     notes = []
     restore_file(source, tmp_path / "out.mp4", Restoring(noise=0.05), notice=notes.append)

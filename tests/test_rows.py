@@ -1,4 +1,4 @@
-"""What single rows do that the tests over all variants cannot see: what they leave alone, count otherwise or refuse."""
+"""Rows with rules of their own, beside the tests of all variants: what they leave alone, count otherwise or refuse."""
 
 import copy
 import dataclasses
@@ -199,7 +199,7 @@ def test_also_at_the_published_width(form):
     assert sana._rotary_frames(config, {"video_rotary_emb": table}) == 3
 
 
-def test_another_form_of_rotary_embedding_is_told_what_to_do():
+def test_another_form_of_rotary_embedding_is_refused_with_the_way_out():
     with pytest.raises(TokenLayoutError, match="register a row with frames="):
         sana._rotary_frames({}, {"video_rotary_emb": None})
 
@@ -248,7 +248,7 @@ def test_minimax_counts_the_schedulers_steps():
 @pytest.mark.parametrize("name", [
     "cosmos_3", "kandinsky_5", "helios", "motif_video", "sana_wm", "anyflow_far", "wan_animate_2",
 ])  # fmt: skip
-def test_the_scheduler_says_the_shift_that_the_row_does_not_know(name):
+def test_the_scheduler_has_the_shift_that_the_row_lacks(name):
     tiny = TINY[name]
     model = tiny.model()
     pipeline = Pipeline(model, diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0))
@@ -262,7 +262,7 @@ def test_the_scheduler_says_the_shift_that_the_row_does_not_know(name):
 
 
 @pytest.mark.parametrize("name", ["cosmos", "minimax_h3"])
-def test_a_bare_transformer_does_not_say_where_it_is(name):
+def test_a_bare_transformer_has_no_place_in_the_denoising(name):
     model = TINY[name].model()
     with enhance(model, end=0.5), pytest.raises(SettingsError, match="act in every call"):
         run(model, TINY[name].inputs())

@@ -146,7 +146,7 @@ def test_short_files_have_what_they_can_show(run, tmp_path):
         (["score", "clean.mp4", "--vbench", "temporal_flickering", "--vbench-python", "/bin/false"], 2, "/bin/false"),
     ],
 )
-def test_errors_say_what_to_do(run, files, words, code, says):
+def test_errors_name_the_way_out(run, files, words, code, says):
     got, out, err = run(*words)
     assert got == code and says in " ".join(err.split()) and "Traceback" not in err and not out
 
@@ -185,7 +185,7 @@ def stand_in(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def test_without_vbench_the_way_to_it_is_said(run, files):
+def test_without_vbench_the_way_to_it_is_reported(run, files):
     code, out, err = run("score", "clean.mp4", "--vbench", "subject_consistency")
     assert code == 2 and "vbench-env/bin/pip install" in err and not out
     with pytest.raises(MissingExtraError):

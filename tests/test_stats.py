@@ -38,7 +38,7 @@ def test_paired_difference_by_hand():
 
 
 @pytest.mark.parametrize(("method", "n", "trials"), [("t", 8, 200), ("t", 40, 200), ("bootstrap", 100, 40)])
-def test_intervals_cover_as_often_as_they_say(method, n, trials):
+def test_intervals_cover_as_often_as_they_claim(method, n, trials):
     random = np.random.default_rng(0)
     held = []
     for _ in range(trials):

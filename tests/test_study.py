@@ -66,8 +66,8 @@ def test_what_the_method_is_compared_with_in_a_study(tiny_folder, tmp_path):
     assert outcome.made == 4 and not outcome.failures
     found = dict(rows(tmp_path / "results", "SELECT setting, mean_gain FROM clips"))
     assert found["flat"] == pytest.approx(1.5) and found["map"] > 1 and found["plain"] is None
-    told = dict(rows(tmp_path / "results", "SELECT setting, settings FROM clips"))
-    assert json.loads(told["cfi"])["alternative"] == "cfi_temperature"
+    facts = dict(rows(tmp_path / "results", "SELECT setting, settings FROM clips"))
+    assert json.loads(facts["cfi"])["alternative"] == "cfi_temperature"
     assert len({value for (value,) in rows(tmp_path / "results", "SELECT value FROM measures")}) == 4
     assert run(study, tmp_path / "results").made == 0
 
@@ -88,9 +88,9 @@ def test_a_study_from_its_file_to_its_report(command, tiny_folder, tmp_path):
     before = rows("tiny", "SELECT id, key, made FROM clips")
     code, out, err = command(file, "--json")
     assert code == 0, err
-    told = json.loads(out)
-    assert told["results"]["done"] == told["results"]["planned"] == 24 and not told["failures"]
-    assert set(told["results"]["settings"]) == {"default", "paper"}
+    facts = json.loads(out)
+    assert facts["results"]["done"] == facts["results"]["planned"] == 24 and not facts["failures"]
+    assert set(facts["results"]["settings"]) == {"default", "paper"}
     assert rows("tiny", "SELECT id, key, made FROM clips")[: len(before)] == before  # the pilot's count
     names = {row.name for row in read_study(file).measures}
     assert rows("tiny", "SELECT count(*), count(DISTINCT clip) FROM measures") == [(24 * len(names), 24)]
@@ -99,7 +99,7 @@ def test_a_study_from_its_file_to_its_report(command, tiny_folder, tmp_path):
     assert first[0] == read_study(file).digest and first[1].endswith("--pilot 1")
     assert json.loads(first[2])["versions"]["torch"] and json.loads(first[2])["machine"]["cpu"]
 
-    page, text = (Path(path).read_text() for path in told["files"])
+    page, text = (Path(path).read_text() for path in facts["files"])
     assert 'src="http' not in page and 'href="http' not in page  # nothing from elsewhere
     headings = ("Does it help?", "By steps", "The 2 worst", "Drawn at random", "The 2 best")
     for part in (*headings, "Holm", read_study(file).digest):
@@ -124,9 +124,9 @@ def test_killed_or_stopped_it_goes_on_and_nothing_is_made_twice(tiny_folder, tmp
             time.sleep(0.02)
     finally:
         running.send_signal(how)
-        _, told = running.communicate()
+        _, facts = running.communicate()
     if how == signal.SIGINT:
-        assert running.returncode == 130 and "Stopped." in told and "Traceback" not in told
+        assert running.returncode == 130 and "Stopped." in facts and "Traceback" not in facts
     before = rows(tmp_path / "out", "SELECT id, key, made FROM clips")
     assert 2 <= len(before) < 12, "killed too late to show anything"
     outcome = run(read_study(file), tmp_path / "out")
@@ -164,7 +164,7 @@ def test_workers_make_the_same_clips_and_one_that_dies_is_replaced(tiny_folder, 
 
 
 def test_a_study_on_a_ray_cluster_is_the_same(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test never asks the network
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test never uses the network
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'enhance-a-video[ray]'")
     study = parse_study(data_of(tiny_folder, prompts=WORDS[:2], options={"steps": 1}))
     options = {"object_store_memory": 100 * 2**20, "include_dashboard": False, "log_to_driver": False}
@@ -190,7 +190,7 @@ def test_a_clip_that_fails_is_recorded_and_the_rest_goes_on(command, tiny_folder
     assert len(json.loads(out)["failures"]) == 3 and json.loads(out)["results"]["done"] == 6
     assert "could not be made" in Path("tiny/report.html").read_text()
     assert rows("tiny", "SELECT count(*) FROM failures WHERE error LIKE '%SettingsError%'") == [(3,)]
-    assert command(file)[0] == 1  # tried again, and said again
+    assert command(file)[0] == 1  # tried again, and reported again
 
 
 def test_when_nothing_works_it_stops_early(command, tiny_folder, tmp_path):
@@ -211,7 +211,7 @@ def test_videos_that_were_not_kept_are_made_again(tiny_folder, tmp_path):
     assert frames.shape == (9, 128, 128, 3) and fps == 8
 
 
-def test_a_measure_asked_for_later_makes_its_clips_again(tiny_folder, tmp_path):
+def test_a_measure_added_later_makes_its_clips_again(tiny_folder, tmp_path):
     few = parse_study(data_of(tiny_folder, prompts=WORDS[:1], measures=["motion"]))
     run(few, tmp_path)
     more = parse_study(data_of(tiny_folder, prompts=WORDS[:1], measures=["motion", "contrast"]))
@@ -330,7 +330,7 @@ def test_a_group_that_fails_is_tried_one_by_one(tiny_folder, tmp_path, monkeypat
     assert sorted(calls) == [1] * 12 + [4] * 3
 
 
-def test_a_pipeline_that_wants_one_prompt_at_a_time_gets_it(tiny_folder, tmp_path, monkeypatch):
+def test_a_pipeline_that_takes_one_prompt_at_a_time_gets_it(tiny_folder, tmp_path, monkeypatch):
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
     known = json.loads((folder / "defaults.json").read_text()) if (folder / "defaults.json").exists() else {}

@@ -17,13 +17,13 @@ MEASURES = ["colour_right", "backdrop_flicker", "warping_error", "motion"]
 
 
 def study_of(count: int = 40, **more):
-    asked = {
+    options = {
         "name": "planted",
         "prompts": {"embedded": {"count": count}},
         "settings": {"plain": None, "default": {}, "strong": {"strength": 1.5}},
         "measures": MEASURES,
     }
-    return parse_study(asked | more)
+    return parse_study(options | more)
 
 
 def plant(study, folder, values, first=None, skip=lambda trial: False):
@@ -158,7 +158,7 @@ def test_with_few_prompts_their_noises_are_the_observations(tmp_path):
     assert any("these prompts, under other noise" in text for text in view.method(results))
 
 
-def test_worst_and_best_are_what_they_say(tmp_path):
+def test_worst_and_best_are_what_they_claim(tmp_path):
     study = study_of(40, videos={"count": 5})
 
     def values(trial, random):
@@ -179,7 +179,7 @@ def test_worst_and_best_are_what_they_say(tmp_path):
     assert [case.clip for case in again] == [case.clip for case in cases["random"]]
 
 
-def test_what_is_missing_is_left_out_and_said(tmp_path):
+def test_what_is_missing_is_left_out_and_reported(tmp_path):
     study = study_of(12)
 
     def values(trial, random):

@@ -1,4 +1,4 @@
-"""study.yaml: what it may say, and what is wrong with it when it says something else."""
+"""study.yaml: what it may contain, and the error for everything else."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def parse(text: str, **more):
     return parse_study({**yaml.safe_load(text), **more})
 
 
-def test_everything_that_can_be_said():
+def test_every_sentence_of_the_world():
     study = parse(FULL)
     assert list(study.settings) == ["plain", "default", "paper"]  # the baseline first
     assert study.settings["default"] == Settings() and study.settings["paper"].temperature == 4
@@ -107,14 +107,14 @@ def test_embedded_prompts_are_those_of_the_results_page_each_with_noise_of_its_o
     assert parse(BASE, prompts={"embedded": {"first": 7, "count": 2}}, seeds=3).prompts[0].seeds == (21, 22, 23)
 
 
-def test_a_held_out_sentence_asks_for_its_scene():
-    def asked(scene):
+def test_a_held_out_sentence_describes_its_scene():
+    def contents(scene):
         return [(t.colour, t.kind, t.texture, t.motion) for t in scene.things], scene.backdrop
 
     for index in range(200):
         scene = world.held_out_scene(index)
         sentence = world.caption(scene, np.random.default_rng((3, index)))
-        assert asked(world.parse_caption(sentence)) == asked(scene), sentence
+        assert contents(world.parse_caption(sentence)) == contents(scene), sentence
 
 
 @pytest.mark.parametrize(("seeds", "expected"), [(None, (1,)), (2, (2, 3)), ([5, 9], (5, 9))])
@@ -214,15 +214,15 @@ def test_the_hash_is_of_what_decides_the_numbers():
         ("prompts: [a]\nsettings: {plain: null, 3: {}}", "put it in quotes"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, text, says):
+def test_what_is_wrong_is_reported(tmp_path, text, says):
     path = tmp_path / "study.yaml"
     path.write_text(text)
-    with pytest.raises((SettingsError, PromptError)) as told:
+    with pytest.raises((SettingsError, PromptError)) as data:
         read_study(path)
-    assert says in str(told.value) and str(path) in str(told.value)
+    assert says in str(data.value) and str(path) in str(data.value)
 
 
-def test_a_missing_file_is_said(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
         read_study(tmp_path / "none.yaml")
 

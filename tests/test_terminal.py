@@ -70,7 +70,7 @@ def test_any_label_can_be_drawn(label):
     assert pictures.label_bar(label, 200, 16).shape == (30, 200, 3)
 
 
-def test_a_reader_that_goes_away_does_not_stop_the_work_and_the_exit_code_tells(monkeypatch):
+def test_a_reader_that_goes_away_does_not_stop_the_work_and_the_exit_code_shows_it(monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr(sys, "stdout", open(writer, "w", encoding="utf-8"))  # noqa: SIM115
@@ -85,7 +85,7 @@ def test_a_reader_that_goes_away_does_not_stop_the_work_and_the_exit_code_tells(
 
 
 @pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["models"], ["models", "--json"]])
-def test_every_command_tells_by_141_that_nobody_read_it(monkeypatch, words):
+def test_every_command_exits_with_141_where_nobody_read_it(monkeypatch, words):
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr(sys, "stdout", open(writer, "w", encoding="utf-8"))  # noqa: SIM115
@@ -119,7 +119,7 @@ def test_output_that_could_not_be_written_is_an_error(monkeypatch):
 # ---------------------------------------------------------------------------------------------------- paths
 
 
-def test_every_path_option_knows_home_and_refuses_nothing():
+def test_every_path_option_takes_home_and_refuses_nothing():
     from enhance_a_video.cli.options import path_of
 
     found = 0

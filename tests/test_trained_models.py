@@ -22,7 +22,7 @@ def model(request):
     return ARCHITECTURES[request.param], pipelines.load(FOLDER / request.param, device="cpu")
 
 
-def test_it_shows_what_is_asked(model):
+def test_it_shows_what_is_requested(model):
     architecture, pipe = model
     found = []
     for seed, prompt in enumerate(PROMPTS):

@@ -97,7 +97,7 @@ def test_text_states_are_those_of_the_pipeline(tiny_pipe):
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_the_tokenizer_knows_every_word_of_the_world():
+def test_the_tokenizer_has_every_word_of_the_world():
     tokenizer = build_tokenizer()
     for index in range(100):
         rng = np.random.default_rng(index)
@@ -216,7 +216,7 @@ def test_the_velocity_leads_back_to_the_clean_latents():
 
 
 @pytest.mark.parametrize("codec", [CLIPS, FRAMES, PUPPET_CLIPS])
-def test_a_codec_says_the_shape_of_its_latents(codec):
+def test_a_codec_has_the_shape_of_its_latents(codec):
     size = codec.world.size
     video = torch.zeros(1, 3, codec.world.frames, size, size)[:, :, :: codec.every]
     vae = codec.build()
@@ -264,7 +264,7 @@ def _clips(count, folder, codec=CLIPS):
     torch.save(state, folder / "latents.pt")
 
 
-def test_the_truth_map_says_what_is_where():
+def test_the_truth_map_has_what_is_where():
     from training.worlds import shape_map
 
     still = world.Thing("green", "box", "striped", "right", radius=10, start=(40.0, 24.0), reach=0.0)

@@ -142,12 +142,12 @@ class Ideal:
     """A reward that is 0 for the plain model and 0.1 for gain = 1 + 0.4 · (1 - progress) · mass in the first layers."""
 
     def __init__(self, noise: float = 0.0, stop: int | None = None):
-        self.noise, self.stop, self.asked = noise, stop, []
+        self.noise, self.stop, self.wanted = noise, stop, []
 
     def __call__(self, jobs):
-        if self.stop is not None and len(self.asked) >= self.stop:
+        if self.stop is not None and len(self.wanted) >= self.stop:
             raise KeyboardInterrupt
-        self.asked += [(repr(policy), which) for policy, which in jobs]
+        self.wanted += [(repr(policy), which) for policy, which in jobs]
         return np.array([self.one(policy) * (1 + 0.2 * np.sin(which)) for policy, which in jobs])
 
     def one(self, policy) -> float:
@@ -196,16 +196,16 @@ def test_search_improves_and_a_resumed_one_is_the_same(method, tmp_path):
     assert whole.tries[0]["strengths"] == [0, 0, 0, 0] and whole.tries[1]["strengths"] == [0.2] * 4
     assert sum(whole.importances.values()) == pytest.approx(1)
 
-    storage, asked = tmp_path / "pieces.sqlite", []
+    storage, wanted = tmp_path / "pieces.sqlite", []
     for stop in (24, 64, 70):  # the second in the middle of a trial
-        one = Ideal(stop=stop - len(asked))
+        one = Ideal(stop=stop - len(wanted))
         with pytest.raises(KeyboardInterrupt):
             search(one, 8, OUTPUT, budget=22, storage=storage, **options)
-        asked += one.asked
+        wanted += one.wanted
     last = Ideal()
     found = search(last, 8, OUTPUT, budget=22, storage=storage, **options)
     assert found == whole
-    again = search(Ideal(stop=0), 8, OUTPUT, budget=22, storage=storage, **options)  # nothing is asked
+    again = search(Ideal(stop=0), 8, OUTPUT, budget=22, storage=storage, **options)  # nothing is made
     assert again == whole
 
 
@@ -237,7 +237,7 @@ def test_a_trial_clearly_worse_than_the_plain_model_is_given_up_at_half(tmp_path
     found = search(rewards, 8, OUTPUT, method="tpe", budget=12, groups=2, times=2, storage=tmp_path / "t.sqlite")
     pruned = [row for row in found.tries if row["pruned"]]
     assert pruned and all(row["reward"] < 0 for row in pruned)
-    assert len(rewards.asked) == 12 * (4 + 8) - 8 * len(pruned)  # a half, then all: what is made is not made again
+    assert len(rewards.wanted) == 12 * (4 + 8) - 8 * len(pruned)  # a half, then all: what is made is not made again
 
 
 def test_the_plain_model_may_win(tmp_path):
@@ -269,7 +269,7 @@ def test_learning_starts_at_the_plain_model_or_the_default_and_improves(tmp_path
     assert torch.allclose(start(MASS, moment), Odds(2.0)(MASS, moment), atol=1e-3)
     rewards = Ideal()
     found = learn(rewards, 6, OUTPUT, updates=40, pairs=3, checkpoint=tmp_path / "learn.pt", recipe=recipe)
-    assert len(rewards.asked) == 40 * 6 + 6
+    assert len(rewards.wanted) == 40 * 6 + 6
     assert found.reward > 0.05
     assert rewards.one(found.policy) > 0.05
 
@@ -298,7 +298,7 @@ def test_episodes_go_through_all_prompts_in_new_orders():
     assert episodes(0, 5, 3, 4) == order[5:8]
 
 
-def test_a_search_without_optuna_says_how_to_get_it(tmp_path, monkeypatch):
+def test_a_search_without_optuna_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"needs optuna: pip install 'enhance-a-video\[tune\]'"):
         search(Ideal(), 2, OUTPUT, method="tpe", budget=1, groups=1, times=1, storage=tmp_path / "t.sqlite")
@@ -327,8 +327,8 @@ def without_when(profile: Path) -> dict:
 
 
 def test_a_stopped_tuning_goes_on_and_makes_no_clip_twice(tiny_folder, prompts_file, tmp_path):
-    asked = asked_of(tiny_folder, prompts_file)
-    whole = tune(asked, tmp_path / "whole")
+    wanted = asked_of(tiny_folder, prompts_file)
+    whole = tune(wanted, tmp_path / "whole")
 
     def stop_at(clips):
         def progress(step):
@@ -339,8 +339,8 @@ def test_a_stopped_tuning_goes_on_and_makes_no_clip_twice(tiny_folder, prompts_f
 
     for clips in (1, 3, 7, 10):  # plain clips, first update, the last reward, confirmation
         with pytest.raises(KeyboardInterrupt):
-            tune(asked, tmp_path / "pieces", progress=stop_at(clips))
-    again = tune(asked, tmp_path / "pieces")
+            tune(wanted, tmp_path / "pieces", progress=stop_at(clips))
+    again = tune(wanted, tmp_path / "pieces")
     assert without_when(again.profile) == without_when(whole.profile)
     with sqlite3.connect(tmp_path / "pieces" / "clips" / "study.sqlite") as db:
         clips = db.execute("SELECT key FROM clips").fetchall()
@@ -355,17 +355,17 @@ def test_a_stopped_tuning_goes_on_and_makes_no_clip_twice(tiny_folder, prompts_f
 
 
 def test_two_workers_find_what_one_finds(tiny_folder, prompts_file, tmp_path):
-    asked = replace(asked_of(tiny_folder, prompts_file), budget=1, held_out=())
-    one = tune(asked, tmp_path / "one")
-    two = tune(replace(asked, workers=2), tmp_path / "two")
+    wanted = replace(asked_of(tiny_folder, prompts_file), budget=1, held_out=())
+    one = tune(wanted, tmp_path / "one")
+    two = tune(replace(wanted, workers=2), tmp_path / "two")
     assert without_when(one.profile) == without_when(two.profile)
     assert one.confirmation is None and not json.loads(one.profile.read_text())["study"]
 
 
 def test_a_clip_that_fails_ends_it_with_the_reason(tiny_folder, prompts_file, tmp_path):
-    asked = asked_of(tiny_folder, prompts_file, options={"height": 33})
+    wanted = asked_of(tiny_folder, prompts_file, options={"height": 33})
     with pytest.raises(EnhanceAVideoError, match=r"(?s)could not be made: .*33.*goes on from there"):
-        tune(asked, tmp_path / "out")
+        tune(wanted, tmp_path / "out")
 
 
 def test_the_command_on_the_embedded_model(command, monkeypatch, tmp_path):
@@ -395,7 +395,7 @@ def test_the_command_on_the_embedded_model(command, monkeypatch, tmp_path):
         confirmed = {text for (text,) in db.execute("SELECT prompt FROM clips WHERE setting != 'world'")}
     assert confirmed == {prompt.text for prompt in others} and not confirmed & {prompt.text for prompt in own}
 
-    code, out, _ = command(*words)  # again: all is there; what is said
+    code, out, _ = command(*words)  # again: all is there; what is printed
     assert code == 0 and "1 update. " in out and "reward" in out and "requested colours present" in out
     assert "On 2 other prompts" in " ".join(out.split())
 
@@ -487,7 +487,7 @@ def test_prompts_are_split_and_numbered(tmp_path):
     own, others = chosen_prompts("embedded", None, 3, 2, 1000)
     assert (own, others) == chosen_prompts("a/folder", None, 3, 2, 1000) == chosen_prompts("embedded", None, 3, 2, None)
     assert Tuning("a/folder", own, others, scenes=True).embedded and not Tuning("a/folder", own, others).embedded
-    assert not Tuning("embedded", own, others, options={"height": 128}).embedded  # its checker knows one size
+    assert not Tuning("embedded", own, others, options={"height": 128}).embedded  # its checker takes one size
     assert [p.seeds[0] for p in islice((*own, *others), 5)] == [1000, 1001, 1002, 1003, 1004]
 
 

@@ -91,7 +91,7 @@ def test_end_to_end(make, layers, frames, source):
 
 
 def test_windows_shorter_than_the_video_are_refused():
-    """FreeNoise: the intensity of a window says nothing about the video's frames."""
+    """FreeNoise: the intensity of a window is none of the video's frames."""
     pipe, _ = animatediff()
     pipe.enable_free_noise(context_length=8, context_stride=4)
 

@@ -1,4 +1,4 @@
-"""VBench's suite: prompts for `batch`, names as VBench looks for them, its total score."""
+"""VBench's suite: prompts for `batch`, names as VBench expects them, its total score."""
 
 import importlib.util
 import json

@@ -15,7 +15,7 @@ from enhance_a_video.lab import pictures
 
 
 def ramp(frames: int = 9, height: int = 48, width: int = 64) -> np.ndarray:
-    """A clip whose brightness tells the frame and whose colours tell left from right, uint8 (T, H, W, 3)."""
+    """A clip whose brightness numbers the frame and whose colours differ left and right, uint8 (T, H, W, 3)."""
     clip = np.zeros((frames, height, width, 3), np.uint8)
     clip[:, :, : width // 2, 0] = 200
     clip[:, :, width // 2 :, 2] = 220

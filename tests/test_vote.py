@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 import pytest
-from vote_folders import clip, compared, folder_of_folders, manifest, record, told, write
+from vote_folders import clip, comment_of, compared, folder_of_folders, manifest, record, write
 
 from enhance_a_video.errors import OutputExistsError, SettingsError, VideoFileError, VoteError
 from enhance_a_video.generation import video
@@ -36,7 +36,7 @@ def test_what_compare_wrote(tmp_path):
 
 def test_a_third_panel_is_compared_with_the_first(tmp_path):
     compared(tmp_path)
-    write(tmp_path / "panel-3.mp4", "paper", comment=told("paper"))
+    write(tmp_path / "panel-3.mp4", "paper", comment=comment_of("paper"))
     assert [pair.labels for pair in find_pairs(tmp_path).pairs] == [("without", "with"), ("without", "paper")]
     assert [pair.labels for pair in find_pairs(tmp_path, "paper").pairs] == [("paper", "without"), ("paper", "with")]
     with pytest.raises(SettingsError, match=r"'plain'.*paper, with, without"):
@@ -56,9 +56,9 @@ def test_videos_of_ones_own_need_no_comment(tmp_path):
     assert (pair.prompt, pair.labels) == (None, ("baseline", "enhanced"))
 
 
-def test_a_comment_that_makes_no_sense_is_told(tmp_path):
+def test_a_comment_that_makes_no_sense_is_reported(tmp_path):
     for name in ("baseline", "enhanced"):
-        write(tmp_path / f"{name}.mp4", name, comment=told(name, prompt=["a bar"]))
+        write(tmp_path / f"{name}.mp4", name, comment=comment_of(name, prompt=["a bar"]))
     with pytest.raises(SettingsError, match=r"baseline\.mp4: a prompt is text"):
         find_pairs(tmp_path)
 
@@ -89,7 +89,7 @@ def test_a_list_of_pairs(tmp_path):
         ('{"pairs": []}', "no pair of videos"),
     ],
 )
-def test_a_bad_list_is_told(tmp_path, text, words):
+def test_a_bad_list_is_reported(tmp_path, text, words):
     (tmp_path / "pairs.json").write_text(text)
     with pytest.raises(SettingsError, match=words):
         find_pairs(tmp_path)
@@ -143,9 +143,9 @@ def test_the_folder_that_batch_itself_keeps(tmp_path):
 def test_what_a_study_kept(tiny_folder, tmp_path):
     settings = {"default": {}, "plain": None, "mild": {"odds": 1.5}}
     words = ["a red ball moves left", "the blue square"]
-    told = {"model": str(tiny_folder), "prompts": words, "settings": settings, "baseline": "plain", "seeds": [0, 1]}
+    answer = {"model": str(tiny_folder), "prompts": words, "settings": settings, "baseline": "plain", "seeds": [0, 1]}
     options = {"steps": 1, "frames": [5, 9]}
-    run_study(parse_study(told | {"options": options, "measures": ["motion"]}), tmp_path)
+    run_study(parse_study(answer | {"options": options, "measures": ["motion"]}), tmp_path)
     found = find_pairs(tmp_path)
     assert found.source == "study.sqlite" and not found.notes
     assert {pair.labels for pair in found.pairs} == {("plain", "default"), ("plain", "mild")}
@@ -199,7 +199,7 @@ def test_one_label_for_two_settings_in_a_batch_is_refused(tmp_path):
         find_pairs(manifest(tmp_path, lines))
 
 
-def test_a_damaged_manifest_is_told(tmp_path):
+def test_a_damaged_manifest_is_reported(tmp_path):
     (tmp_path / "manifest.jsonl").write_text('{"key": 1}\n{}\n')
     with pytest.raises(SettingsError, match="line 1 is not a record"):
         find_pairs(tmp_path)
@@ -215,14 +215,14 @@ def test_nothing_to_vote_on(tmp_path):
         find_pairs(tmp_path)
 
 
-def test_what_gives_a_clip_away_is_said(tmp_path):
+def test_what_gives_a_clip_away_is_reported(tmp_path):
     write(tmp_path / "baseline.mp4", "a", frames=8)
     write(tmp_path / "enhanced.mp4", "b", frames=6, width=96)
     (note,) = find_pairs(tmp_path).notes
     assert "size (64x48 and 96x48), length (8 frames and 6 frames)" in note
 
 
-def test_one_label_with_several_settings_is_said(tmp_path):
+def test_one_label_with_several_settings_is_reported(tmp_path):
     compared(tmp_path / "a", 0, {"strength": 0.5}), compared(tmp_path / "b", 1, {"strength": 1.0})
     assert "'with' stands for 2 different settings" in find_pairs(tmp_path).notes[0]
 
@@ -231,14 +231,14 @@ def test_votes_stay_with_the_clips_they_were_given_to(tmp_path):
     before = find_pairs(compared(tmp_path)).pairs[0].id
     assert find_pairs(tmp_path).pairs[0].id == before
     (tmp_path / "enhanced.mp4").unlink()
-    write(tmp_path / "enhanced.mp4", "with", 5, comment=told("with"))
+    write(tmp_path / "enhanced.mp4", "with", 5, comment=comment_of("with"))
     assert find_pairs(tmp_path).pairs[0].id != before
 
 
 # ------------------------------------------------------------------------------------------------------ neutral
 
 
-def test_neutral_clips_tell_nothing_and_show_the_same(tmp_path):
+def test_neutral_clips_give_nothing_away_and_show_the_same(tmp_path):
     (pair,) = find_pairs(compared(tmp_path)).pairs
     for path, data in zip(pair.files, neutral(pair.files, pair.kinds), strict=True):
         before = path.read_bytes()
@@ -433,8 +433,8 @@ def test_results_count_labels_not_sides(ballots):
     assert rows["consistency"].wins.clear and not rows["quality"].wins.clear
     assert rows["quality"].agreement.alpha < 0 and rows["consistency"].agreement.why
     assert counted.left == 0.5  # sides are balanced for each voter
-    told = json.loads(json.dumps(counted.to_dict(), allow_nan=False))
-    assert told["results"][0]["agreement"]["alpha"] is None and told["results"][0]["rate"] == 1.0
+    answer = json.loads(json.dumps(counted.to_dict(), allow_nan=False))
+    assert answer["results"][0]["agreement"]["alpha"] is None and answer["results"][0]["rate"] == 1.0
 
 
 def test_votes_on_clips_that_changed_are_left_out(ballots, six):
@@ -470,7 +470,7 @@ def serving(ballots):
 
 
 @pytest.fixture
-def ask(ballots):
+def call(ballots):
     """Sends a request to a server of the six pairs: (status, headers, body); JSON is parsed."""
     with serving(ballots) as server:
         place = urlsplit(server.url).netloc
@@ -490,11 +490,11 @@ def ask(ballots):
         yield send
 
 
-def test_voting_over_http(ask, ballots):
-    status, headers, page = ask("GET", "/")
+def test_voting_over_http(call, ballots):
+    status, headers, page = call("GET", "/")
     assert status == 200 and b"Which video is better?" in page and b"{{" not in page
     assert "default-src 'none'" in headers["Content-Security-Policy"] and headers["Cache-Control"] == "no-store"
-    status, _, seat = ask("POST", "/api/voters", {"name": "Ada"})
+    status, _, seat = call("POST", "/api/voters", {"name": "Ada"})
     assert status == 200 and (seat["done"], seat["total"], len(seat["queue"])) == (0, 6, 2)
     now = seat["queue"][0]
     assert [question["key"] for question in now["questions"]] == ["consistency", "prompt", "quality"]
@@ -502,21 +502,21 @@ def test_voting_over_http(ask, ballots):
     expected = neutral(pair.files, pair.kinds)
     swapped = not ballots.reference_left(seat["voter"], now["id"])
     for side, which in (("left", int(swapped)), ("right", int(not swapped))):
-        status, headers, data = ask("GET", now["clips"][side])
+        status, headers, data = call("GET", now["clips"][side])
         assert (status, headers["Content-Type"], data) == (200, "video/mp4", expected[which])
     vote = {"voter": seat["voter"], "pair": now["id"], "answers": GOOD, "seconds": 2.5}
-    status, _, after = ask("POST", "/api/votes", vote)
+    status, _, after = call("POST", "/api/votes", vote)
     assert status == 200 and after["done"] == 1 and after["queue"][0] == seat["queue"][1]
-    assert ask("POST", "/api/votes", vote)[0] == 200
-    assert ask("POST", "/api/votes", vote | {"answers": GOOD | {"quality": "left"}})[0] == 409
-    assert ask("GET", f"/api/voters/{seat['voter']}")[2] == after
+    assert call("POST", "/api/votes", vote)[0] == 200
+    assert call("POST", "/api/votes", vote | {"answers": GOOD | {"quality": "left"}})[0] == 409
+    assert call("GET", f"/api/voters/{seat['voter']}")[2] == after
 
 
-def test_nothing_on_the_wire_says_which_is_which(ask):
+def test_nothing_on_the_wire_shows_which_is_which(call):
     """Labels, file names, settings and seeds stay on the server."""
-    seat = ask("POST", "/api/voters", {"name": "Ada"})[2]
-    seen = [ask("GET", "/"), ask("GET", f"/api/voters/{seat['voter']}")]
-    seen += [ask("GET", path) for pair in seat["queue"] for path in pair["clips"].values()]
+    seat = call("POST", "/api/voters", {"name": "Ada"})[2]
+    seen = [call("GET", "/"), call("GET", f"/api/voters/{seat['voter']}")]
+    seen += [call("GET", path) for pair in seat["queue"] for path in pair["clips"].values()]
     for _, headers, body in seen:
         text = (str(headers) + (body.decode("latin1") if isinstance(body, bytes) else json.dumps(body))).lower()
         for word in ("baseline", "enhanced", "reference", "strength", '"seed"', "take-", '"with', "without<"):
@@ -540,24 +540,24 @@ def test_nothing_on_the_wire_says_which_is_which(ask):
         "/favicon.ico",
     ],
 )
-def test_nothing_else_is_handed_out(ask, path):
-    seat = ask("POST", "/api/voters", {"name": "Ada"})[2]
-    status, _, told = ask("GET", path.format(voter=seat["voter"], pair=seat["queue"][0]["id"]))
-    assert status == 404 and told["error"]
+def test_nothing_else_is_handed_out(call, path):
+    seat = call("POST", "/api/voters", {"name": "Ada"})[2]
+    status, _, answer = call("GET", path.format(voter=seat["voter"], pair=seat["queue"][0]["id"]))
+    assert status == 404 and answer["error"]
 
 
-def test_other_sites_cannot_vote_here(ask):
+def test_other_sites_cannot_vote_here(call):
     name = {"name": "Ada"}
-    assert ask("POST", "/api/voters", name, Origin="http://evil.example")[0] == 403
-    assert ask("POST", "/api/voters", name, Origin="null")[0] == 403
-    assert ask("POST", "/api/voters", name, Sec_Fetch_Site="cross-site")[0] == 403
-    assert ask("POST", "/api/voters", name, Content_Type="text/plain")[0] == 415
-    assert ask("POST", "/api/voters", name, Host="evil.example")[0] == 421
-    assert ask("GET", "/", Host="evil.example:80")[0] == 421
-    assert ask("GET", "/", Host="")[0] == 421
-    port = ask.place.rpartition(":")[2]
-    for host in (ask.place, f"localhost:{port}", f"[::1]:{port}", "192.168.1.5"):
-        assert ask("POST", "/api/voters", name, Host=host, Origin=f"http://{host}")[0] == 200
+    assert call("POST", "/api/voters", name, Origin="http://evil.example")[0] == 403
+    assert call("POST", "/api/voters", name, Origin="null")[0] == 403
+    assert call("POST", "/api/voters", name, Sec_Fetch_Site="cross-site")[0] == 403
+    assert call("POST", "/api/voters", name, Content_Type="text/plain")[0] == 415
+    assert call("POST", "/api/voters", name, Host="evil.example")[0] == 421
+    assert call("GET", "/", Host="evil.example:80")[0] == 421
+    assert call("GET", "/", Host="")[0] == 421
+    port = call.place.rpartition(":")[2]
+    for host in (call.place, f"localhost:{port}", f"[::1]:{port}", "192.168.1.5"):
+        assert call("POST", "/api/voters", name, Host=host, Origin=f"http://{host}")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -572,15 +572,15 @@ def test_other_sites_cannot_vote_here(ask):
         (b"x" * 20_000, 413),
     ],
 )
-def test_what_is_no_vote_is_answered_with_a_reason(ask, body, status):
+def test_what_is_no_vote_is_answered_with_a_reason(call, body, status):
     for path in ("/api/voters", "/api/votes"):
-        found, _, told = ask("POST", path, body)
-        assert (found == status or (path, found) == ("/api/votes", 404)) and told["error"]
-    assert ask("POST", "/elsewhere", {})[0] == 404
-    assert ask("POST", "/api/voters", {}, Content_Length="many")[0] in (400, 411)
+        found, _, answer = call("POST", path, body)
+        assert (found == status or (path, found) == ("/api/votes", 404)) and answer["error"]
+    assert call("POST", "/elsewhere", {})[0] == 404
+    assert call("POST", "/api/voters", {}, Content_Length="many")[0] in (400, 411)
 
 
-def test_a_video_that_went_is_told_to_the_server_not_to_the_voter(tmp_path, caplog):
+def test_a_video_that_went_is_reported_to_the_server_not_to_the_voter(tmp_path, caplog):
     compared(tmp_path)
     with serving(Ballots(tmp_path / FILE, find_pairs(tmp_path).pairs)) as server:
         (tmp_path / "enhanced.mp4").unlink()
@@ -593,7 +593,7 @@ def test_a_video_that_went_is_told_to_the_server_not_to_the_voter(tmp_path, capl
     assert "enhanced.mp4" in caplog.text
 
 
-def test_a_port_that_is_taken_is_told(ballots):
+def test_a_port_that_is_taken_is_reported(ballots):
     with serving(ballots) as server, pytest.raises(SettingsError, match="--port 0"):
         Server(ballots, port=urlsplit(server.url).port)
     with pytest.raises(SettingsError, match=r"no\.such\.host"):
@@ -615,9 +615,11 @@ def test_the_command_serves_and_then_prints_results(tmp_path, run, hearing):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(words, **pipes, **hearing) as process:
         try:
-            told = json.loads(process.stdout.readline())
-            assert told["command"] == "vote" and told["pairs"] == 2 and told["url"].startswith("http://127.0.0.1:")
-            with closing(http.client.HTTPConnection(urlsplit(told["url"]).netloc, timeout=20)) as connection:
+            answer = json.loads(process.stdout.readline())
+            assert (
+                answer["command"] == "vote" and answer["pairs"] == 2 and answer["url"].startswith("http://127.0.0.1:")
+            )
+            with closing(http.client.HTTPConnection(urlsplit(answer["url"]).netloc, timeout=20)) as connection:
                 connection.request("GET", "/")
                 assert b"Which video" in connection.getresponse().read()
             assert run("vote", folder, "--results")[0] == 2  # nobody has voted
@@ -640,7 +642,7 @@ def test_the_command_serves_and_then_prints_results(tmp_path, run, hearing):
     assert code == 0 and "not as they were" in json.loads(out)["note"]
 
 
-def test_the_command_says_what_is_missing(run, tmp_path):
+def test_the_command_names_what_is_missing(run, tmp_path):
     code, _, err = run("vote", tmp_path)
     assert code == 2 and "no pair of videos" in err and not list(tmp_path.iterdir())
     compared(tmp_path)

@@ -207,4 +207,4 @@ def test_it_fits_phones_and_laptops(page, tmp_path, width, height):
         piled = boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]
         assert piled == (width < height)  # one above the other where that shows more
         assert page.get_by_text("Top", exact=True).first.is_visible() == piled
-        assert page.get_by_role("group", name="matches").count() == 0  # no text is known: not asked
+        assert page.get_by_role("group", name="matches").count() == 0  # no text is known: no such question

@@ -95,8 +95,8 @@ def test_the_command_serves_the_others_and_exits_with_an_error(tmp_path, command
 
     monkeypatch.setattr(Server, "serve_forever", stop)
     code, out, err = command("vote", spoil(tmp_path), "--port", 0, "--json")
-    told = json.loads(out)
-    assert code == 1 and told["pairs"] == 2 and len(told["unreadable"]) == 2
+    facts = json.loads(out)
+    assert code == 1 and facts["pairs"] == 2 and len(facts["unreadable"]) == 2
     assert err.count("Error:") == 2 and err.count("left out") == 2
     ballots = Ballots(tmp_path / FILE, find_pairs(tmp_path).pairs)
     seat = ballots.join("Ada")

@@ -118,7 +118,7 @@ def test_agreement_at_its_ends():
     assert abs(agreement(random.integers(-1, 2, 3000), [n // 3 for n in range(3000)]).alpha) < 0.05
 
 
-def test_agreement_says_when_it_is_undefined():
+def test_agreement_has_a_reason_where_it_is_undefined():
     alone = agreement([1, 0, -1], list("abc"))
     assert np.isnan(alone.alpha) and np.isnan(alone.same) and "two voters" in alone.why
     equal = agreement([1, 1, 1, 1], list("aabb"))

@@ -250,7 +250,7 @@ def test_stopped_the_clip_waits_again_and_goes_on(desk, tiny_folder):
     assert [entry.form.seed for entry in desk.gallery.entries()] == [1]
 
 
-def test_a_clip_that_fails_says_why_and_the_next_is_made(desk, tiny_folder):
+def test_a_clip_that_fails_reports_why_and_the_next_is_made(desk, tiny_folder):
     desk.jobs.add([form_on(tiny_folder.parent / "nowhere"), form_on(tiny_folder)])
     desk.start()
     until_idle(desk)

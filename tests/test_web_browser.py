@@ -65,7 +65,7 @@ def unfold(page, *names):
         page.get_by_role("button", name=name).click()
 
 
-def said(page, text):
+def printed(page, text):
     playwright.expect(page.locator(".ev-message, .ev-wrong").first).to_contain_text(text)
 
 
@@ -116,7 +116,7 @@ def test_the_journey(page, served, tmp_path):
     playwright.expect(page.locator(".ev-preview")).to_be_visible(timeout=WAIT)
     playwright.expect(page.locator(".ev-progress")).to_contain_text("left; 2 clips wait")
     page.get_by_role("button", name="Stop", exact=True).click()
-    said(page, "Stopping after this step")
+    printed(page, "Stopping after this step")
     playwright.expect(page.locator(".ev-progress")).to_have_count(0, timeout=WAIT)
     unfold(page, "Queue")
     playwright.expect(jobs(page)).to_have_count(3)
@@ -147,10 +147,10 @@ def test_the_journey(page, served, tmp_path):
     page.get_by_label("Prompt").fill("something else")
     (tmp_path / "bad.mp4").write_text("no video")
     page.locator("#ev-clip input[type=file]").set_input_files(tmp_path / "bad.mp4")
-    said(page, "bad.mp4 cannot be read as a video")
+    printed(page, "bad.mp4 cannot be read as a video")
     page.locator("#ev-clip button[aria-label=Clear], #ev-clip button[title=Clear]").first.click()
     page.locator("#ev-clip input[type=file]").set_input_files(clip)
-    said(page, "The clip's settings are in the fields.")
+    printed(page, "The clip's settings are in the fields.")
     assert page.get_by_label("Prompt").input_value() == PROMPT and page.get_by_label("Seeds").input_value() == "0"
 
     # any two of the gallery in the player
@@ -165,11 +165,11 @@ def test_the_journey(page, served, tmp_path):
     # a link carries the settings
     unfold(page, "Presets, links")
     page.get_by_role("button", name="Link to these settings").click()
-    said(page, "finds these settings")
+    printed(page, "finds these settings")
     link = page.locator("#ev-link textarea").input_value()
     other = page.context.new_page()
     opened(other, link)
-    said(other, "The settings of the link")
+    printed(other, "The settings of the link")
     assert other.get_by_label("Prompt").input_value() == PROMPT
     other.close()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

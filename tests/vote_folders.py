@@ -11,7 +11,7 @@ COLOURS = {"without": (40, 60, 200), "with": (210, 40, 50)}
 
 
 def clip(colour, *, frames: int = 8, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
-    """A coloured clip with a bar that moves; no two seeds look alike."""
+    """A coloured clip with a bar that moves; no two seeds give the same."""
     picture = np.full((frames, height, width, 3), colour, np.uint8)
     for number in range(frames):
         picture[number, 4 + seed % 30 : 10 + seed % 30, 4 * number : 4 * number + 8] = 255
@@ -22,7 +22,7 @@ def write(path: Path, label: str, seed: int = 0, comment: str = "", **shape) -> 
     return video.write_video(path, clip(COLOURS.get(label, (20, 150, 60)), seed=seed, **shape), 8, comment=comment)
 
 
-def told(label: str, seed: int = 0, prompt: str = "a bar moves right", **more) -> str:
+def comment_of(label: str, seed: int = 0, prompt: str = "a bar moves right", **more) -> str:
     """The comment that `compare` writes into a video."""
     return json.dumps({"prompt": prompt, "seed": seed, "panel": label, **more})
 
@@ -30,7 +30,7 @@ def told(label: str, seed: int = 0, prompt: str = "a bar moves right", **more) -
 def compared(folder: Path, seed: int = 0, settings=None, prompt: str = "a bar moves right") -> Path:
     """What `compare` leaves: labels, prompt and seed in the files' comments."""
     for name, label, own in (("baseline", "without", None), ("enhanced", "with", settings or {"strength": 0.7})):
-        write(folder / f"{name}.mp4", label, seed, told(label, seed, prompt, settings=own))
+        write(folder / f"{name}.mp4", label, seed, comment_of(label, seed, prompt, settings=own))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What the method is compared with: other ways to make frames attend to each other more, inside the attention.
+"""Other ways to make frames attend to each other more, inside the attention, to compare the method with.
 
     with Enhancement(pipe, LogitTemperature(tau=1.1)): ...          # as a scope, like enhance()
 
@@ -13,13 +13,13 @@ How the paper is read, and what it leaves open:
 - Eq. 10 has s where eq. 9 has tau, so there "CFI scaling" is a temperature that each layer and step sets itself: it
   flattens the map, which agrees with the weakened diagonal of figure 13 (b). `MapScaling` is the other thing the
   words can mean, the cross-frame entries of the map amplified as they are, and is in no equation of the paper.
-- Which logits are divided is not said. Here: those of video queries with video keys, so that in a joint stream the
+- Which logits are divided is not stated. Here: those of video queries with video keys, so that in a joint stream the
   logits with text keep their size; queries of text tokens are left alone. In full 3D attention the logits within a
   frame are divided too (eq. 5 and 9 have no mask), at all sites, not only between the same sites of two frames.
 - s is measured on the layer's own query and key before they are changed, in the same way as the method does it.
 - Rows of A * W sum to more than 1: MapScaling is not renormalised, because the sum is what is amplified. If it were,
   it would move attention from a frame to the others and be a kind of temperature again.
-- When they act is not said; by default always, as in the authors' code. The method's window is for `start` and `end`.
+- When they act is not stated; by default always, as in the authors' code. The method's window is for `start` and `end`.
 
 What they cost: LogitTemperature and CfiTemperature a kernel call more where there is text, MapScaling one kernel call
 for each frame (together as many products as before) and a copy of the values for each. The layer's own kernel computes

@@ -229,7 +229,7 @@ class Denoiser:
             if not self.settings.always or needs_progress(self.settings.gain_policy):
                 raise SettingsError(
                     f"{self.name}: {self._what_needs()} the place in the denoising, but neither a scheduler nor a "
-                    "timestep says it. start=0.0, end=1.0 with a strength or a temperature act in every call."
+                    "timestep gives it. start=0.0, end=1.0 with a strength or a temperature act in every call."
                 )
             progress = torch.full((), float("nan"), device=self.device)
         progress = progress.to(self.device)

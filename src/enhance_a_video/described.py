@@ -58,7 +58,7 @@ def enhance_attention(
     Raises:
         SettingsError: arguments that conflict, are out of range or of the wrong kind.
         NoLayersError: no module matches, or one that is named is not there.
-        UnsupportedModelError: this is no module, or query and key cannot be seen in such a layer as asked.
+        UnsupportedModelError: this is no module, or query and key cannot be read in such a layer as described.
         AlreadyEnhancedError: the model is enhanced already. In each case nothing was changed.
         TokenLayoutError: raised by a forward call that does not fit the description.
 
@@ -76,8 +76,9 @@ def enhance_attention(
         _check_count(argument, value)
     if noise is None and not chosen.always:
         raise SettingsError(
-            f"start={chosen.start}, end={chosen.end} need the place in the denoising: say what the model's timestep "
-            "means, noise=Flow(shift) or VariancePreserving() of enhance_a_video.progress, or give start=0.0, end=1.0."
+            f"start={chosen.start}, end={chosen.end} need the place in the denoising: give the meaning "
+            "of the model's timestep, noise=Flow(shift) or VariancePreserving() of enhance_a_video.progress, or give "
+            "start=0.0, end=1.0."
         )
     if isinstance(frames, str):
         _check_argument(model, "frames", frames)

@@ -253,7 +253,7 @@ class EnhancedLayer:
         if self.denoiser.described and video == now.num_frames and sequences > 1:
             raise TokenLayoutError(
                 f"{self.name}: {sequences} sequences of {now.num_frames} tokens for {now.num_frames} frames, one token "
-                f"a frame: this looks like a temporal layer. Describe it as Tokens('temporal'), not "
+                f"a frame: this seems to be a temporal layer. Describe it as Tokens('temporal'), not "
                 f"{self.tokens.place!r}."
             )
         if call.shards is None and video % now.num_frames:

@@ -84,11 +84,11 @@ class EnhancementLostWarning(UserWarning):
 
 
 class UnlabelledWarning(UserWarning):
-    """Clips are written without content credentials; the message says why and what to install."""
+    """Clips are written without content credentials; the message has the reason and what to install."""
 
 
 class WholeOutputWarning(UserWarning):
-    """The cross-frame part of some layers cannot be told apart; the message names why and what is scaled instead."""
+    """The cross-frame part of some layers cannot be separated; the message names why and what is scaled instead."""
 
 
 class NoEffectWarning(UserWarning):

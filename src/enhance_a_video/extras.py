@@ -1,4 +1,4 @@
-"""The extras of this package: what each one is for, which modules it brings, and one sentence where they are missing.
+"""The extras of this package, the modules of each, and the error where they are missing.
 
 The library itself needs torch and numpy only. pyproject.toml lists the packages; tests/test_house.py compares the two.
 """

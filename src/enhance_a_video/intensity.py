@@ -201,6 +201,6 @@ def _rows(x: Tensor, piece: slice | Tensor) -> Tensor:
 
 def _without_autocast(device_type: str) -> AbstractContextManager:
     """Autocast would run the matrix product in half precision."""
-    # Not asked while tracing: dynamo before torch 2.10 cannot follow it, and every device that compiles has autocast.
+    # Not read while tracing: dynamo before torch 2.10 cannot follow it, and every device that compiles has autocast.
     available = torch.compiler.is_compiling() or torch.amp.autocast_mode.is_autocast_available(device_type)
     return torch.autocast(device_type, enabled=False) if available else nullcontext()

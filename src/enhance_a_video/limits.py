@@ -1,4 +1,4 @@
-"""Which numbers are accepted, the same for command-line options, files and function calls.
+"""The limits of every number that is accepted, the same for command-line options, files and function calls.
 
 A number is finite; a count is whole and no larger than a machine can work through; a seed has 64 bits.
 """
@@ -94,7 +94,7 @@ def clips(count: int) -> None:
     """SettingsError where a batch or a study would have too many clips to be listed."""
     if count > MAX_CLIPS:
         raise SettingsError(
-            f"{count:,} clips are asked for, and at most {MAX_CLIPS:,} can be planned at once: fewer seeds, prompts or "
+            f"{count:,} clips are requested, and at most {MAX_CLIPS:,} can be planned at once: fewer seeds, prompts or "
             "settings."
         )
 

@@ -73,9 +73,9 @@ class Notices:
         if new:
             self.given.update(layer.name for layer in new)
             warnings.warn(
-                f"{self.name}: in {len(new)} of {len(layers)} layers what comes from other frames cannot be told "
-                f"apart ({new[0].whole}), so their whole output is scaled, by strength {DEFAULT_STRENGTH}. To choose "
-                "that yourself, give a strength.",
+                f"{self.name}: in {len(new)} of {len(layers)} layers what comes from other frames cannot be "
+                f"separated ({new[0].whole}), so their whole output is scaled, by strength {DEFAULT_STRENGTH}. To "
+                "choose that yourself, give a strength.",
                 WholeOutputWarning,
                 stacklevel=2,
             )

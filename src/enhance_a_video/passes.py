@@ -1,4 +1,4 @@
-"""Passes of guidance: which one a forward call belongs to, and so which of its samples passes="conditional" changes."""
+"""Passes of guidance: finds which one a forward call is, and so which of its samples passes="conditional" changes."""
 
 import contextlib
 import threading

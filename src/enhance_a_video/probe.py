@@ -1,4 +1,4 @@
-"""Whether a gain on an attention layer reaches what the block around it puts out: tried once, for described models.
+"""Tests once, for a described model, whether a gain on an attention layer reaches the output of its block.
 
 A norm behind the attention takes every gain back (original Mochi), and where that norm is a function no module can be
 named behind it. So in the first forward call of a model that its user described, one block runs three times more, on

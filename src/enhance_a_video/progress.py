@@ -1,4 +1,4 @@
-"""Where in the denoising a forward call is: progress in [0, 1], 0 = pure noise, 1 = clean.
+"""Computes the progress of the denoising at a forward call, in [0, 1]: 0 = pure noise, 1 = clean.
 
 Progress is 1 - u, with u the model's own unshifted training time, a function of the noise level alone. So a window
 means the same for any scheduler and step count; with N uniform steps of a model's usual scheduler it is the fraction
@@ -117,7 +117,7 @@ def progress_at_steps(scheduler: Any, noise: Noise | None, steps: int) -> Tensor
     static, own = _static_noise(scheduler, noise), copy.deepcopy(scheduler)
     try:
         own.set_timesteps(steps)
-    except (TypeError, ValueError):  # it wants to know more, such as the size of the video
+    except (TypeError, ValueError):  # it needs more, such as the size of the video
         static = None
     if static is None:
         return torch.arange(steps) / steps

@@ -1,4 +1,4 @@
-"""What was done, per layer and forward call: tensors while it runs, data afterwards, and its rendering.
+"""The record of an enhancement, by layer and forward call: tensors while it runs, `Summary` afterwards.
 
 While the model runs nothing leaves the device: every number goes into preallocated tensors by index, which also
 traces under torch.compile. summary() is what moves them to the host.
@@ -90,7 +90,7 @@ class Summary:
 
     mass and gain are means over the batch; gain is what was applied (with observe_only: what would have been);
     clipped is the share of sampled sites whose own gain clips at 1. With several transformers the calls of the first
-    come first, and `model` says whose each call is. seconds: host time spent in this package's code; it leaves out
+    come first, and `model` is the index of each call's. seconds: host time spent in this package's code; it leaves out
     what a GPU computes later, and is NaN once torch.compile has folded that code into its graphs.
     """
 

@@ -1,4 +1,4 @@
-"""Words around numbers, for whatever is printed or put on a page: "1 clip", "2,000 clips"."""
+"""`count`: numbers with their nouns, for whatever is printed or put on a page: "1 clip", "2,000 clips"."""
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

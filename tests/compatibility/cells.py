@@ -1,4 +1,4 @@
-"""The matrix: which cells there are, how they came out, and the page that says so.
+"""The cells of the compatibility matrix, their outcomes, and the page made of them.
 
 A cell is a test with the mark `cell(row, column)`. Its section is the first line of its file's docstring, what it
 asserts is its own docstring; docs/reference/compatibility.md is a function of these and of outcomes.json alone.

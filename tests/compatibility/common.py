@@ -1,4 +1,4 @@
-"""What the cells share: four families, the reference written out by hand, the three things every cell asserts."""
+"""Shared by the cells: four families, the reference written out by hand, the three things every cell asserts."""
 
 from __future__ import annotations
 

@@ -58,22 +58,22 @@ def pytest_runtest_makereport(item, call):
 def not_in_diffusers(request):
     """Say that the plain model cannot do it either, after showing that; the reason ends up on the page."""
 
-    def say(reason):
+    def note(reason):
         for key in _cells(request.node):
             request.config.stash[STATES][key] = ("not in diffusers", reason)
 
-    return say
+    return note
 
 
 @pytest.fixture
 def remark(request):
     """A cell that holds, with something to know about it."""
 
-    def say(reason):
+    def note(reason):
         for key in _cells(request.node):
             request.config.stash[STATES][key] = ("yes", reason)
 
-    return say
+    return note
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ ROWS = {  # row -> the backends in it, and what they need
     "xformers": (("xformers",), "xformers and a CUDA device"),
     "_native_npu, _native_xla": (("_native_npu", "_native_xla"), "torch_npu and an NPU, torch_xla and a TPU"),
 }  # fmt: skip
-KERNELS = {  # CogVideoX's processor calls torch's own attention, whose kernel torch is told
+KERNELS = {  # CogVideoX's processor calls torch's own attention, whose kernel is set in torch
     "_native_math": SDPBackend.MATH, "_native_flash": SDPBackend.FLASH_ATTENTION,
     "_native_efficient": SDPBackend.EFFICIENT_ATTENTION, "_native_cudnn": SDPBackend.CUDNN_ATTENTION,
 }  # fmt: skip

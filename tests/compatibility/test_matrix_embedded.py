@@ -1,4 +1,4 @@
-"""Step caches on the embedded model: whole clips of the packaged model, which draws what it is asked to, so that a torn
+"""Step caches on the embedded model: whole clips of the packaged model, which draws its prompts, so that a torn
 or tiled picture would show: its checker knows what the frames should hold, and the measures need no reference. Each
 cache with settings its users take, 16 steps, guidance 6 in two passes, the method at its default.
 """
@@ -92,7 +92,7 @@ def cached_by(pipe, name):
 
 @cells("no cache", COLUMN)
 def test_uncached(column, pipe, uncached, measured):
-    """Plain and enhanced clip: they differ, and the checker finds everything asked for in both."""
+    """Plain and enhanced clip: they differ, and the checker finds everything requested in both."""
     plain, enhanced = uncached
     assert not np.array_equal(plain, enhanced)
     found = [check(frames, SCENE) for frames in uncached]

@@ -1,4 +1,4 @@
-"""Guidance: each pass of a step is enhanced by what it sees itself, whether the passes share a batch or come one after
+"""Guidance: each pass of a step is enhanced by its own mass, whether the passes share a batch or come one after
 the other, and whoever combines them. The guiders run in modular pipelines, which diffusers has for two of the families
 (of HunyuanVideo only for 1.5).
 """
@@ -19,7 +19,7 @@ from tiny_models import TEXT, TINY, H, T, W, noise, take
 
 from enhance_a_video import enhance
 
-TRUE_CFG = {  # HunyuanVideo is guidance-distilled; this asks for a second pass
+TRUE_CFG = {  # HunyuanVideo is guidance-distilled; this makes a second pass
     "negative_prompt_embeds": noise(1, TEXT, 16, seed=3), "negative_pooled_prompt_embeds": noise(1, 8, seed=4),
     "negative_prompt_attention_mask": torch.ones(1, TEXT), "true_cfg_scale": 3.0,
 }  # fmt: skip

@@ -45,7 +45,7 @@ def test_beside_a_plain_model(column):
 @cells("threads")
 def test_threads(column):
     """Four threads, two on each of two models that are enhanced differently, with other frame counts: each equal to
-    itself alone, to 1e-5 (in eager mode; a compiled model wants one thread at a time)."""
+    itself alone, to 1e-5 (in eager mode; a compiled model needs one thread at a time)."""
     family = FAMILIES[column]
     models = [family.tiny.model(), family.tiny.model()]
     jobs = [(m, family.tiny.inputs(batch=1, frames=f)) for m in models for f in (2, 4)]

@@ -26,7 +26,7 @@ def test_the_page_lists_exactly_the_cells_that_exist(known):
     assert set(outcomes()["cells"]) == {cell.key for section in known for cell in section.cells}, "make compatibility"
 
 
-def test_the_page_is_what_the_tests_and_their_outcomes_say(known):
+def test_the_page_is_made_of_the_tests_and_their_outcomes(known):
     assert PAGE.read_text(encoding="utf-8") == page(known, outcomes()), (
         "docs/reference/compatibility.md is stale: make compatibility"
     )

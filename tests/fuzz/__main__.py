@@ -126,17 +126,17 @@ def main() -> None:
     parser.add_argument(
         "--log", type=Path, help="a file for what is found, a JSON object a run; those in it are not run"
     )
-    asked = parser.parse_args()
+    options = parser.parse_args()
     cases = [*read(HERE / "commands.txt"), *read(HERE / "calls.txt")]
-    if asked.only:
-        cases = [c for c in cases if c.kind == asked.only or re.search(asked.only, f"{c.kind}: {c}")]
-    if asked.again:
-        failed = {entry["case"] for entry in _logged(asked.again) if entry["faults"]}
+    if options.only:
+        cases = [c for c in cases if c.kind == options.only or re.search(options.only, f"{c.kind}: {c}")]
+    if options.again:
+        failed = {entry["case"] for entry in _logged(options.again) if entry["faults"]}
         cases = [case for case in cases if str(case) in failed]
-    if asked.list or not cases:
+    if options.list or not cases:
         print(*(f"{case.kind:18} {case.wanted:8} {case}" for case in cases), sep="\n")
         return
-    sys.exit(_report([run for case in cases for run in runs_of(case)], cases, asked))
+    sys.exit(_report([run for case in cases for run in runs_of(case)], cases, options))
 
 
 def _logged(log: Path | None) -> list[dict]:
@@ -148,21 +148,21 @@ def _logged(log: Path | None) -> list[dict]:
     return found
 
 
-def _report(runs: Sequence[Run], cases: Sequence[Case], asked: argparse.Namespace) -> int:
+def _report(runs: Sequence[Run], cases: Sequence[Case], options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import track
 
     screen, begun = Console(highlight=False), time.monotonic()
     wanted = {(str(run.case), run.json) for run in runs}
-    entries = {(one["case"], one["json"]): one for one in _logged(asked.log)}
+    entries = {(one["case"], one["json"]): one for one in _logged(options.log)}
     entries = {key: one for key, one in entries.items() if key in wanted}
     left = [run for run in runs if (str(run.case), run.json) not in entries]
     if entries:
-        screen.print(f"{len(entries)} runs are in {asked.log} already; {len(left)} are left.")
-    log = asked.log.open("a", encoding="utf-8") if asked.log else None
+        screen.print(f"{len(entries)} runs are in {options.log} already; {len(left)} are left.")
+    log = options.log.open("a", encoding="utf-8") if options.log else None
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
-        outcomes = everything(left, asked.jobs, asked.limit, Path(place))
+        outcomes = everything(left, options.jobs, options.limit, Path(place))
         for run, outcome in track(outcomes, "cases", total=len(left), console=screen, transient=True):
             found, seconds = faults(run, outcome), round(outcome.seconds, 1)
             entry = {
@@ -178,7 +178,7 @@ def _report(runs: Sequence[Run], cases: Sequence[Case], asked: argparse.Namespac
             for fault, what in found:
                 text = f"[red]{fault}[/]  [bold]{escape(str(run.case))}{' --json' * run.json}[/]\n    {escape(what)}"
                 screen.print(text, soft_wrap=True)
-            if asked.show:
+            if options.show:
                 screen.print(f"[dim]{escape(str(run.case))}  ->  {outcome.code}, {outcome.seconds:.1f} s[/]")
                 screen.print(escape(outcome.out + outcome.err), soft_wrap=True)
     minutes = (time.monotonic() - begun) / 60

@@ -73,8 +73,8 @@ def read(path: Path) -> list[Case]:
             wanted, condition, text, says = (part or "" for part in row.groups())
             for one in _alternatives(text):
                 files = _contents(one, section)
-                asked = _with(words, section["command"] if files else one).replace("MANY", _MANY)
-                found.append(Case(kind, wanted, asked, says, condition, files, path.stem == "calls"))
+                typed = _with(words, section["command"] if files else one).replace("MANY", _MANY)
+                found.append(Case(kind, wanted, typed, says, condition, files, path.stem == "calls"))
         else:
             raise ValueError(f"{path}: neither a row nor anything else: {line}")
     return found

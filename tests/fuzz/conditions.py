@@ -45,7 +45,7 @@ def ascii_terminal() -> None:
 
 @condition
 def nobody() -> None:
-    """A user who may not write everywhere; root may, whatever the modes say."""
+    """A user who may not write everywhere; root may, whatever the modes are."""
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)

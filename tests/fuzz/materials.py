@@ -251,7 +251,7 @@ def cut_picture(path: Path) -> None:
 
 @material("bomb.png")
 def bomb(path: Path) -> None:
-    """A file of a few bytes that says it has 2.5 thousand million pixels."""
+    """A file of a few bytes whose header claims 2.5 thousand million pixels."""
     import struct
     import zlib
 
@@ -564,8 +564,8 @@ def _compared(path: Path, *labels: str) -> None:
 
     path.mkdir()
     for number, (name, label) in enumerate(zip(("baseline", "enhanced"), labels, strict=True)):
-        told = json.dumps({"prompt": "a bar", "seed": 0, "panel": label, "settings": None})
-        video.write_video(path / f"{name}.mp4", frames(seed=number), 8, comment=told)
+        facts = json.dumps({"prompt": "a bar", "seed": 0, "panel": label, "settings": None})
+        video.write_video(path / f"{name}.mp4", frames(seed=number), 8, comment=facts)
 
 
 def _sibling(path: Path, name: str) -> Path:

@@ -140,7 +140,7 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def acted_or_warned(enhanced: torch.Tensor, plain: torch.Tensor) -> None:
-    """Prints that the enhancement acted; without it a warning has to say that it did not."""
+    """Prints that the enhancement acted; without it there has to be a warning that it did not."""
     if differs(enhanced, plain):
         print("it acted")
 

@@ -22,7 +22,7 @@ import torch
 from .cases import Case
 from .conditions import CONDITIONS
 
-MEMORY = 8 << 30  # bytes that it may ask for besides what is loaded
+MEMORY = 8 << 30  # bytes that it may allocate besides what is loaded
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Outcome:
     err: str
     seconds: float
     hung: bool
-    lost: str  # what the files in its folder say against it
+    lost: str  # what is wrong with the files in its folder
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def start(run: Run, folder: Path, names: dict[str, object]) -> int:
 
 
 def _limit_memory() -> None:
-    """A case that asks for more memory than a small machine has gets none."""
+    """A case that allocates more memory than a small machine has gets none."""
     if sys.platform == "linux":
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))

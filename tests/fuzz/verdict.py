@@ -15,30 +15,31 @@ FAULTS = ("traceback", "hang", "silent", "refused", "no way out", "no JSON", "lo
 def faults(run: Run, outcome: Outcome) -> list[tuple[str, str]]:
     """(one of FAULTS, what is wrong) for everything that a case did wrong."""
     found = []
-    case, said = run.case, " ".join(f"{outcome.out}\n{outcome.err}".split())
+    case, printed = run.case, " ".join(f"{outcome.out}\n{outcome.err}".split())
     if outcome.hung:
         where = " < ".join(":".join(one) for one in re.findall(r'(\w+\.py)", line (\d+)', outcome.err)[:6])
         return [("hang", f"still at work after {outcome.seconds:.0f} s: {where}")]
-    if re.search(r"Traceback \(most recent call last\)|please report it", said) or outcome.code < 0:
+    if re.search(r"Traceback \(most recent call last\)|please report it", printed) or outcome.code < 0:
         last = next((line for line in reversed(outcome.err.splitlines()) if line.strip()), f"signal {-outcome.code}")
         return [("traceback", last[:300])]
     if outcome.lost:
         found.append(("lost", outcome.lost))
     refused = outcome.code != 0
-    if case.condition == "closed-pipe":  # nobody is left to be told anything: the exit code says it
+    if case.condition == "closed-pipe":  # nobody is left to read anything: the exit code shows it
         if outcome.code != 141 or re.search("error|pipe", outcome.err, re.IGNORECASE):
             found.append(("silent", f"exit code {outcome.code}, not SIGPIPE's 141, or more: {outcome.err[-200:]!r}"))
         return found
     if refused and case.wanted in ("ok", "warned"):
         return [*found, ("refused", _message(run, outcome))]
-    named = re.search(case.says, said, re.IGNORECASE) is not None
+    named = re.search(case.says, printed, re.IGNORECASE) is not None
     if not refused and case.wanted == "refused":
-        return [*found, ("silent", f"exit code 0{'; it printed: ' + said[-160:] if said else ', nothing printed'}")]
+        end = f"; it printed: {printed[-160:]}" if printed else ", nothing printed"
+        return [*found, ("silent", f"exit code 0{end}")]
     if not refused and case.wanted in ("told", "warned") and not _warned(run, outcome):
-        return [*found, ("silent", "exit code 0, and nothing is said")]
+        return [*found, ("silent", "exit code 0, and nothing is reported")]
     if refused and (not named or not outcome.err.strip()):
         found.append(("no way out", f"{_message(run, outcome)!r} has nothing of {case.says!r}"))
-    elif refused and (bad := re.search(r"object at 0x\w+|\[Errno -?\d+\]|<class '[^']*'>", said)):
+    elif refused and (bad := re.search(r"object at 0x\w+|\[Errno -?\d+\]|<class '[^']*'>", printed)):
         found.append(("no way out", f"{bad.group()} in {_message(run, outcome)!r}"))
     if run.json and (wrong := _json_fault(run, outcome, refused)):
         found.append(("no JSON", wrong))
@@ -46,7 +47,7 @@ def faults(run: Run, outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _warned(run: Run, outcome: Outcome) -> bool:
-    """Whether something is said about what is not as asked: with --json in the object, else anywhere."""
+    """Whether what is not as requested is reported: with --json in the object, else anywhere."""
     text = outcome.out if run.json else f"{outcome.out}\n{outcome.err}"
     if run.json:
         text = _without_echo(text)

@@ -1,4 +1,4 @@
-"""What a tiny variant is, and how one is run."""
+"""`Variant`, a tiny model with random weights, and how one is run."""
 
 import dataclasses
 import inspect
@@ -92,13 +92,13 @@ class Tiny:
         return inputs
 
     def clip(self, letters: str, loud: float = 3.0) -> dict[str, Any]:
-        """The arguments for one video whose frames are told by letters: equal letters are equal frames."""
+        """The arguments for one video whose frames are named by letters: equal letters are equal frames."""
         still = {letter: loud * noise(1, self.channels, 1, *self.size, seed=ord(letter)) for letter in letters}
         video = torch.cat([still[letter].expand(-1, -1, self.patch_t, -1, -1) for letter in letters], 2)
         return self.inputs(batch=1, frames=len(letters), video=video.contiguous())
 
     def sharpened(self) -> nn.Module:
-        """The model with key = query projections: a token looks at tokens like itself."""
+        """The model with key = query projections: a token attends to tokens like itself."""
         from enhance_a_video import models
 
         model = self.model()

@@ -78,7 +78,7 @@ def _svd_inputs(batch: int, frames: int) -> dict[str, Any]:
 def _sharpen(model: nn.Module) -> None:
     """Key = query projections, four times as large: behind convolutions and norms, frames differ less."""
     for name, module in model.named_modules():
-        if name.endswith(".pos_embed"):  # it would tell equal frames apart
+        if name.endswith(".pos_embed"):  # it would make equal frames different
             module.pe.mul_(0.1)
         if name.endswith((".attn1", ".attn2")) and module.to_q.weight.shape == module.to_k.weight.shape:
             module.to_q.weight.mul_(4)

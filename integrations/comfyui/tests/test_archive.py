@@ -34,7 +34,7 @@ def test_it_runs_where_it_is_unpacked(tmp_path):
     assert done.stdout.startswith("odds 2 18 ./web"), done.stdout
 
 
-def test_it_has_what_comfyui_looks_for_and_no_more(tmp_path):
+def test_it_has_what_comfyui_needs_and_no_more(tmp_path):
     names = set(comfyui_archive.files())
     inside = {name.removeprefix(f"{comfyui_archive.FOLDER}/") for name in names}
     for node in ("EnhanceAVideo", "EnhanceAVideoReport", "EnhanceAVideoCompare"):

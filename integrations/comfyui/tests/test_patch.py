@@ -107,7 +107,7 @@ def test_as_many_text_tokens_as_video_tokens():
 
 
 # ------------------------------------------------------------------------------------------------ nothing in silence
-def test_what_was_not_done_is_said():
+def test_what_was_not_done_is_reported():
     report: list[str] = []
     network = WanModel()
     network.patch_size = (1, 2, 1)  # not what the network does: nothing can fit
@@ -148,7 +148,7 @@ def test_a_cache_that_skips_calls_is_no_failure():
     assert "accepts an override" in patch.record.sentence()
 
 
-def test_a_norm_behind_the_layers_is_said():
+def test_a_norm_behind_the_layers_is_reported():
     assert next(row for row in LAYOUTS if row.name == "Mochi").norm_behind
     base = Patcher(Model(WanModel()))
     layout = next(row for row in LAYOUTS if row.name == "Mochi")

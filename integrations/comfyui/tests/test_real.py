@@ -77,7 +77,7 @@ def brute_force_mass(query: Tensor, key: Tensor, scale: float | None) -> Tensor:
 
 # ---------------------------------------------------------------------------------------------- where the video is
 @every_family
-def test_a_planted_frame_is_found_where_the_layout_says(family, seen):
+def test_a_planted_frame_is_found_where_the_layout_has_it(family, seen):
     """Latents that differ in one frame alone differ in that frame's queries of the first layer, and in no others."""
     (T, S), frame = family.grid, 3
     model_, _ = enhanced(family)
@@ -339,7 +339,7 @@ def test_the_frames_of_a_context_window_are_counted(name):
         ("Wan Animate 2", lambda: {"pose_video_latent": families._reference(5)}, "a pose is applied"),
     ],
 )
-def test_attention_in_parts_is_left_alone_and_said(name, conditions, why):
+def test_attention_in_parts_is_left_alone_and_reported(name, conditions, why):
     family = dataclasses.replace(NAMED[name], conditions=conditions)
     plain = real.sample(model(name), family, real.noise(family))
     model_, patch = enhanced(family)

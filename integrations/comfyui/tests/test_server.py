@@ -54,7 +54,7 @@ def enhance_node(kind: str = "odds", value: float = 2.0, **more: Any) -> dict[st
     return node("EnhanceAVideo", **inputs)
 
 
-def test_a_workflow_runs_and_says_what_it_did(server: Server):
+def test_a_workflow_runs_and_reports_what_it_did(server: Server):
     outputs = server.run(workflow(enhance_node()))["outputs"]
     text = outputs["text"]["text"][0]
     assert "odds 2 acted in 3 layers, 4 of 4 calls of Wan 2.1 and 2.2" in text, text

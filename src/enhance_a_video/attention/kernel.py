@@ -39,7 +39,7 @@ def observe(query: Tensor, key: Tensor, scale: float | None, **rest: Any) -> Ten
 
 
 def _is_wanted(call: Any) -> bool:
-    """Whether the kernel call that comes now is the one that the running layer's observer wants."""
+    """Whether the kernel call that comes now is the one that the running layer's observer measures."""
     return call.observer is not None and call.observer.tokens.call in (None, call.kernel_calls)
 
 

@@ -78,7 +78,7 @@ class AttentionPatch:
         if found["query"] is found["key"] or any(hasattr(m, NOTES) for m in found.values()):
             raise UnsupportedModelError(
                 f"{self.observer.name}: {how.query} or {how.key} serves several purposes or layers, so its outputs "
-                "cannot be told apart. Give query_key a function instead (docs/guide/add-a-model.md)."
+                "cannot be distinguished. Give query_key a function instead (docs/guide/add-a-model.md)."
             )
         return found
 
@@ -119,7 +119,7 @@ def carrier_of(module: nn.Module) -> Any:
 
 
 def _register_like(original: type, enhanced: type) -> None:
-    """Guidance by perturbation, layer skipping and step caches look classes up in registers of diffusers."""
+    """Guidance by perturbation, layer skipping and step caches find classes in registers of diffusers."""
     if "diffusers" not in sys.modules:
         return
     try:

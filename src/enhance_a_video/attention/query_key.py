@@ -1,4 +1,4 @@
-"""Where the query and key of an attention layer are seen, and how their axes lie.
+"""The ways to read the query and key of an attention layer, and the order of their axes.
 
     Kernel("flash_attention")                          at a function the layer calls by a global name
     Outputs("q_norm", "k_norm")                        at two modules of the layer, whose outputs they are

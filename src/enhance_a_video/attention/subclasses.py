@@ -193,7 +193,7 @@ def noting(function: Any, name: str) -> Any:
 
 
 def _shards(self: Any, observer: AttentionObserver) -> Shards | None:
-    """Where the tokens lie on several devices; only sequences of nothing but video can be told apart there."""
+    """Where the tokens lie on several devices; only sequences of nothing but video can be divided there."""
     shards = Shards.of(getattr(self, "_parallel_config", None))
     if shards is not None and (observer.tokens.place != "video only" or observer.rows() is not None):
         raise TokenLayoutError(

@@ -1,7 +1,7 @@
-"""Which video transformers are known: one declarative row a class, a file a group of relatives.
+"""The supported video transformers: one declarative row a class, a file a group of relatives.
 
 A row describes where the video self-attention of a class is, how its tokens lie, where the frame count is read and
-on which noise schedule the class was trained. Nothing else in the package knows a model by name. Adding yours:
+on which noise schedule the class was trained. Nothing else in the package depends on a model's name. Adding yours:
 docs/guide/add-a-model.md.
 """
 

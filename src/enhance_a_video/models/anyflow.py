@@ -1,4 +1,4 @@
-"""AnyFlow-FAR: chunks of video generated one after the other, each looking at the cached ones before it."""
+"""AnyFlow-FAR: chunks of video generated one after the other, each attending to the cached ones before it."""
 
 from ..attention import Tokens
 from ..errors import TokenLayoutError

@@ -1,6 +1,6 @@
-"""Numbers that a row needs on the host while the call has them on the device: waited for once for each tensor.
+"""Caches values read from device tensors, so that each tensor causes one synchronisation, not one a step.
 
-The tensors that say where the video lies (token indices, positions, types) stay the same through a denoising, so
+The tensors with the place of the video (token indices, positions, types) stay the same through a denoising, so
 reading them once costs one wait in all; read at each call it would be one a step.
 """
 

@@ -24,7 +24,7 @@ def _place(coordinates: Tensor) -> tuple[int, int, int]:
         origins = (start == 0).all(0).nonzero()
         if not len(origins):
             raise TokenLayoutError(
-                "no token of video_coords is at the origin, so it cannot be told where the video starts. "
+                "no token of video_coords is at the origin, so the start of the video cannot be found. "
                 "Remove the enhancement for this pipeline."
             )
         return _run(start[0], end, int(origins[0]))
@@ -78,7 +78,7 @@ register(Model(
     noise=Flow(shift=7.77),
     checkpoints=("Lightricks/LTX-Video", "Lightricks/LTX-Video-0.9.5", "Lightricks/LTX-Video-0.9.8-13B-distilled"),
     notes="shift e^2.05 is the published one at 4096 tokens; condition tokens (LTXConditionPipeline, "
-    "LTXI2VLongMultiPromptPipeline) are told from the video by their coordinates, read once for each tensor of them",
+    "LTXI2VLongMultiPromptPipeline) are found by their coordinates, read once for each tensor of them",
     tested=("ltx", "ltx_conditions", "ltx_guides"),
 ))  # fmt: skip
 

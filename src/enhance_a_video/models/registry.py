@@ -1,4 +1,4 @@
-"""What a model row is (Model and its Axis), how one is added, and which row a model has."""
+"""`Model` and `Axis`, the fields of a row; `register` adds one, `find` gives a model's row. For a new model or axis."""
 
 import difflib
 import re

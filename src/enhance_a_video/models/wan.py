@@ -83,8 +83,8 @@ register(Model(
     ),),
     noise=Flow(shift=5.0),
     checkpoints=("Wan-AI/Wan2.1-VACE-1.3B-diffusers", "Wan-AI/Wan2.1-VACE-14B-diffusers"),
-    notes="reference images, which the pipeline puts in front as frames, are neither counted nor scaled: they are told "
-    "by their all-zero mask, read once for each condition",
+    notes="reference images, which the pipeline puts in front as frames, are neither counted nor scaled: they are "
+    "found by their all-zero mask, read once for each condition",
     tested=("wan_vace", "wan_vace_references"),
 ))  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""From cross-frame mass to gain: small pure functions that never know the model.
+"""Policies, from cross-frame mass to gain: small pure functions, independent of the model.
 
 base.py defines a policy; method.py has the method's own, shapes.py where and when a gain acts, adaptive.py what
 sets itself, learned.py what is searched or learned, profile.py files of them.

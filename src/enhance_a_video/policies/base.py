@@ -1,10 +1,10 @@
-"""What a policy is, where it is evaluated, and its JSON.
+"""The interface of a policy, the moment at which it is evaluated, and its JSON. For a new policy, start here.
 
 A policy is any callable ``policy(mass, moment) -> gain``: mass (B,) in, gain (B,) out, tensor operations only, no
-host synchronisation. Those of this package are frozen dataclasses with a name, which JSON can say:
+host synchronisation. Those of this package are frozen dataclasses with a name, and have a JSON form:
 
     {"name": "strength", "g": 0.7}
-    {"name": "depths", "of": {"name": "constant", "gain": 1.3}, "weights": [0, 1, 1, 0]}
+    {"name": "window", "of": {"name": "constant", "gain": 1.3}, "start": 0.0, "end": 0.5, "shape": "cosine"}
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ _P = TypeVar("_P", bound=type)
 
 
 def policy(name: str) -> Callable[[_P], _P]:
-    """Class decorator: JSON knows this dataclass by `name`."""
+    """Class decorator: `name` is this dataclass's name in JSON."""
 
     def known(cls: _P) -> _P:
         _KNOWN[name] = cls
@@ -63,7 +63,7 @@ def names() -> list[str]:
 
 
 def to_dict(value: Any) -> Any:
-    """A policy of this package as JSON can say it; None for anything else."""
+    """A policy of this package as JSON; None for anything else."""
     name = next((name for name, cls in _KNOWN.items() if type(value) is cls), None)
     if name is None:
         return None
@@ -115,14 +115,14 @@ def _value(value: Any) -> Any:
 def needs_progress(value: Any) -> bool:
     """Whether a policy, or one inside it, depends on how far the denoising is."""
     inner = getattr(value, "of", None)
-    return bool(getattr(value, "asks_progress", False)) or (inner is not None and needs_progress(inner))
+    return bool(getattr(value, "uses_progress", False)) or (inner is not None and needs_progress(inner))
 
 
 def scale_of(value: Any) -> str:
     """What a policy's gain is meant to multiply: its attribute `scales`, "output" without one."""
-    said, inner = getattr(value, "scales", None), getattr(value, "of", None)
-    if isinstance(said, str):
-        return said
+    scales, inner = getattr(value, "scales", None), getattr(value, "of", None)
+    if isinstance(scales, str):
+        return scales
     return OUTPUT if inner is None else scale_of(inner)
 
 

@@ -21,7 +21,7 @@ class _OnGrid:
     """g on a grid: a row for each depth, first layer to last; in it the times, noise to clean. Linear in between."""
 
     strengths: Any  # tuple of rows (depths, times), or a tensor
-    asks_progress: ClassVar[bool] = True
+    uses_progress: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.strengths, Tensor):
@@ -86,7 +86,7 @@ class _Learned:
     first: Any
     second: Any
     most: float | Tensor
-    asks_progress: ClassVar[bool] = True
+    uses_progress: ClassVar[bool] = True
     FEATURES: ClassVar[int] = 7
 
     def __post_init__(self) -> None:

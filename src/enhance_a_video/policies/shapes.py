@@ -37,7 +37,7 @@ class Window:
     start: float | Tensor = 0.0
     end: float | Tensor = 1.0
     shape: Literal["step", "cosine", "rise"] = "step"
-    asks_progress: ClassVar[bool] = True
+    uses_progress: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         inner("Window: of", self.of)
