@@ -132,7 +132,7 @@ def shares_of(model: nn.Module) -> Iterator[dict[str, list[float]]]:
     """
     found: dict[str, list[float]] = {}
     with ExitStack() as hooks:
-        for name, (attention, _) in attention_modules(model, row_of(model).axes).items():
+        for name, (attention, _) in attention_modules(model, row_of(model).self_attention).items():
             block = model.get_submodule(name.rpartition(".")[0])
             hang = SHARES.get(type(block).__name__)
             if hang is not None:

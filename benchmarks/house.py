@@ -26,8 +26,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "enhance_a_video"
 # Each wing may import from those before it, and from none after it.
 WINGS: dict[str, tuple[str, ...]] = {
     "library": (
-        "errors", "wording", "extras", "limits", "intensity", "policies", "sharding", "settings", "progress", "record",
-        "operators", "attention", "alternatives", "models", "enhanced_layer", "notices", "passes", "probe",
+        "errors", "wording", "extras", "limits", "intensity", "axes", "policies", "sharding", "settings", "progress",
+        "record", "operators", "attention", "alternatives", "models", "enhanced_layer", "notices", "passes", "probe",
         "denoiser", "enhancement", "described",
     ),
     "generation": (

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_models import TINY, H, T, W, run, with_axis
+from tiny_models import TINY, H, T, W, run, with_attention
 
 from enhance_a_video.alternatives import (
     ALTERNATIVES,
@@ -215,7 +215,7 @@ def test_reference_frames_are_not_video(monkeypatch):
 def test_attention_that_is_not_one_call_of_a_known_kernel_is_refused(changes):
     model = TINY["wan"].model()
     with pytest.raises(UnsupportedModelError, match="one call of a known kernel"):
-        Enhancement(model, LogitTemperature(), with_axis(row_of(model), **changes))
+        Enhancement(model, LogitTemperature(), with_attention(row_of(model), **changes))
     assert not any("_enhance_a_video" in vars(m) for m in model.modules())
 
 

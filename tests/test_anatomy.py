@@ -40,7 +40,7 @@ def test_every_layer_has_its_share_and_nothing_is_left_behind(anatomy, name):
     plain = run(model, inputs)
     with anatomy.shares_of(model) as found:
         assert torch.equal(run(model, inputs), plain)
-    assert list(found) == list(attention_modules(model, row_of(model).axes))
+    assert list(found) == list(attention_modules(model, row_of(model).self_attention))
     assert all(len(values) == 1 and 1e-4 < values[0] < 100 for values in found.values())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -50,7 +50,7 @@ def test_it_is_what_the_first_block_adds_for_its_attention(anatomy, name):
     """The first block's output with its attention and without: what lies between is the share, where nothing behind
     the attention answers to it (feed-forward and cross-attention are silenced here)."""
     model, inputs = TINY[name].model(), TINY[name].inputs()
-    layer = next(iter(attention_modules(model, row_of(model).axes)))
+    layer = next(iter(attention_modules(model, row_of(model).self_attention)))
     block, attention = model.get_submodule(layer.rpartition(".")[0]), model.get_submodule(layer)
     for part in ("ff", "ffn", "ff_context", "attn2", "cross_attn"):
         if getattr(block, part, None) is not None:
@@ -79,7 +79,7 @@ def test_it_is_what_the_first_block_adds_for_its_attention(anatomy, name):
 def test_single_blocks_project_the_attention_behind_it(anatomy):
     """Their output is linear in what the attention gives, so that its part of it is exact."""
     model, inputs = TINY["hunyuan"].model(), TINY["hunyuan"].inputs()
-    layer = next(n for n in attention_modules(model, row_of(model).axes) if n.startswith("single"))
+    layer = next(n for n in attention_modules(model, row_of(model).self_attention) if n.startswith("single"))
     block, outputs = model.get_submodule(layer.rpartition(".")[0]), []
     block.register_forward_hook(lambda m, args, out: outputs.append((args[0], out[0])))
     share = shares(anatomy, model, inputs)[layer]

@@ -31,6 +31,9 @@ class Spy:
     def rows(self):
         return self.video
 
+    def facts(self):
+        return {}
+
     def observe(self, call):
         self.seen.append((*call.video_query_key(), call.scale))
         return len(self.seen), None

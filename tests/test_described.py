@@ -25,7 +25,7 @@ from enhance_a_video.errors import (
     TokenLayoutError,
     UnsupportedModelError,
 )
-from enhance_a_video.models import FrameCount, Time
+from enhance_a_video.models import FrameCount, SelfAttention
 from enhance_a_video.progress import Flow
 
 T, H, W = 4, 4, 6
@@ -364,8 +364,8 @@ def test_a_projection_inside_the_block_is_scaled():
     assert float(gain.mean()) == pytest.approx(3 * handle.summary().mass[0, 0], rel=1e-4)
 
 
-SINGLE = Time(
-    attention=r"^single_blocks\.\d+$", tokens=Tokens("video first"), query_key=Kernel("kernels.flash_attention"),
+SINGLE = SelfAttention(
+    names=r"^single_blocks\.\d+$", tokens=Tokens("video first"), query_key=Kernel("kernels.flash_attention"),
     frames=FrameCount("frames"), video=lambda config, a: slice(a["video"].shape[1]), scale_at=".linear2",
 )  # fmt: skip
 
@@ -397,9 +397,9 @@ def test_two_kinds_of_blocks_in_one_call():
 
 
 @pytest.mark.parametrize("also, error, message", [
-    (SINGLE, SettingsError, "give a list of Time"),
-    ([replace(SINGLE, attention=r"blocks\.\d+$")], SettingsError, "double_blocks.0 is described twice"),
-    ([replace(SINGLE, attention="nothing")], NoLayersError, "no module is named like nothing"),
+    (SINGLE, SettingsError, "give a list of SelfAttention"),
+    ([replace(SINGLE, names=r"blocks\.\d+$")], SettingsError, "double_blocks.0 is described twice"),
+    ([replace(SINGLE, names="nothing")], NoLayersError, "no module is named like nothing"),
 ])  # fmt: skip
 def test_another_kind_of_blocks_is_checked(also, error, message):
     with pytest.raises(error, match=message):
@@ -582,12 +582,12 @@ def test_a_row_may_have_it_as_well(monkeypatch):
     model, inputs = wan(), wan_inputs()
     with enhance_attention(model, **WAN, strength=2.0, **ALWAYS):
         expected = run_wan(model, inputs)
-    axis = models.Time(
-        attention=WAN["attention"], tokens=WAN["tokens"], frames=lambda config, a: wan_frames(a),
+    axis = models.SelfAttention(
+        names=WAN["attention"], tokens=WAN["tokens"], frames=lambda config, a: wan_frames(a),
         video=lambda config, a: WAN["video"](a), query_key=WAN["query_key"],
     )  # fmt: skip
     models.register(models.Model(
-        name="Wan, the original", transformer="WanLike", axes=(axis,), noise=Flow(5.0), timestep="t",
+        name="Wan, the original", transformer="WanLike", attention=(axis,), noise=Flow(5.0), timestep="t",
     ))  # fmt: skip
     with enhance(model, strength=2.0, **ALWAYS):
         assert torch.equal(run_wan(model, inputs), expected)

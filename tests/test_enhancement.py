@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 from diffusers.models.transformers import transformer_hunyuan_video, transformer_wan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import TINY, T, noise, run, take, with_axis
+from tiny_models import TINY, T, noise, run, take, with_attention
 
 from enhance_a_video import Settings, Strength, enhance, models
 from enhance_a_video.attention.observer import ENTRY
@@ -460,7 +460,7 @@ def test_bad_arguments_are_reported(wan, arguments, message):
 
 
 def test_tokens_that_do_not_divide_into_frames(wan, monkeypatch):
-    row = with_axis(models.row_of(wan), frames=lambda config, arguments: 5)
+    row = with_attention(models.row_of(wan), frames=lambda config, arguments: 5)
     monkeypatch.setitem(models.registry._MODELS, "WanTransformer3DModel", row)
     with enhance(wan), pytest.raises(TokenLayoutError, match="96 video tokens do not divide into 5 frames"):
         run(wan, TINY["wan"].inputs())

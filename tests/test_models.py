@@ -5,7 +5,7 @@ import dataclasses
 import diffusers
 import pytest
 import torch
-from tiny_models import TINY, run, with_axis
+from tiny_models import TINY, run, with_attention
 from tiny_models.base import absent
 from torch import nn
 
@@ -27,7 +27,7 @@ def test_every_row_names_a_class_of_diffusers(row):
 def test_every_variant_matches_its_layers_and_counts_its_frames(name):
     tiny = TINY[name]
     model = tiny.model()
-    layers = models.attention_modules(model, row_of(model).axes)
+    layers = models.attention_modules(model, row_of(model).self_attention)
     assert len(layers) == tiny.layers
     for frames in tiny.frames:
         with enhance(model, start=0.0, end=1.0) as handle:
@@ -126,12 +126,12 @@ def test_a_row_of_ones_own(monkeypatch):
 
     monkeypatch.setattr(models.registry, "_MODELS", dict(models.registry._MODELS))
     row = dataclasses.replace(models.find(TINY["wan"].model()), name="mine", transformer="MyVideoModel")
-    row = with_axis(row, attention=r"\.1\.attn1$")
+    row = with_attention(row, names=r"\.1\.attn1$")
     models.register(row)
     torch.manual_seed(0)
     config = {k: v for k, v in TINY["wan"].model().config.items() if not k.startswith("_")}
     assert repr(enhance(MyVideoModel(**config))) == "<Enhancement of 1 layers of MyVideoModel>"
     with pytest.raises(SettingsError, match="MyVideoModel is registered already"):
         models.register(row)
-    with pytest.raises(SettingsError, match="attention="):
-        models.register(dataclasses.replace(with_axis(row, attention="("), transformer="Other"))
+    with pytest.raises(SettingsError, match="names="):
+        models.register(dataclasses.replace(with_attention(row, names="("), transformer="Other"))

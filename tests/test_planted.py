@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_models import TINY, T, run, with_axis
+from tiny_models import TINY, T, run, with_attention
 
 from enhance_a_video import enhance, enhanced_layer, models
 from enhance_a_video.errors import EnhanceAVideoError
@@ -65,7 +65,7 @@ def test_as_many_tokens_are_scaled_as_are_seen_and_no_others(name, monkeypatch):
     tiny = TINY[name]
     model, inputs, outputs, seen = tiny.model(), tiny.inputs(), [], []
     row = models.row_of(model)
-    attention, (module, axis) = next(iter(models.attention_modules(model, row.axes).items()))
+    attention, (module, axis) = next(iter(models.attention_modules(model, row.self_attention).items()))
     module = models.scaled_module(model, axis, attention) or module
     module.register_forward_hook(lambda m, args, output: outputs.append(tensors(output)))
     run(model, inputs)
@@ -116,22 +116,22 @@ def shifted(rows, sites):
 
 
 def mistaken_row(mistake, row, sites):
-    (axis,) = row.axes
+    (axis,) = row.self_attention
     if mistake == "twice the frames":
-        return with_axis(row, frames=lambda *call: 2 * axis.frames(*call))
+        return with_attention(row, frames=lambda *call: 2 * axis.frames(*call))
     if mistake == "half the frames":
-        return with_axis(row, frames=lambda *call: axis.frames(*call) // 2)
+        return with_attention(row, frames=lambda *call: axis.frames(*call) // 2)
     if mistake == "text and video exchanged":
         place = {"text first": "video first", "video first": "text first"}[axis.tokens.place]
-        return with_axis(row, tokens=dataclasses.replace(axis.tokens, place=place))
-    return with_axis(row, video=lambda *call: shifted(axis.video(*call), sites))
+        return with_attention(row, tokens=dataclasses.replace(axis.tokens, place=place))
+    return with_attention(row, video=lambda *call: shifted(axis.video(*call), sites))
 
 
 def mistakes():
     """(variant, mistake that can be made with its class)"""
     rows = {row.transformer: row for row in models.known_models()}
     for name, tiny in TINY.items():
-        (axis,) = rows[tiny.transformer].axes
+        (axis,) = rows[tiny.transformer].self_attention
         yield from ((name, mistake) for mistake in ("sites first", "twice the frames", "half the frames"))
         if axis.tokens.place in ("text first", "video first"):
             yield name, "text and video exchanged"
@@ -144,7 +144,7 @@ def test_a_mistake_is_noticed(name, mistake, monkeypatch):
     tiny = TINY[name]
     model = tiny.sharpened()
     row = models.row_of(model)
-    rows = row.axes[0].video and row.axes[0].video(model.config, tiny.clip(TWINS))
+    rows = row.attention[0].video and row.attention[0].video(model.config, tiny.clip(TWINS))
     if mistake == "a frame beside" and rows is None:
         pytest.skip("every token of the stream is video")
     if mistake == "sites first":

@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 from test_planted import check_twins
-from tiny_models import TINY, H, T, W, noise, run, take, with_axis
+from tiny_models import TINY, H, T, W, noise, run, take, with_attention
 from tiny_models.base import TEXT
 from tiny_models.cached import BEFORE as CHUNKS
 from tiny_models.helios import AUDIO, REFERENCE
@@ -54,7 +54,7 @@ def test_only_the_video_is_scaled(name, layer, part, video):
 
 
 def test_sana_wm_is_enhanced_where_it_has_softmax_layers():
-    assert list(models.attention_modules(TINY["sana_wm"].model(), models.find(TINY["sana_wm"].model()).axes)) == [
+    assert list(models.attention_modules(TINY["sana_wm"].model(), models.find(TINY["sana_wm"].model()).attention)) == [
         "blocks.1.attn.attn", "blocks.3.attn.attn",
     ]  # fmt: skip
 
@@ -69,7 +69,7 @@ def test_a_mistake_in_the_tokens_is_noticed(name, mistake, monkeypatch):
     model = TINY[name].sharpened()
     check_twins(model, TINY[name])
     row = models.row_of(model)
-    wrong = with_axis(row, tokens=dataclasses.replace(row.axes[0].tokens, **mistake))
+    wrong = with_attention(row, tokens=dataclasses.replace(row.attention[0].tokens, **mistake))
     monkeypatch.setitem(models.registry._MODELS, row.transformer, wrong)
     with pytest.raises((AssertionError, TokenLayoutError)):
         check_twins(model, TINY[name])
@@ -323,7 +323,7 @@ def test_coordinates_are_read_once_for_a_generation(monkeypatch):
 @pytest.mark.parametrize("name", ["ltx_conditions", "ltx_guides", "ltx2_keyframes_by_place"])
 def test_where_the_video_lies_is_the_same_at_any_length(name):
     tiny = TINY[name]
-    (axis,) = next(row.axes for row in models.known_models() if row.transformer == tiny.transformer)
+    (axis,) = next(row.self_attention for row in models.known_models() if row.transformer == tiny.transformer)
     config = {"patch_size": 1, "patch_size_t": 1}
     for frames in (2, 3, 17):
         inputs = tiny.make_inputs(1, frames)
@@ -388,7 +388,7 @@ def test_vace_without_a_condition_has_no_references():
 def test_mochi_would_undo_a_gain_at_its_attention(monkeypatch):
     model, inputs = TINY["mochi"].model(), TINY["mochi"].inputs()
     plain = run(model, inputs)
-    row = with_axis(models.row_of(model), scale_at=None)
+    row = with_attention(models.row_of(model), scale_at=None)
     monkeypatch.setitem(models.registry._MODELS, row.transformer, row)
     with enhance(model, policy=lambda mass, moment: 2 + 0 * mass, **ALWAYS):
         assert torch.allclose(run(model, inputs), plain, atol=1e-4)

@@ -34,6 +34,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from . import limits
+from .axes import Axis
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
 from .operators import AttentionMap, Logits, Operator
@@ -64,6 +65,10 @@ class Alternative:
     def operator(self) -> Operator:
         """What that number does."""
         raise NotImplementedError
+
+    def operator_on(self, axes: tuple[Axis, ...]) -> Operator:
+        """The same for the axis of time, the only one that they have."""
+        return self.operator
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: {"alternative": its name, ...}."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import AttentionPatch, ModelPatch, Rows, calls_of, not_a_frame_of_its_own
+from .axes import Axis
 from .enhanced_layer import EnhancedLayer, ForwardContext, timed
 from .errors import (
     AlreadyEnhancedError,
@@ -23,8 +24,9 @@ from .errors import (
     TokenLayoutError,
     UnsupportedModelError,
 )
-from .models import Axis, Model, attention_modules, chosen, scaled_module
+from .models import Attention, CrossAttention, Model, SelfAttention, attention_modules, chosen, scaled_module
 from .notices import Notices
+from .operators import Operator
 from .passes import Passes
 from .policies import DEFAULT_STRENGTH, Strength, needs_progress, with_tensors
 from .probe import Probe, first_tensor
@@ -45,7 +47,6 @@ class Denoiser:
         """described: the row is its user's own words in enhance_attention(), which are checked while it runs."""
         self.name, self.model, self.row, self.enhancement = name, model, row, enhancement
         self.settings, self.described = enhancement.settings, described
-        self.operator = enhancement.change.operator
         self.pipeline = weakref.ref(pipeline) if pipeline is not None else None
         self.latest: ForwardContext | None = None
         self.in_thread = _InThread()
@@ -54,18 +55,24 @@ class Denoiser:
                 f"{name} is enhanced already. Call remove() on its handle first; a handle that was not kept is found "
                 "by enhance_a_video.enhancement.enhancement_of(target)."
             )
-        self.axes = row.axes_named("time")
-        modules = attention_modules(model, self.axes)
+        self.axes = self.settings.axes
+        self.kinds = row.attention_with(self.axes)
+        modules = attention_modules(model, self.kinds)
         names = chosen(list(modules), self.settings.layers, name)
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
+        self.columns = [(n, axis) for n in names for axis in self.axes_of(modules[n][1])]  # of the record
         self.layers = [
-            EnhancedLayer(n, i, depths[n], self, self.axes.index(modules[n][1])) for i, n in enumerate(names)
-        ]
+            EnhancedLayer(
+                n, [i for i, (name, _) in enumerate(self.columns) if name == n], depths[n], self,
+                self.kinds.index(modules[n][1]),
+            )
+            for n in names
+        ]  # fmt: skip
         self.attention_patches = [
-            AttentionPatch(modules[w.name][0], w, scaled_module(model, w.axis, w.name)) for w in self.layers
+            AttentionPatch(modules[w.name][0], w, scaled_module(model, w.kind, w.name)) for w in self.layers
         ]
-        self.recorder = Recorder(len(self.layers), self.device, self.settings.attention_maps)
+        self.recorder = Recorder(len(self.columns), self.device, self.settings.attention_maps)
         self.policy = with_tensors(self.settings.gain_policy, self.device)
         self.policy_of_whole = with_tensors(Strength(DEFAULT_STRENGTH), self.device)
         self.passes = Passes(self.settings.passes, self.pipeline)
@@ -75,6 +82,19 @@ class Denoiser:
         self.gone: set[str] = set()  # layers of which nothing is left in the model, which was reported
         self.probe = Probe(self) if described else None
         self.model_patch = ModelPatch(model, Calls(self))
+
+    def axes_of(self, kind: Attention) -> tuple[Axis, ...]:
+        """Those of the requested axes that a kind of attention has."""
+        return tuple(axis for axis in self.axes if axis.needs in kind.has)
+
+    def operator_on(self, axes: tuple[Axis, ...]) -> Operator:
+        """What a gain does in a layer with these axes."""
+        return self.enhancement.change.operator_on(axes)
+
+    @property
+    def column_names(self) -> list[str]:
+        """The layers, with their axes where there are several."""
+        return [f"{name} ({axis})" if len(self.axes) > 1 else name for name, axis in self.columns]
 
     # ------------------------------------------------------------------------------------------ attach and detach
     def attach(self) -> None:
@@ -123,8 +143,8 @@ class Denoiser:
             patch.detach()
             self.gone.add(patch.observer.name)
             return False
-        axis = next(layer.axis for layer in self.layers if layer.name == patch.observer.name)
-        patch.move(module, scaled_module(self.model, axis, patch.observer.name))
+        kind = next(layer.kind for layer in self.layers if layer.name == patch.observer.name)
+        patch.move(module, scaled_module(self.model, kind, patch.observer.name))
         return patch.follow(self._shared(module))
 
     def _shared(self, module: nn.Module) -> bool:
@@ -162,7 +182,10 @@ class Denoiser:
         if latents is not None and latents.device != self.device:
             self.to(latents.device)
         num_frames = self._num_frames(config, arguments)
-        rows = tuple(self._rows(axis, config, arguments) if num_frames > 1 else None for axis in self.axes)
+        idle = num_frames == 1 and all(axis.needs == "frames" for axis in self.axes)
+        rows = tuple(None if idle else self._rows(kind, config, arguments) for kind in self.kinds)
+        shared: dict[Any, Any] = {}
+        facts = tuple({} if idle else self._facts(kind, config, arguments, shared) for kind in self.kinds)
         batch = None if latents is None else latents.shape[0]
         if self.row.batch is not None:
             batch = self._count("batch", self.row.batch(config, arguments))
@@ -171,7 +194,7 @@ class Denoiser:
         plain, conditional, known = self.passes.of_call(batch, self.device)
         if not known:
             self.notices.unknown_pass()
-        self.latest = ForwardContext(num_frames, batch, rows, progress, active, row, plain, conditional)
+        self.latest = ForwardContext(num_frames, batch, rows, facts, progress, active, row, plain, conditional)
         if not torch.compiler.is_compiling():
             self.in_thread.now = self.latest
             self.notices.frames(num_frames)
@@ -196,14 +219,22 @@ class Denoiser:
 
     def _num_frames(self, config: Any, arguments: Mapping[str, Any]) -> int:
         """T of the call, the same for all kinds of attention. Raises TokenLayoutError where they differ."""
-        found = [self._count("frames", axis.groups(config, arguments)) for axis in self.axes]
-        if len(set(found)) > 1:
-            counts = ", ".join(f"{count} ({axis.attention})" for axis, count in zip(self.axes, found, strict=True))
+        kinds = [kind for kind in self.kinds if isinstance(kind, SelfAttention) and kind.frames is not None]
+        found = {kind.names: self._count("frames", kind.frames(config, arguments)) for kind in kinds if kind.frames}
+        if len(set(found.values())) > 1:
+            counts = ", ".join(f"{count} ({names})" for names, count in found.items())
             raise TokenLayoutError(f"{self.name}: its kinds of attention have different numbers of frames: {counts}")
-        return found[0]
+        return next(iter(found.values()), 1)
 
-    def _rows(self, axis: Axis, config: Any, arguments: Mapping[str, Any]) -> Rows:
-        rows: Any = None if axis.video is None else axis.video(config, arguments)
+    def _facts(self, kind: Attention, config: Any, arguments: Mapping[str, Any], shared: Any) -> dict[str, Any]:
+        """What an AttentionCall has of the forward call, besides its frames."""
+        if isinstance(kind, CrossAttention):
+            return {"prompt": kind.prompt(config, arguments), "shared": shared}
+        columns = getattr(kind, "columns", None) if any(axis.needs == "grid" for axis in self.axes) else None
+        return {"columns": columns and columns(config, arguments), "shared": shared}
+
+    def _rows(self, kind: Attention, config: Any, arguments: Mapping[str, Any]) -> Rows:
+        rows: Any = None if kind.video is None else kind.video(config, arguments)
         if rows is None or isinstance(rows, (slice, Tensor)):
             return rows
         raise TokenLayoutError(

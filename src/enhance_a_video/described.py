@@ -13,7 +13,7 @@ from .attention.query_key import Kernel, Outputs, QueryKey
 from .denoiser import parameters_of
 from .enhancement import Enhancement
 from .errors import EnhanceAVideoError, NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
-from .models import Arguments, FrameCount, Model, Time, unwrapped
+from .models import Arguments, FrameCount, Model, SelfAttention, unwrapped
 from .progress import Noise
 from .settings import Settings
 
@@ -30,7 +30,7 @@ def enhance_attention(
     batch: int | Callable[[Arguments], int] | None = None,
     timestep: str | Callable[[Arguments], Any] = "timestep",
     noise: Noise | None = None,
-    also: Sequence[Time] = (),
+    also: Sequence[SelfAttention] = (),
     **settings: Any,
 ) -> Enhancement:
     """Enhance-A-Video on a model that no row describes: the row for this one model, in the call.
@@ -51,7 +51,7 @@ def enhance_attention(
             the first tensor among the arguments, or where they hold no tensor.
         timestep, noise: how noisy the video is, the name of an argument or a function of the arguments, and what that
             number means (progress.py). Without noise only start=0.0, end=1.0 is possible.
-        also: more kinds of attention in the same model, where its blocks are of several (a Time of
+        also: more kinds of attention in the same model, where its blocks are of several (a SelfAttention of
             enhance_a_video.models each; its functions get (config, arguments)). All have the same number of frames.
         settings: as enhance().
 
@@ -70,8 +70,8 @@ def enhance_attention(
         raise UnsupportedModelError(f"{type(model).__name__} is no torch module: give the model inside it")
     model, name = unwrapped(model), type(unwrapped(model)).__name__
     _check_kinds(tokens=tokens, query_key=query_key, noise=noise, scale_at=scale_at, video=video)
-    if isinstance(also, Time) or not all(isinstance(each, Time) for each in also):
-        raise SettingsError(f"also={also!r}: give a list of Time(...) of enhance_a_video.models")
+    if isinstance(also, SelfAttention) or not all(isinstance(each, SelfAttention) for each in also):
+        raise SettingsError(f"also={also!r}: give a list of SelfAttention(...) of enhance_a_video.models")
     for argument, value in (("frames", frames), ("batch", batch)):
         _check_count(argument, value)
     if noise is None and not chosen.always:
@@ -84,8 +84,8 @@ def enhance_attention(
         _check_argument(model, "frames", frames)
     if not callable(timestep) and (noise is not None or timestep != "timestep"):
         _check_argument(model, "timestep", timestep)
-    axis = Time(
-        attention=_expression(model, attention),
+    kind = SelfAttention(
+        names=_expression(model, attention),
         tokens=tokens,
         frames=_from_arguments("frames", FrameCount(frames) if isinstance(frames, str) else frames),
         video=_from_arguments("video", video),
@@ -95,7 +95,7 @@ def enhance_attention(
     row = Model(
         name=name,
         transformer=name,
-        axes=(axis, *also),
+        attention=(kind, *also),
         noise=noise,
         timestep=_from_arguments("timestep", timestep) if callable(timestep) else timestep,
         batch=_from_arguments("batch", batch),
@@ -190,6 +190,10 @@ def _from_arguments(name: str, value: Any) -> Any:
 def _expression(model: nn.Module, attention: str | Sequence[nn.Module]) -> str:
     """A regular expression for the names of the modules."""
     if isinstance(attention, str):
+        try:
+            re.compile(attention)
+        except re.error as error:
+            raise SettingsError(f"attention={attention!r} is no regular expression: {error}") from None
         return attention
     if isinstance(attention, nn.Module):
         attention = [attention]

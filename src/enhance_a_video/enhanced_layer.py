@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .attention import Rows
+from .axes import Axis, Time
 from .errors import TokenLayoutError, UnsupportedModelError
 from .intensity import temporal_attention_map
 from .operators import AttentionCall, Operator, usable
@@ -43,7 +44,8 @@ class ForwardContext:
 
     num_frames: int
     batch: int | None  # samples, where the call shows it
-    rows: tuple[Rows, ...]  # which tokens of a layer's stream are the video, for each axis
+    rows: tuple[Rows, ...]  # which tokens of a layer's stream are the video, for each kind of attention
+    facts: tuple[dict[str, Any], ...]  # what else an AttentionCall has of it, for each kind of attention
     progress: Tensor  # () fp32
     active: Tensor  # () bool
     row: Tensor  # (1,) of the record
@@ -62,19 +64,26 @@ class Observation(NamedTuple):
 class EnhancedLayer:
     """The observer of one attention layer. What differs between layers is tensors, so all share one compiled graph."""
 
-    def __init__(self, name: str, index: int, depth: float, denoiser: Any, axis: int):
+    def __init__(self, name: str, columns: list[int], depth: float, denoiser: Any, kind: int):
+        """columns: those of the record, one for each of the layer's axes; kind: which of the denoiser's kinds of
+        attention it is."""
         self.name, self.denoiser = name, denoiser
-        self.axis_index, self.axis = axis, denoiser.axes[axis]
-        self.tokens, self.query_key = self.axis.tokens, self.axis.query_key
-        self.scaled_later = self.axis.scale_at is not None
+        self.kind_index, self.kind = kind, denoiser.kinds[kind]
+        self.axes: tuple[Axis, ...] = denoiser.axes_of(self.kind)
+        self.needs_frames = all(axis.needs == "frames" for axis in self.axes)
+        self.tokens, self.query_key = self.kind.tokens, self.kind.query_key
+        self.scaled_later = self.kind.scale_at is not None
         self.ran = False  # whether its kernel was seen in a forward call; not known inside torch.compile
-        self.operator: Operator = denoiser.operator  # or what stands in for it here
+        self.operator: Operator = denoiser.operator_on(self.axes)  # or what stands in for it here
         self.reason = ""  # why another operator stands in
-        self.index = torch.tensor(index, device=denoiser.device)
+        self.indices = [torch.tensor(column, device=denoiser.device) for column in columns]
         self.depth = torch.tensor(depth, device=denoiser.device)
+        odds = denoiser.settings.odds_by_axis
+        self.odds = torch.tensor([odds.get(str(axis), 1.0) for axis in self.axes], device=denoiser.device)  # of Biased
 
     def to(self, device: torch.device) -> None:
-        self.index, self.depth = self.index.to(device), self.depth.to(device)
+        self.indices = [index.to(device) for index in self.indices]
+        self.depth, self.odds = self.depth.to(device), self.odds.to(device)
 
     # --------------------------------------------------------------------------------- what the patched layer reads
     @property
@@ -98,7 +107,11 @@ class EnhancedLayer:
 
     def rows(self) -> Rows:
         now = self.denoiser.now
-        return None if now is None else now.rows[self.axis_index]
+        return None if now is None else now.rows[self.kind_index]
+
+    def facts(self) -> dict[str, Any]:
+        now = self.denoiser.now
+        return {} if now is None else now.facts[self.kind_index]
 
     def fall_back(self, reason: str) -> None:
         """To the first fallback that acts on the output. Raises UnsupportedModelError where there is none."""
@@ -107,10 +120,15 @@ class EnhancedLayer:
             operator = operator.fallback
         if operator is None:
             raise UnsupportedModelError(
-                f"{self.name}: {reason}, so it cannot be replaced by another attention. Scale the layer's whole "
-                "output instead: enhance() with a strength can."
+                f"{self.name}: {reason}, so it cannot be replaced by another attention. {self._way_out}"
             )
         self.operator, self.reason = operator, reason
+
+    @property
+    def _way_out(self) -> str:
+        """What to do where the layer's attention cannot be changed."""
+        whole = ", or scale its whole output: enhance() with a strength can." if self.axes == (Time(),) else ""
+        return f"Leave the layer out with layers=...{whole}"
 
     # -------------------------------------------------------------------------------------------- a kernel is called
     def observe(self, call: AttentionCall) -> tuple[Observation | None, Tensor | None]:
@@ -121,7 +139,7 @@ class EnhancedLayer:
             return None, None
         if not torch.compiler.is_compiling():
             self.ran = True
-        if now.num_frames == 1 or now.plain:
+        if now.plain or (now.num_frames == 1 and self.needs_frames):
             return None, None
         if self._tried_gain is not None:
             return Observation(call.query.new_ones(1, 1)), None
@@ -139,8 +157,12 @@ class EnhancedLayer:
         """Whether the call is known to be outside the window, without making a graph or waiting for a device."""
         if torch.compiler.is_compiling():
             return False
-        on_host = self.operator.mass_needed == "log-sum-exp" and now.active.device.type == "cpu"  # waits for nothing
-        return (on_host or not self.operator.compiles) and not bool(now.active)
+        if self.denoiser.settings.always:
+            return False
+        exact = self.operator.mass_needed in ("log-sum-exp", "shares")
+        on_host = exact and now.active.device.type == "cpu"  # waits for nothing
+        other_kernel = self.operator.mass_needed == "shares"  # a bias of zeros may lead to another kernel
+        return (on_host or other_kernel or not self.operator.compiles) and not bool(now.active)
 
     @timed
     def _choose(self, call: AttentionCall, now: ForwardContext) -> None:
@@ -149,10 +171,7 @@ class EnhancedLayer:
         try:
             operator, reasons = usable(self.operator, call)
         except UnsupportedModelError as error:
-            raise UnsupportedModelError(
-                f"{self.name}: {error}. Leave the layer out with layers=..., or scale its whole output: enhance() with "
-                "a strength can."
-            ) from None
+            raise UnsupportedModelError(f"{self.name}: {error}. {self._way_out}") from None
         if reasons:
             self.operator, self.reason = operator, reasons[-1]
 
@@ -177,7 +196,9 @@ class EnhancedLayer:
     # --------------------------------------------------------------------------------------------------- the gains
     def _gains(self, mass: Tensor, shards: Shards | None, now: ForwardContext) -> Tensor:
         """The gain as it acts now, recorded: of masses of tokens (B, H, T*S) one for each, of sites (B, n) one for
-        each sample, (B,) or (1,)."""
+        each sample, (B,) or (1,). Of shares (axes, B) it is the odds, (axes, B) or (axes, 1)."""
+        if self.operator.mass_needed == "shares":
+            return self._odds(mass, now)
         if mass.ndim == 2:
             return self._of_samples(mass, now)
         each = self.denoiser.policy(mass.flatten(), self._moment(now))  # (B*H*T*S,)
@@ -192,6 +213,15 @@ class EnhancedLayer:
         rows = now.conditional.repeat_interleave(len(mass) // len(now.conditional))  # temporal layers have B*S
         return torch.where(rows[:, None, None], acting, 1.0)
 
+    def _odds(self, shares: Tensor, now: ForwardContext) -> Tensor:
+        """shares (axes, B) -> the odds of each axis as they act now; share and gain are recorded, axis by axis."""
+        odds = self.odds[:, None]  # (axes, 1)
+        gains = odds / (1 + (odds - 1) * shares)  # (axes, B)
+        for index, share, gain in zip(self.indices, shares, gains, strict=True):
+            self._record(now, share, gain, (gain <= 1.0).float(), index)
+        acting = torch.where(now.active, odds, 1.0)
+        return acting if now.conditional is None else torch.where(now.conditional, acting, 1.0)
+
     def _of_samples(self, masses: Tensor, now: ForwardContext) -> Tensor:
         """masses (B, n) -> the gain of each sample (B,), or (1,) of the batch, as it acts now, recorded."""
         per_sample = self.denoiser.settings.per_sample
@@ -204,8 +234,11 @@ class EnhancedLayer:
         acting = torch.where(now.active, gain, 1.0)
         return acting if now.conditional is None else torch.where(now.conditional, acting, 1.0)
 
-    def _record(self, now: ForwardContext, mass: Tensor, gain: Tensor, clipped: Tensor) -> None:
-        self.denoiser.recorder.layer(now.row, self.index, mass, torch.where(now.active, gain, 1.0), clipped)
+    def _record(
+        self, now: ForwardContext, mass: Tensor, gain: Tensor, clipped: Tensor, index: Tensor | None = None
+    ) -> None:
+        index = self.indices[0] if index is None else index
+        self.denoiser.recorder.layer(now.row, index, mass, torch.where(now.active, gain, 1.0), clipped)
 
     def _moment(self, now: ForwardContext) -> GainContext:
         return GainContext(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
@@ -229,7 +262,7 @@ class EnhancedLayer:
             return None if found[0].masses is None else torch.full((1,), self._tried_gain, device=denoiser.device)
         maps = [each.maps for each in found if each.maps is not None]
         if maps:
-            denoiser.recorder.layer_map(now.row, self.index, torch.cat(maps))
+            denoiser.recorder.layer_map(now.row, self.indices[0], torch.cat(maps))
         masses = [each.masses for each in found if each.masses is not None]
         if not masses:
             return None
@@ -245,6 +278,8 @@ class EnhancedLayer:
     # -------------------------------------------------------------------------------------------------- the layout
     def _check(self, call: AttentionCall, now: ForwardContext) -> None:
         """Raise TokenLayoutError for tokens that do not lie as the row describes."""
+        if self.tokens.place == "cross":
+            return
         sequences, _, tokens, _ = call.query.shape
         if self.tokens.place == "temporal":
             self._check_temporal(sequences, tokens, now)

@@ -24,7 +24,8 @@ def enhance(
     *,
     strength: float | None = None,
     temperature: float | None = None,
-    odds: float | None = None,
+    odds: float | Mapping[str, float] | None = None,
+    axis: str | None = None,
     policy: Callable[..., Any] | Mapping[str, Any] | str | Path | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -46,8 +47,8 @@ def enhance(
     AlreadyEnhancedError when an enhancement is present; then nothing was changed.
     """
     settings = Settings(
-        strength=strength, temperature=temperature, odds=odds, policy=policy, start=start, end=end, scale=scale,
-        layers=layers, passes=passes, sites=sites, per_sample=per_sample, observe_only=observe_only,
+        strength=strength, temperature=temperature, odds=odds, axis=axis, policy=policy, start=start, end=end,
+        scale=scale, layers=layers, passes=passes, sites=sites, per_sample=per_sample, observe_only=observe_only,
         attention_maps=attention_maps,
     )  # fmt: skip
     return Enhancement(target, settings)
@@ -81,7 +82,7 @@ class Enhancement:
 
     def summary(self) -> Summary:
         """What has been done since enhance(), also after remove(). Waits for the device."""
-        recorded = {d.name: ([layer.name for layer in d.layers], d.recorder) for d in self._denoisers}
+        recorded = {d.name: (d.column_names, d.recorder) for d in self._denoisers}
         acted = [{layer.name: (layer.operator.name, layer.reason) for layer in d.layers} for d in self._denoisers]
         undone = any("undone" in d.notices.given for d in self._denoisers)
         summary = Summary.of(self.change.to_dict(), recorded, acted, undone)

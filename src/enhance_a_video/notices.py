@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import EnhancementLostWarning, NoEffectWarning, UnknownPassWarning, WholeOutputWarning
-from .models import FrameCount, Time
+from .models import FrameCount
 from .policies import DEFAULT_STRENGTH
 
 _CLEAN = 0.99  # a first forward call beyond this progress means that the timestep is not what `noise` takes it for
@@ -96,10 +96,11 @@ class Notices:
         """One frame: there are no others. A row with a function may answer 1 for a call that fills a cache."""
         if num_frames > 1:
             self.single = -1
-        if num_frames > 1 or self.single < 0 or self.denoiser.settings.observe_only:
+        with_one = any(axis.needs != "frames" for axis in self.denoiser.axes)
+        if num_frames > 1 or with_one or self.single < 0 or self.denoiser.settings.observe_only:
             return
         self.single += 1
-        counted = all(isinstance(axis, Time) and isinstance(axis.frames, FrameCount) for axis in self.denoiser.axes)
+        counted = all(isinstance(getattr(kind, "frames", None), FrameCount) for kind in self.denoiser.kinds)
         if self.denoiser.described or counted or self.single > 1:
             self.no_effect(
                 "one frame",

@@ -34,7 +34,7 @@ class Probe:
         if denoiser.settings.observe_only:
             return
         layers = [layer for layer in denoiser.layers if not layer.acts_at_kernel]
-        blocks = [block_around(denoiser.model, layer.axis, layer.name) for layer in layers]
+        blocks = [block_around(denoiser.model, layer.kind, layer.name) for layer in layers]
         for block in {id(block): block for block in blocks}.values():
             self.hooks.append(block.register_forward_pre_hook(_Trial(self), with_kwargs=True))
 

@@ -157,9 +157,14 @@ class Summary:
     @property
     def unreached(self) -> list[str]:
         """Layers that ran in none of the forward calls that there were."""
-        if not len(self.progress) or (self.num_frames <= 1).all():
+        if not len(self.progress) or self._one_frame:
             return []
         return [name for i, name in enumerate(self.layers) if np.isnan(self.mass[:, i]).all()]
+
+    @property
+    def _one_frame(self) -> bool:
+        """Whether there was one frame in every call, and no axis besides those of frames."""
+        return bool((self.num_frames <= 1).all()) and not np.isfinite(self.mass).any()
 
     @property
     def no_effect(self) -> str:
@@ -168,7 +173,7 @@ class Summary:
             return ""
         if not self.calls_made:
             return "no forward call of the model was made"
-        if (self.num_frames <= 1).all():
+        if self._one_frame:
             return "every call had one frame only, so there were no other frames to attend to"
         if len(self.unreached) == len(self.layers):
             return "no enhanced layer ran in a forward call"

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import limits, policies
+from .axes import Axis, Time, axis_named
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
-from .operators import CrossFrame, Exact, Operator, Output
+from .operators import Biased, CrossFrame, Exact, Operator, Output
 
 Layers = Sequence[int] | slice | str | None
 
@@ -23,7 +24,9 @@ class Settings:
     odds          by how much the odds that attention leaves its frame are multiplied: 1.5 = half as much again, 1 =
                   nothing. It scales what a frame takes from the others, not the whole output
                   (operators/cross_frame.py). The default. A layer in which that part cannot be told apart is scaled
-                  by the default strength, with a WholeOutputWarning
+                  by the default strength, with a WholeOutputWarning. Several axes at once: {"time": 2, "prompt": 1.5}
+    axis          which keys are the others: "time", other frames, the default; "near:2", "far:2", "reference",
+                  "prompt", "space:2" (axes.py). All but time take odds or a policy, by the true share of attention
     policy        in place of these three, any callable (mass (B,), GainContext) -> gain (B,): one of `policies`,
                   one as JSON ({"name": "constant", "gain": 1.2}), the path of a profile, or your own, which
                   enhance() calls once with a few masses to check it; it may return one number for all, and a gain that
@@ -51,7 +54,8 @@ class Settings:
 
     strength: float | None = None
     temperature: float | None = None
-    odds: float | None = None
+    odds: float | Mapping[str, float] | None = None
+    axis: str | None = None
     policy: Callable[..., Any] | Mapping[str, Any] | str | Path | None = None
     start: float | None = None
     end: float | None = None
@@ -64,6 +68,7 @@ class Settings:
     attention_maps: bool = False
 
     def __post_init__(self) -> None:
+        self._check_axes()
         self._check_gain()
         self._check_scale()
         whole = self.policy is not None or self.odds is not None
@@ -84,6 +89,28 @@ class Settings:
             raise SettingsError(f"passes={self.passes!r} is unknown: give 'conditional', or None for both passes")
         object.__setattr__(self, "layers", _checked_layers(self.layers))
 
+    def _check_axes(self) -> None:
+        """The names of the axes, and what can be requested on them."""
+        if isinstance(self.odds, Mapping):
+            if self.axis is not None:
+                raise SettingsError(f"axis={self.axis!r} and odds by axis were given together: give one of them")
+            if not self.odds:
+                raise SettingsError("odds={}: name an axis, such as {'time': 2}")
+            named = {str(axis_named(name)): odds for name, odds in self.odds.items()}
+            if len(named) < len(self.odds):
+                raise SettingsError(f"odds={dict(self.odds)!r} name an axis twice")
+            object.__setattr__(self, "odds", named)
+        elif self.axis is not None:
+            object.__setattr__(self, "axis", str(axis_named(self.axis)))
+        if self.axes != (Time(),):
+            refused = [n for n in ("strength", "temperature") if getattr(self, n) is not None]
+            refused += [f"scale={self.scale!r}"] if self.scale not in (None, policies.EXACT) else []
+            refused += ["attention_maps"] if self.attention_maps else []
+            if refused:
+                raise SettingsError(
+                    f"{refused[0]} acts on the axis of time alone: give odds, or a policy, on {self._axis_names}"
+                )
+
     def _check_gain(self) -> None:
         given = [n for n in ("strength", "temperature", "odds", "policy") if getattr(self, n) is not None]
         if len(given) > 1:
@@ -93,12 +120,16 @@ class Settings:
         elif not given:
             object.__setattr__(self, "odds", policies.DEFAULT_ODDS)
         for name in ("strength", "temperature", "odds"):
-            if getattr(self, name) is not None:
-                limits.number(name, getattr(self, name), -1 if name == "temperature" else 0, policies.LARGEST)
+            if isinstance(value := getattr(self, name), Mapping):
+                for axis, odds in value.items():
+                    limits.number(f"odds of {axis}", odds, 0, policies.LARGEST)
+            elif value is not None:
+                limits.number(name, value, -1 if name == "temperature" else 0, policies.LARGEST)
         object.__setattr__(self, "policy", _policy(self.policy))
 
     def _check_scale(self) -> None:
-        scale = policies.scale_of(self.gain_policy) if self.scale is None else self.scale
+        default = policies.scale_of(self.gain_policy) if self.axes == (Time(),) else policies.EXACT
+        scale = default if self.scale is None else self.scale
         known = (policies.OUTPUT, policies.CROSS_FRAME, policies.EXACT)
         if scale not in known:
             raise SettingsError(f"scale={scale!r} is unknown: give {', '.join(map(repr, known[:-1]))} or {known[-1]!r}")
@@ -112,14 +143,37 @@ class Settings:
         if callable(self.policy):
             return self.policy
         if self.odds is not None:
-            return policies.Odds(float(self.odds))
+            return policies.Odds(float(next(iter(self.odds_by_axis.values()))))
         if self.strength is not None:
             return policies.Strength(self.strength)
         return policies.Temperature(float(self.temperature or 0.0))
 
     @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Those that are acted on, in the order given."""
+        names = list(self.odds) if isinstance(self.odds, Mapping) else [self.axis or Time.name]
+        return tuple(axis_named(name) for name in names)
+
+    @property
+    def _axis_names(self) -> str:
+        return ", ".join(map(str, self.axes))
+
+    @property
+    def odds_by_axis(self) -> dict[str, float]:
+        """The odds of each axis; none where another policy acts."""
+        if isinstance(self.odds, Mapping):
+            return dict(self.odds)
+        return {} if self.odds is None else {self._axis_names: self.odds}
+
+    def operator_on(self, axes: tuple[Axis, ...]) -> Operator:
+        """What the gain does in a layer that has these of the axes."""
+        if self.axes == (Time(),):
+            return self.operator
+        return Biased(axes) if self.odds is not None else Exact(None, axes[0])
+
+    @property
     def operator(self) -> Operator:
-        """What the gain does. Odds have a fallback; what is asked for by name has none."""
+        """What the gain does on the axis of time. Odds have a fallback; what is asked for by name has none."""
         whole = Output(self.sites)
         if self.scale == whole.name:
             return whole

@@ -7,9 +7,9 @@ class that the installed diffusers lacks skips its tests, by name.
 """
 
 from . import cached, cogvideox, cosmos, helios, hunyuan, kandinsky, ltx, sana, single, unet, wan
-from .base import TEXT, H, T, Tiny, W, noise, run, take, with_axis
+from .base import TEXT, H, T, Tiny, W, noise, run, take, with_attention
 
 _GROUPS = (wan, cogvideox, hunyuan, ltx, single, cosmos, kandinsky, sana, helios, cached, unet)
 TINY: dict[str, Tiny] = {name: tiny for group in _GROUPS for name, tiny in group.TINY.items()}
 
-__all__ = ["TEXT", "TINY", "H", "T", "Tiny", "W", "noise", "run", "take", "with_axis"]
+__all__ = ["TEXT", "TINY", "H", "T", "Tiny", "W", "noise", "run", "take", "with_attention"]

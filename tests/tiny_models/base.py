@@ -34,10 +34,11 @@ def _same(value: Any) -> Any:
     return value
 
 
-def with_axis(row: Any, **changes: Any) -> Any:
-    """A model's row with these fields of its only axis changed."""
-    (axis,) = row.axes
-    return dataclasses.replace(row, axes=(dataclasses.replace(axis, **changes),))
+def with_attention(row: Any, **changes: Any) -> Any:
+    """A model's row with these fields of its video self-attention changed."""
+    (kind,) = row.self_attention
+    others = tuple(each for each in row.attention if each is not kind)
+    return dataclasses.replace(row, attention=(dataclasses.replace(kind, **changes), *others))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ class Tiny:
         if self.sharpen is not None:
             self.sharpen(model)
             return model
-        for module, _ in models.attention_modules(model, models.row_of(model).axes).values():
+        for module, _ in models.attention_modules(model, models.row_of(model).self_attention).values():
             if getattr(module, "norm_q", None) is None:  # nothing else makes the logits large
                 module.to_q.weight.mul_(2)
             else:

@@ -25,30 +25,37 @@ def observe(query: Tensor, key: Tensor, scale: float | None, **rest: Any) -> Ten
     observer = call.observer
     if observer is None:
         return None
-    wanted = _is_wanted(call)
+    wanted = _is_wanted(call, key)
     call.kernel_calls += 1
     if not wanted:
         return None
-    video, video_keys = _places(query, key, call.length, observer)
+    video, video_keys, stream = _places(query, key, call.length, observer)
     observations, output = observer.observe(AttentionCall(
-        query, key, num_frames=observer.num_frames, video=video, video_keys=video_keys, scale=scale,
-        samples=observer.samples, shards=call.shards, **{"value": None, **rest},
+        query, key, num_frames=observer.num_frames, video=video, video_keys=video_keys, stream=stream,
+        scale=scale, samples=observer.samples, shards=call.shards, **observer.facts(), **{"value": None, **rest},
     ))  # fmt: skip
     call.observations.append(observations)
     return output
 
 
-def _is_wanted(call: Any) -> bool:
-    """Whether the kernel call that comes now is the one that the running layer's observer measures."""
-    return call.observer is not None and call.observer.tokens.call in (None, call.kernel_calls)
+def _is_wanted(call: Any, key: Tensor) -> bool:
+    """Whether this kernel call of the running layer is the one to observe: by its number, or by the prompt's length
+    where cross-attention calls one for the prompt and one for an image."""
+    prompt = call.observer.facts().get("prompt")
+    if call.observer.tokens.place == "cross" and prompt is not None:
+        return key.shape[2] == prompt.shape[1]
+    return call.observer.tokens.call in (None, call.kernel_calls)
 
 
 def _places(
     query: Tensor, key: Tensor, length: int, observer: AttentionObserver
-) -> tuple[slice | Tensor, slice | Tensor]:
-    """Where the video is among the kernel's queries and keys, of which `length` are the layer's stream."""
+) -> tuple[slice | Tensor, slice | Tensor | None, slice | None]:
+    """Where the video is among the kernel's queries and keys, of which `length` are the layer's stream; and where that
+    stream is among the keys, None = it is all of them."""
     tokens, rows, queries, keys = observer.tokens, observer.rows(), query.shape[2], key.shape[2]
     cached = keys - queries if tokens.keys != "none" and keys > queries else 0
+    if tokens.place == "cross":
+        return slice(None) if rows is None else rows, None, None
     whole = tokens.place in ("video only", "temporal")
     if tokens.argument is None:
         length = queries
@@ -60,11 +67,12 @@ def _places(
         )
     first = queries - length if tokens.place == "text first" else 0
     behind = cached if tokens.keys == "last" else 0  # the keys in front of those of the queries
+    stream = None if whole or cached else slice(first, first + length)
     if isinstance(rows, Tensor):
-        return rows + first, rows + first + behind
+        return rows + first, rows + first + behind, stream
     start, stop, _ = (rows or slice(None)).indices(length)
     start, stop = start + first, stop + first
-    return slice(start, stop), slice(start + behind, stop + behind)
+    return slice(start, stop), slice(start + behind, stop + behind), stream
 
 
 def _observed(kernel: Kernel, home: types.ModuleType) -> Any:

@@ -19,7 +19,7 @@ Rows = slice | Tensor | None
 """Which tokens of a layer's stream are the video: a slice, int64 indices (T*S,), or None for all of them."""
 
 
-Place = Literal["video only", "text first", "video first", "temporal"]
+Place = Literal["video only", "text first", "video first", "temporal", "cross"]
 Keys = Literal["none", "last", "first"]
 
 
@@ -29,7 +29,8 @@ class Tokens:
     reference or sound tokens) that it gets as `hidden_states` and returns.
 
     place      where the stream stands in the query that the kernel gets: "video only" (it is all of it), "text first",
-               "video first", or "temporal": the kernel gets one sequence of T tokens for each site, (B*S, H, T, D)
+               "video first", or "temporal": the kernel gets one sequence of T tokens for each site, (B*S, H, T, D);
+               "cross": its keys are not the stream's but the prompt's
     keys       where the keys of the query's own tokens stand when there are more keys than queries (cached or text
                keys): "none" = that does not happen, "last", "first"
     skips      whether the layer may leave its kernel out (perturbed guidance); then there is nothing to scale
@@ -87,6 +88,9 @@ class AttentionObserver(Protocol):
 
     def rows(self) -> Rows:
         """Which tokens of the stream are the video in the present forward call."""
+
+    def facts(self) -> dict[str, Any]:
+        """More of the AttentionCall that the present forward call says: columns, prompt, shared."""
 
     def fall_back(self, reason: str) -> None:
         """The kernel's place cannot be taken. Raises UnsupportedModelError where nothing else will do."""

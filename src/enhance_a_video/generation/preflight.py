@@ -24,7 +24,7 @@ import torch
 from ..alternatives import Change
 from ..embedded import world
 from ..errors import SettingsError
-from ..models import FrameCount, Time, find
+from ..models import FrameCount, SelfAttention, find
 from ..policies import Constant
 from ..progress import progress_at_steps
 from . import pipelines
@@ -205,8 +205,8 @@ def _temporal_patch(pipe: Any) -> int:
     """Latent frames that one frame of tokens stands for."""
     for part in pipe.components.values():
         row = find(part)
-        for axis in () if row is None else row.axes:
-            if isinstance(axis, Time) and isinstance(axis.frames, FrameCount) and axis.frames.patch:
+        for axis in () if row is None else row.attention:
+            if isinstance(axis, SelfAttention) and isinstance(axis.frames, FrameCount) and axis.frames.patch:
                 patch = part.config[axis.frames.patch]
                 return int(patch[0] if isinstance(patch, tuple | list) else patch or 1)
     return 1

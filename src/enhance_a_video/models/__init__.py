@@ -26,11 +26,13 @@ from . import (  # noqa: F401  (each registers its rows)
 )
 from .registry import (
     Arguments,
-    Axis,
+    Attention,
+    Columns,
     Config,
+    CrossAttention,
     FrameCount,
     Model,
-    Time,
+    SelfAttention,
     attention_modules,
     block_around,
     chosen,
@@ -45,11 +47,13 @@ from .registry import (
 
 __all__ = [
     "Arguments",
-    "Axis",
+    "Attention",
+    "Columns",
     "Config",
+    "CrossAttention",
     "FrameCount",
     "Model",
-    "Time",
+    "SelfAttention",
     "attention_modules",
     "block_around",
     "chosen",

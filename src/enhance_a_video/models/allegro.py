@@ -2,14 +2,15 @@
 
 from ..attention import Tokens
 from ..progress import VariancePreserving
-from .registry import FrameCount, Model, Time, register
+from .registry import Columns, FrameCount, Model, SelfAttention, register
 
 register(Model(
     name="Allegro",
     transformer="AllegroTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
     ),),
     noise=VariancePreserving(),

@@ -2,7 +2,7 @@
 
 from ..attention import Tokens
 from ..errors import TokenLayoutError
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Config, FrameCount, Model, SelfAttention, register
 
 _all_frames = FrameCount("hidden_states", dim=1, patch="patch_size")
 
@@ -22,8 +22,8 @@ def _chunk_frames(config: Config, arguments: Arguments) -> int:
 register(Model(
     name="AnyFlow-FAR",
     transformer="AnyFlowFARTransformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn1$",
         tokens=Tokens("video first", keys="last"),  # padding follows; the cached keys come before
         frames=_chunk_frames,
     ),),

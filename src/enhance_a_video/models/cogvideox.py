@@ -2,14 +2,15 @@
 
 from ..attention import Tokens
 from ..progress import VariancePreserving
-from .registry import FrameCount, Model, Time, register
+from .registry import Columns, FrameCount, Model, SelfAttention, register
 
 register(Model(
     name="CogVideoX",
     transformer="CogVideoXTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("text first"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=1, patch="patch_size_t"),
     ),),
     noise=VariancePreserving(),
@@ -24,9 +25,10 @@ register(Model(
 register(Model(
     name="ConsisID",
     transformer="ConsisIDTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("text first"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=1),
     ),),
     noise=VariancePreserving(),

@@ -3,7 +3,7 @@
 from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
 from .device_reads import as_rows
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Config, FrameCount, Model, SelfAttention, register
 
 
 def _packed_frames(config: Config, arguments: Arguments) -> int:
@@ -25,8 +25,8 @@ def _packed_rows(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="Cosmos 1, Predict2, Predict2.5, Transfer2.5",
     transformer="CosmosTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
         frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
     ),),
@@ -46,8 +46,8 @@ register(Model(
 register(Model(
     name="Cosmos 3",
     transformer="Cosmos3OmniTransformer",
-    axes=(Time(
-        attention=r"^layers\.\d+\.self_attn$",
+    attention=(SelfAttention(
+        names=r"^layers\.\d+\.self_attn$",
         tokens=Tokens("video only", keys="last", call=1, argument=1),  # its first kernel call is the text's
         frames=_packed_frames,
         video=_packed_rows,

@@ -1,13 +1,13 @@
 """EasyAnimate: text first, then video, one sequence."""
 
 from ..attention import Tokens
-from .registry import FrameCount, Model, Time, register
+from .registry import FrameCount, Model, SelfAttention, register
 
 register(Model(
     name="EasyAnimate",
     transformer="EasyAnimateTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("text first"),
         frames=FrameCount("hidden_states", dim=2),
     ),),

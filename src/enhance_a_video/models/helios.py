@@ -3,7 +3,7 @@
 from math import prod
 
 from ..attention import Rows, Tokens
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Config, FrameCount, Model, SelfAttention, register
 
 _frames = FrameCount("hidden_states", dim=2, patch="patch_size")
 
@@ -18,8 +18,8 @@ def _current_rows(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="Helios",
     transformer="HeliosTransformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
         frames=_frames,
         video=_current_rows,

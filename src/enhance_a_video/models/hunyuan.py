@@ -2,14 +2,15 @@
 
 from ..attention import Rows, Tokens
 from ..progress import Flow
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Columns, Config, FrameCount, Model, SelfAttention, register
 
 register(Model(
     name="HunyuanVideo",
     transformer="HunyuanVideoTransformer3DModel",
-    axes=(Time(
-        attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
+    attention=(SelfAttention(
+        names=r"^(single_)?transformer_blocks\.\d+\.attn$",
         tokens=Tokens("video first"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
     ),),
     noise=Flow(shift=7.0),
@@ -32,9 +33,10 @@ def _current(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="FramePack",
     transformer="HunyuanVideoFramepackTransformer3DModel",
-    axes=(Time(
-        attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
+    attention=(SelfAttention(
+        names=r"^(single_)?transformer_blocks\.\d+\.attn$",
         tokens=Tokens("video first"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
         video=_current,
     ),),
@@ -48,9 +50,10 @@ register(Model(
 register(Model(
     name="HunyuanVideo 1.5",
     transformer="HunyuanVideo15Transformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn$",
         tokens=Tokens("video first"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
     ),),
     noise=Flow(shift=5.0),

@@ -9,7 +9,7 @@ from math import prod
 from ..attention import Rows, Tokens
 from ..progress import Flow
 from .device_reads import once
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Config, FrameCount, Model, SelfAttention, register
 
 _all_frames = FrameCount("hidden_states", dim=1, patch="patch_size")
 
@@ -31,8 +31,8 @@ def _generated_rows(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="Kandinsky 5",
     transformer="Kandinsky5Transformer3DModel",
-    axes=(Time(
-        attention=r"^visual_transformer_blocks\.\d+\.self_attention$",
+    attention=(SelfAttention(
+        names=r"^visual_transformer_blocks\.\d+\.self_attention$",
         tokens=Tokens("video only"),
         frames=_all_frames,
     ),),
@@ -54,8 +54,8 @@ register(Model(
 register(Model(
     name="Kandinsky 6",
     transformer="Kandinsky6Transformer3DModel",
-    axes=(Time(
-        attention=r"^visual_transformer_blocks\.\d+\.video_dec_block\.self_attention$",
+    attention=(SelfAttention(
+        names=r"^visual_transformer_blocks\.\d+\.video_dec_block\.self_attention$",
         tokens=Tokens("video only"),
         frames=_generated_frames,
         video=_generated_rows,
@@ -70,8 +70,8 @@ register(Model(
 register(Model(
     name="Kandinsky 6 super-resolution",
     transformer="Kandinsky6SRTransformer3DModel",
-    axes=(Time(
-        attention=r"^visual_transformer_blocks\.\d+\.self_attention$",
+    attention=(SelfAttention(
+        names=r"^visual_transformer_blocks\.\d+\.self_attention$",
         tokens=Tokens("video only"),
         frames=_all_frames,
     ),),

@@ -2,13 +2,13 @@
 
 from ..attention import Tokens
 from ..progress import VariancePreserving
-from .registry import FrameCount, Model, Time, register
+from .registry import FrameCount, Model, SelfAttention, register
 
 register(Model(
     name="Latte",
     transformer="LatteTransformer3DModel",
-    axes=(Time(
-        attention=r"^temporal_transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^temporal_transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("temporal"),
         frames=FrameCount("hidden_states", dim=2),
     ),),

@@ -6,7 +6,7 @@ from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
 from ..progress import Flow
 from .device_reads import once
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Config, FrameCount, Model, SelfAttention, register
 
 
 # ---------------------------------------------------------------------------------------- by the coordinates
@@ -69,8 +69,8 @@ def _video(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="LTX-Video",
     transformer="LTXVideoTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
         frames=_frames,
         video=_video,
@@ -111,8 +111,8 @@ def _ltx2_video(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="LTX-2",
     transformer="LTX2VideoTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("video only", skips=True),
         frames=_ltx2_frames,
         video=_ltx2_video,

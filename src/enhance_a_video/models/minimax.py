@@ -3,7 +3,7 @@
 from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
 from .device_reads import last_run, once, steps
-from .registry import Arguments, Config, Model, Time, register
+from .registry import Arguments, Config, Model, SelfAttention, register
 
 
 def _target(arguments: Arguments) -> tuple[int, int]:
@@ -35,8 +35,8 @@ def _rows(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="MiniMax-H3",
     transformer="MiniMaxH3Transformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn$",
         tokens=Tokens("video only"),
         frames=_frames,
         video=_rows,

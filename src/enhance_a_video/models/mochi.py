@@ -2,14 +2,15 @@
 
 from ..attention import Tokens
 from ..progress import LinearQuadratic
-from .registry import FrameCount, Model, Time, register
+from .registry import Columns, FrameCount, Model, SelfAttention, register
 
 register(Model(
     name="Mochi",
     transformer="MochiTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("video first", call=None),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=2),
         scale_at="norm2",
     ),),

@@ -1,14 +1,15 @@
 """Motif-Video: video first, then text; the decoder blocks have a second copy of the video in the text's place."""
 
 from ..attention import Tokens
-from .registry import FrameCount, Model, Time, register
+from .registry import Columns, FrameCount, Model, SelfAttention, register
 
 register(Model(
     name="Motif-Video",
     transformer="MotifVideoTransformer3DModel",
-    axes=(Time(
-        attention=r"^(single_)?transformer_blocks\.\d+\.attn$",
+    attention=(SelfAttention(
+        names=r"^(single_)?transformer_blocks\.\d+\.attn$",
         tokens=Tokens("video first"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=2, patch="patch_size_t"),
     ),),
     noise=None,

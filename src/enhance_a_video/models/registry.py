@@ -1,15 +1,16 @@
-"""`Model` and `Axis`, the fields of a row; `register` adds one, `find` gives a model's row. For a new model or axis."""
+"""`Model` and its kinds of attention, the fields of a row; `register` adds one, `find` gives a model's row."""
 
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..attention import Rows, Tokens
 from ..attention.query_key import QueryKey
+from ..axes import AXES, Axis
 from ..errors import NoLayersError, SettingsError, TokenLayoutError, UnsupportedModelError
 from ..progress import Noise
 from ..settings import Layers
@@ -42,13 +43,28 @@ class FrameCount:
         return frames // (patch[0] if isinstance(patch, (tuple, list)) else patch or 1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """One kind of attention in a model, and a partition of its keys: into those of a query's own group and the others.
+@dataclass(frozen=True)
+class Columns:
+    """Tokens in one row of a frame: the last dimension of a forward argument, divided by the spatial patch size.
 
-    attention   regular expression: the full names of its modules
+    argument: its name. patch: the config entry, an int or a tuple that ends with it.
+    """
+
+    argument: str = "hidden_states"
+    patch: str | None = "patch_size"
+
+    def __call__(self, config: Config, arguments: Arguments) -> int:
+        patch = config[self.patch] if self.patch is not None else 1
+        return arguments[self.argument].shape[-1] // (patch[-1] if isinstance(patch, (tuple, list)) else patch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """One kind of attention in a model: its modules, and how tokens lie in them.
+
+    names       regular expression: the full names of its modules
     tokens      how video, text and other tokens lie in them
-    video       which tokens of the stream are partitioned; None = all
+    video       which tokens of the stream are the video; None = all
     module      of the modules named so, only those of this class; "" = all
     scale_at    the module to scale instead: a name beside the attention, ".name" in it, "" around it
     query_key   where query and key are found; None = at torch's or diffusers' kernel, which is read off the code
@@ -57,8 +73,7 @@ class Axis:
     regular expression.
     """
 
-    name: ClassVar[str]
-    attention: str
+    names: str
     tokens: Tokens
     video: Callable[[Config, Arguments], Rows] | None = None
     module: str = ""
@@ -67,24 +82,46 @@ class Axis:
 
     def __post_init__(self) -> None:
         try:
-            re.compile(self.attention)
+            re.compile(self.names)
         except re.error as error:
-            raise SettingsError(f"attention={self.attention!r} is no regular expression: {error}") from None
+            raise SettingsError(f"names={self.names!r} is no regular expression: {error}") from None
 
-    def groups(self, config: Config, arguments: Arguments) -> Any:
-        """How many groups of equal size, one after the other, the partitioned tokens are."""
+    @property
+    def has(self) -> frozenset[str]:
+        """What an axis may need: "frames", "grid", "prompt" (axes.py)."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Time(Axis):
-    """A query's own keys are those of its frame. frames: T, the number of latent frames after patching."""
+class SelfAttention(Attention):
+    """The video or picture attends to itself, perhaps in one sequence with the prompt.
 
-    name: ClassVar[str] = "time"
-    frames: FrameCount | Callable[[Config, Arguments], int]
+    frames      T, the number of latent frames after patching; None = pictures
+    columns     how many tokens one row of a frame has; None = not known, so that there is no axis "space"
+    """
 
-    def groups(self, config: Config, arguments: Arguments) -> Any:
-        return self.frames(config, arguments)
+    frames: FrameCount | Callable[[Config, Arguments], int] | None
+    columns: Callable[[Config, Arguments], int] | None = None
+
+    @property
+    def has(self) -> frozenset[str]:
+        joint = self.tokens.place in ("text first", "video first") and self.tokens.keys == "none"
+        found = {"frames": self.frames is not None, "grid": self.columns is not None, "prompt": joint}
+        return frozenset(name for name, there in found.items() if there)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossAttention(Attention):
+    """The video or picture attends to the prompt's tokens alone.
+
+    prompt      (B, K) bool: which of the keys are words and not padding
+    """
+
+    prompt: Callable[[Config, Arguments], Tensor]
+
+    @property
+    def has(self) -> frozenset[str]:
+        return frozenset({"prompt"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +129,7 @@ class Model:
     """The row of one transformer class: where its attention is, and what its forward arguments mean.
 
     name         what people call it; transformer: class name, a string, so that a diffusers that lacks it still imports
-    axes         its kinds of attention; several of one name where a model has blocks of several kinds
+    attention    its kinds of attention, one for each kind of block
     noise        what its timestep means; None when it cannot be known
     timestep     how noisy the latents are: the name of an argument or a function; "" = no argument is the noise level,
                  so the scheduler's steps count
@@ -104,7 +141,7 @@ class Model:
 
     name: str
     transformer: str
-    axes: tuple[Axis, ...]
+    attention: tuple[Attention, ...]
     noise: Noise | None
     timestep: str | Callable[[Config, Arguments], Any] = "timestep"
     batch: Callable[[Config, Arguments], int] | None = None
@@ -113,13 +150,22 @@ class Model:
     tested: tuple[str, ...] = ()
     refused: str = ""
 
-    def axes_named(self, name: str) -> tuple[Axis, ...]:
-        """Its axes of that name. Raises SettingsError that lists the names there are."""
-        found = tuple(axis for axis in self.axes if axis.name == name)
-        if not found:
-            names = ", ".join(dict.fromkeys(axis.name for axis in self.axes)) or "none"
-            raise SettingsError(f"{self.name} has no axis {name!r}; it has: {names}")
-        return found
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes that it has."""
+        return tuple(name for name, axis in AXES.items() if any(axis.needs in kind.has for kind in self.attention))
+
+    @property
+    def self_attention(self) -> tuple[SelfAttention, ...]:
+        """The kinds in which the video attends to itself."""
+        return tuple(kind for kind in self.attention if isinstance(kind, SelfAttention))
+
+    def attention_with(self, axes: Sequence[Axis]) -> tuple[Attention, ...]:
+        """The kinds of attention that have one of these axes. Raises SettingsError where none has one of them."""
+        for axis in axes:
+            if axis.name not in self.axes:
+                raise SettingsError(f"{self.name} has no axis {axis.name!r}; it has: {', '.join(self.axes) or 'none'}")
+        return tuple(kind for kind in self.attention if any(axis.needs in kind.has for axis in axes))
 
 
 _MODELS: dict[str, Model] = {}
@@ -196,21 +242,21 @@ def denoisers(target: Any) -> dict[str, nn.Module]:
     return dict(reversed(models.values()))
 
 
-def attention_modules(model: nn.Module, axes: Sequence[Axis]) -> dict[str, tuple[nn.Module, Axis]]:
-    """name -> the attention module and its axis, in the model's own order.
+def attention_modules(model: nn.Module, kinds: Sequence[Attention]) -> dict[str, tuple[nn.Module, Attention]]:
+    """name -> the attention module and its kind, in the model's own order.
 
-    Raises NoLayersError when an axis matches no module, SettingsError when two match the same.
+    Raises NoLayersError when a kind matches no module, SettingsError when two match the same.
     """
-    found: dict[str, tuple[nn.Module, Axis]] = {}
+    found: dict[str, tuple[nn.Module, Attention]] = {}
     modules = dict(model.named_modules())
-    for axis in axes:
-        pattern = re.compile(axis.attention)
-        matched = [n for n, m in modules.items() if pattern.search(n) and axis.module in ("", type(m).__name__)]
+    for kind in kinds:
+        pattern = re.compile(kind.names)
+        matched = [n for n, m in modules.items() if pattern.search(n) and kind.module in ("", type(m).__name__)]
         if not matched:
-            raise NoLayersError(_nothing_named(model, axis.attention))
+            raise NoLayersError(_nothing_named(model, kind.names))
         if twice := next((name for name in matched if name in found), None):
             raise SettingsError(f"{type(model).__name__}: {twice} is described twice, by two kinds of attention")
-        found |= {name: (modules[name], axis) for name in matched}
+        found |= {name: (modules[name], kind) for name in matched}
     return {name: found[name] for name in modules if name in found}
 
 
@@ -223,33 +269,33 @@ def _nothing_named(model: nn.Module, attention: str) -> str:
     )
 
 
-def scaled_module(model: nn.Module, axis: Axis, attention: str) -> nn.Module | None:
+def scaled_module(model: nn.Module, kind: Attention, attention: str) -> nn.Module | None:
     """The module that is scaled in place of an attention module, or None where that is the attention itself.
 
     Raises NoLayersError when the row names one that is not there.
     """
-    if axis.scale_at is None:
+    if kind.scale_at is None:
         return None
-    name = _scaled_name(axis, attention)
+    name = _scaled_name(kind, attention)
     try:
         return model.get_submodule(name)
     except AttributeError:
         raise NoLayersError(f"{type(model).__name__}: there is no module {name}, which is to be scaled") from None
 
 
-def _scaled_name(axis: Axis, attention: str) -> str:
+def _scaled_name(kind: Attention, attention: str) -> str:
     """The name of the module that is scaled."""
-    if axis.scale_at is None:
+    if kind.scale_at is None:
         return attention
-    if axis.scale_at.startswith("."):
-        return attention + axis.scale_at
-    return ".".join(part for part in (attention.rpartition(".")[0], axis.scale_at) if part)
+    if kind.scale_at.startswith("."):
+        return attention + kind.scale_at
+    return ".".join(part for part in (attention.rpartition(".")[0], kind.scale_at) if part)
 
 
-def block_around(model: nn.Module, axis: Axis, attention: str) -> nn.Module:
+def block_around(model: nn.Module, kind: Attention, attention: str) -> nn.Module:
     """The nearest module around the one that is scaled which is called itself (lists of modules and mere holders of
     parameters are not); the model where there is none."""
-    name = _scaled_name(axis, attention)
+    name = _scaled_name(kind, attention)
     while name:
         name = name.rpartition(".")[0]
         block = model.get_submodule(name)

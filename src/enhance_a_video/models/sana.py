@@ -6,7 +6,7 @@ from ..attention import Tokens
 from ..errors import TokenLayoutError
 from ..progress import Flow
 from .device_reads import once, steps
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Config, FrameCount, Model, SelfAttention, register
 
 
 def _rotary_frames(config: Config, arguments: Arguments) -> int:
@@ -34,8 +34,8 @@ def _rotary_frames(config: Config, arguments: Arguments) -> int:
 register(Model(
     name="SANA-Video",
     transformer="SanaVideoTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
         frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
     ),),
@@ -48,8 +48,8 @@ register(Model(
 register(Model(
     name="SANA-WM",
     transformer="SanaWMTransformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn\.attn$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn\.attn$",
         module="SanaWMSoftmaxAttention",
         tokens=Tokens("video only", argument=None),  # it gets query, key, value, divided into heads
         frames=FrameCount("hidden_states", dim=2, patch="patch_size"),
@@ -64,8 +64,8 @@ register(Model(
 register(Model(
     name="SANA-WM refiner",
     transformer="SanaWMLTX2RefinerTransformer3DModel",
-    axes=(Time(
-        attention=r"^transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("video only", keys="last"),
         frames=_rotary_frames,
     ),),

@@ -52,18 +52,18 @@ def described_all() -> list[dict[str, Any]]:
 def _attention(row: Model) -> str:
     if row.refused:
         return "none that can be enhanced"
-    axis = row.axes[0]
-    if axis.tokens.place == "temporal":
+    kind = row.attention[0]
+    if kind.tokens.place == "temporal":
         return "temporal"
-    if axis.video is not None:
+    if kind.video is not None:
         return "3D, video among other tokens"
-    if axis.tokens.keys != "none":
+    if kind.tokens.keys != "none":
         return "3D, video and cached keys"
     return {
         "video only": "3D, video alone",
         "text first": "3D, joint, video last",
         "video first": "3D, joint, video first",
-    }[axis.tokens.place]
+    }[kind.tokens.place]
 
 
 def _noise(noise: Noise | None) -> str:

@@ -2,15 +2,15 @@
 
 from ..attention import Tokens
 from ..progress import Karras, VariancePreserving
-from .registry import FrameCount, Model, Time, register
+from .registry import FrameCount, Model, SelfAttention, register
 
 _TEMPORAL_ATTENTION = r"(^transformer_in|\.temp_attentions\.\d+)\.transformer_blocks\.\d+\.attn[12]$"
 
 register(Model(
     name="ModelScope and Zeroscope",
     transformer="UNet3DConditionModel",
-    axes=(Time(
-        attention=_TEMPORAL_ATTENTION,
+    attention=(SelfAttention(
+        names=_TEMPORAL_ATTENTION,
         tokens=Tokens("temporal"),
         frames=FrameCount("sample", dim=2),
     ),),
@@ -23,8 +23,8 @@ register(Model(
 register(Model(
     name="I2VGen-XL",
     transformer="I2VGenXLUNet",
-    axes=(Time(
-        attention=_TEMPORAL_ATTENTION,
+    attention=(SelfAttention(
+        names=_TEMPORAL_ATTENTION,
         tokens=Tokens("temporal"),
         frames=FrameCount("sample", dim=2),
     ),),
@@ -37,8 +37,8 @@ register(Model(
 register(Model(
     name="AnimateDiff",
     transformer="UNetMotionModel",
-    axes=(Time(
-        attention=r"\.motion_modules\.\d+\.transformer_blocks\.\d+\.attn[12]$",
+    attention=(SelfAttention(
+        names=r"\.motion_modules\.\d+\.transformer_blocks\.\d+\.attn[12]$",
         tokens=Tokens("temporal"),
         frames=FrameCount("sample", dim=2),
     ),),
@@ -54,8 +54,8 @@ register(Model(
 register(Model(
     name="Stable Video Diffusion",
     transformer="UNetSpatioTemporalConditionModel",
-    axes=(Time(
-        attention=r"\.temporal_transformer_blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"\.temporal_transformer_blocks\.\d+\.attn1$",
         tokens=Tokens("temporal"),
         frames=FrameCount("sample", dim=1),
     ),),

@@ -1,9 +1,11 @@
 """Wan and its relatives: full attention over video tokens alone."""
 
+from torch import Tensor
+
 from ..attention import Rows, Tokens
 from ..progress import Flow
 from .device_reads import once
-from .registry import Arguments, Config, FrameCount, Model, Time, register
+from .registry import Arguments, Columns, Config, CrossAttention, FrameCount, Model, SelfAttention, register
 
 _LATENT_FRAMES = FrameCount("hidden_states", dim=2, patch="patch_size")
 
@@ -17,6 +19,15 @@ def _sites(config: Config, arguments: Arguments) -> int:
 def _after(references: int, config: Config, arguments: Arguments) -> Rows:
     """The tokens behind those of the reference frames."""
     return slice(references * _sites(config, arguments), None) if references else None
+
+
+def _words(config: Config, arguments: Arguments) -> Tensor:
+    """Which of the prompt's tokens are no padding, (B, K): the pipelines fill up with zeros."""
+    return (arguments["encoder_hidden_states"] != 0).any(-1)
+
+
+def _cross(names: str) -> CrossAttention:
+    return CrossAttention(names=names, tokens=Tokens("cross"), prompt=_words)
 
 
 # -------------------------------------------------------------------------------------------------------- VACE
@@ -57,11 +68,12 @@ def _animate_video(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="Wan",
     transformer="WanTransformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
+        columns=Columns(),
         frames=_LATENT_FRAMES,
-    ),),
+    ), _cross(r"^blocks\.\d+\.attn2$")),
     noise=Flow(shift=5.0),
     checkpoints=(
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "Wan-AI/Wan2.1-T2V-14B-Diffusers",
@@ -75,12 +87,13 @@ register(Model(
 register(Model(
     name="Wan VACE",
     transformer="WanVACETransformer3DModel",
-    axes=(Time(
-        attention=r"^(blocks|vace_blocks)\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^(blocks|vace_blocks)\.\d+\.attn1$",
         tokens=Tokens("video only"),
+        columns=Columns(),
         frames=_vace_frames,
         video=_vace_video,
-    ),),
+    ), _cross(r"^(blocks|vace_blocks)\.\d+\.attn2$")),
     noise=Flow(shift=5.0),
     checkpoints=("Wan-AI/Wan2.1-VACE-1.3B-diffusers", "Wan-AI/Wan2.1-VACE-14B-diffusers"),
     notes="reference images, which the pipeline puts in front as frames, are neither counted nor scaled: they are "
@@ -91,9 +104,10 @@ register(Model(
 register(Model(
     name="Wan Animate",
     transformer="WanAnimateTransformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
+        columns=Columns(),
         frames=_animate_frames,
         video=_animate_video,
     ),),
@@ -106,11 +120,12 @@ register(Model(
 register(Model(
     name="SkyReels V2",
     transformer="SkyReelsV2Transformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
+        columns=Columns(),
         frames=_LATENT_FRAMES,
-    ),),
+    ), _cross(r"^blocks\.\d+\.attn2$")),
     noise=Flow(shift=8.0),
     checkpoints=(
         "Skywork/SkyReels-V2-T2V-14B-720P-Diffusers", "Skywork/SkyReels-V2-I2V-14B-720P-Diffusers",
@@ -124,11 +139,12 @@ register(Model(
 register(Model(
     name="ChronoEdit",
     transformer="ChronoEditTransformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
+        columns=Columns(),
         frames=_LATENT_FRAMES,
-    ),),
+    ), _cross(r"^blocks\.\d+\.attn2$")),
     noise=Flow(shift=5.0),
     checkpoints=("nvidia/ChronoEdit-14B-Diffusers",),
     notes="edits an image as a short video, of two latent frames unless it reasons in time: there is little to enhance",
@@ -138,9 +154,10 @@ register(Model(
 register(Model(
     name="AnyFlow",
     transformer="AnyFlowTransformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.attn1$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.attn1$",
         tokens=Tokens("video only"),
+        columns=Columns(),
         frames=FrameCount("hidden_states", dim=1, patch="patch_size"),
     ),),
     noise=Flow(shift=5.0),

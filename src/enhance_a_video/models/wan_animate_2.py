@@ -4,7 +4,7 @@ from math import prod
 
 from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
-from .registry import Arguments, Config, Model, Time, register
+from .registry import Arguments, Config, Model, SelfAttention, register
 
 
 def _sites(config: Config, arguments: Arguments) -> int:
@@ -34,8 +34,8 @@ def _rows(config: Config, arguments: Arguments) -> Rows:
 register(Model(
     name="Wan-Animate-2",
     transformer="WanAnimate2Transformer3DModel",
-    axes=(Time(
-        attention=r"^blocks\.\d+\.self_attn$",
+    attention=(SelfAttention(
+        names=r"^blocks\.\d+\.self_attn$",
         tokens=Tokens("video first", keys="first"),  # padding follows, and behind it the reference's keys
         frames=_frames,
         video=_rows,

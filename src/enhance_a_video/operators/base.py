@@ -30,14 +30,15 @@ Gains = Callable[[Tensor], Tensor]
 class Operator:
     """A frozen dataclass with a name in JSON.
 
-    mass_needed   which mass it acts by: of some sites of a frame, of each token, or from the kernel's log-sum-exps
+    mass_needed   which mass it acts by: of some sites of a frame, of each token, from the kernel's log-sum-exps, or the
+                  true shares of some tokens
     acts          in the kernel's place, or on what the layer puts out
     compiles, works_sharded   whether torch.compile may trace it, and whether the tokens may lie on several devices
     fallback      what stands in for it where it cannot act; None = nothing does
     """
 
     name: ClassVar[str]
-    mass_needed: ClassVar[Literal["sites", "tokens", "log-sum-exp"]]
+    mass_needed: ClassVar[Literal["sites", "tokens", "log-sum-exp", "shares"]]
     acts: ClassVar[Literal["kernel", "output"]]
     compiles: ClassVar[bool] = True
     works_sharded: ClassVar[bool] = True
@@ -50,13 +51,17 @@ class Operator:
         """Why it cannot act in this call, or "". By shapes and kinds alone: nothing has been measured."""
         if self.acts == "output":
             return ""
-        if reason := call.inseparable:
+        if reason := self.cannot_divide(call):
             return reason
         if call.shards is not None and not self.works_sharded:
             return "its tokens lie on several devices"
         if torch.compiler.is_compiling() and not self.compiles:
             return "the model is compiled"
         return ""
+
+    def cannot_divide(self, call: AttentionCall) -> str:
+        """Why the keys of this call cannot be divided as it needs them, or ""."""
+        return call.inseparable
 
     def mass(self, call: AttentionCall) -> Tensor:
         """The cross-frame mass it acts by: (B, n) of sites or (B, H, T*S) of tokens, fp32."""

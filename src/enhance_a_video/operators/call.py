@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..axes import Places
 from ..sharding import Shards
 
 Rows = slice | Tensor
@@ -25,7 +26,7 @@ class AttentionCall:
     """query, key, value (B, H, L, D): all that is joined, text too; keys and values may have fewer heads. value is None
     where only query and key are known: then the kernel's place cannot be taken.
 
-    num_frames    T
+    num_frames    T; 1 for pictures
     video         which of the queries are the video, T*S of them, frame-major
     video_keys    which of the keys those are; None = the same places
     mask          as scaled_dot_product_attention takes it, or None; causal: whether the kernel masks by order
@@ -33,6 +34,10 @@ class AttentionCall:
     samples       of temporal layers, whose query is (B*S, H, T, D): the number of videos B; None = no such layer
     kernel        the layer's own, (query, key, value, mask) -> (B, H, L, D), on this device alone; None = torch's
     kernel_is_torchs   whether it computes what scaled_dot_product_attention does, by the same kernels
+    columns       tokens in a row of a frame; None = not known
+    stream        which of the keys are the layer's own stream: what lies outside is the prompt; None = all of them
+    prompt        of cross-attention: (B, K) bool, which keys are words of the prompt and not padding; None = no such
+    shared        for what the calls of one forward call of the model may share; None = nothing
     shards        where these are this rank's part of the tokens, all of them video
     run_all_ranks   then: the call as it was, of all ranks
     """
@@ -47,6 +52,10 @@ class AttentionCall:
     causal: bool = False
     scale: float | None = None
     samples: int | None = None
+    columns: int | None = None
+    stream: Rows | None = None
+    prompt: Tensor | None = None
+    shared: dict[Any, Any] | None = None
     kernel: Callable[..., Tensor] | None = None
     kernel_is_torchs: bool = False
     shards: Shards | None = None
@@ -73,6 +82,34 @@ class AttentionCall:
         left = torch.ones(self.query.shape[2], dtype=torch.bool, device=self.query.device)
         left[self.video] = False
         return left.nonzero().flatten()
+
+    @property
+    def places(self) -> Places:
+        """What each query and key is, for axes."""
+        device, queries, keys = self.query.device, self.query.shape[2], self.key.shape[2]
+        sites = max(self.num_video // self.num_frames, 1)
+        index = torch.arange(self.num_video, device=device)
+
+        def placed(values: Tensor, rows: Rows, tokens: int) -> Tensor:
+            every = torch.full((tokens,), -1, dtype=torch.int64, device=device)
+            every[rows] = values
+            return every
+
+        frame, site = index // sites, index % sites
+        inside = torch.zeros(keys, dtype=torch.bool, device=device)
+        if self.prompt is not None:
+            none = torch.full((keys,), -1, dtype=torch.int64, device=device)
+            return Places(
+                placed(frame, self.video, queries), none, placed(site, self.video, queries), none, self.columns,
+                self.prompt[:, None], inside,
+            )  # fmt: skip
+        at = self.video if self.video_keys is None else self.video_keys
+        key_frame = placed(frame, at, keys)
+        inside[slice(None) if self.stream is None else self.stream] = True
+        return Places(
+            placed(frame, self.video, queries), key_frame, placed(site, self.video, queries), placed(site, at, keys),
+            self.columns, ~inside, inside & (key_frame < 0),
+        )  # fmt: skip
 
     def video_query_key(self) -> tuple[Tensor, Tensor]:
         """Query and key of the video alone, for measuring: (B, H, T*S, D) each, without gradients.
@@ -121,13 +158,20 @@ class AttentionCall:
         return amount.view(-1, 1, 1, 1)
 
     @property
-    def inseparable(self) -> str:
-        """Why the keys of one frame cannot be left out of this call, or ""."""
-        query, key = self.query.shape, self.key.shape
+    def takes_no_mask(self) -> str:
+        """Why no bias can be added to its logits, or ""."""
         if self.causal:
             return "its attention is causal"
         if self.mask is not None and not isinstance(self.mask, Tensor):
             return f"its mask is a {type(self.mask).__name__}"
+        return ""
+
+    @property
+    def inseparable(self) -> str:
+        """Why the keys of one frame cannot be left out of this call, or ""."""
+        query, key = self.query.shape, self.key.shape
+        if reason := self.takes_no_mask:
+            return reason
         if query[0] != key[0] or query[2:] != key[2:]:
             return f"its keys {tuple(key)} are not those of its queries {tuple(query)}"
         return ""

@@ -21,7 +21,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..axes import Axis, Time
 from .base import Gains, Operator
+from .biased import added, each_head, of_rows, pieces
 from .call import AttentionCall
 from .cross_frame import CrossFrame, in_line, own_sequences, with_more_of_others, with_video
 from .kernels import attention_with_lse, pair_kernel, prepared
@@ -29,12 +31,14 @@ from .kernels import attention_with_lse, pair_kernel, prepared
 
 @dataclass(frozen=True)
 class Exact(Operator):
-    """What comes from other frames, by each token's true share of attention for them.
+    """What comes from other frames, or the others of another axis, by each token's true share of attention for them.
 
     estimate: what stands in where the log-sum-exp is not known (another kernel than torch's, several devices).
+    axis: for any but time the share costs one more attention.
     """
 
     estimate: CrossFrame | None = field(default_factory=CrossFrame)
+    axis: Axis = field(default_factory=Time)
 
     name: ClassVar[str] = "exact"
     mass_needed = "log-sum-exp"
@@ -58,10 +62,13 @@ class Exact(Operator):
             return "torch has no kernel here that returns a log-sum-exp"
         return ""
 
+    def cannot_divide(self, call: AttentionCall) -> str:
+        return call.inseparable if self.axis == Time() else call.takes_no_mask
+
     def mass(self, call: AttentionCall) -> Tensor:
         """The true share of other frames, (B, H, T*S) fp32."""
         _, whole = self.begin(call)
-        return share_of_others(whole[:, :, call.video], _own(call)[1])
+        return share_of_others(whole[:, :, call.video], self._own(call)[1])
 
     def begin(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """The layer's own attention, (B, H, L, D), and its log-sum-exp, (B, H, L)."""
@@ -69,11 +76,14 @@ class Exact(Operator):
 
     def finish(self, call: AttentionCall, begun: Any, gains: Gains) -> Tensor:
         output, whole = begun
-        own, own_lse = _own(call)
+        own, own_lse = self._own(call)
         gain = gains(share_of_others(whole[:, :, call.video], own_lse))  # (B, H, T*S)
         video = output[:, :, call.video]  # (B, H, T*S, D)
         excess = (gain - 1)[..., None].to(output.dtype)
         return with_video(output, call, with_more_of_others(video, own, excess, call))
+
+    def _own(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
+        return _own_frame(call) if self.axis == Time() else _without_others(call, self.axis)
 
 
 def share_of_others(whole: Tensor, own: Tensor) -> Tensor:
@@ -83,7 +93,7 @@ def share_of_others(whole: Tensor, own: Tensor) -> Tensor:
     return share.masked_fill(no_key, 0.0)
 
 
-def _own(call: AttentionCall) -> tuple[Tensor, Tensor]:
+def _own_frame(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """The video's attention to its own frame and what is not video, (B, H, T*S, D), and its log-sum-exp (B, H, T*S)."""
     query, key, value, mask = own_sequences(call)
     if key.shape[2] > 1 or mask is not None:
@@ -95,3 +105,16 @@ def _own(call: AttentionCall) -> tuple[Tensor, Tensor]:
         )
         lse = (query.float() * key.float()).sum(-1) * (query.shape[-1] ** -0.5 if call.scale is None else call.scale)
     return in_line(own, call.num_frames), in_line(lse, call.num_frames)
+
+
+def _without_others(call: AttentionCall, axis: Axis) -> tuple[Tensor, Tensor]:
+    """The video's attention to all keys but the others of an axis, (B, H, T*S, D), and its log-sum-exp (B, H, T*S)."""
+    video, places, found = call.rows, call.places, []
+    for piece in pieces(len(video), call.query.shape[0] * call.key.shape[2] * call.query.element_size()):
+        rows = video[piece]
+        left_out = each_head(axis.others(places.of(rows)))  # (B or 1, 1, n, K)
+        mask = added(~left_out, call.query.dtype)
+        if call.mask is not None:
+            mask = mask + added(of_rows(call.mask, rows), mask.dtype)
+        found.append(attention_with_lse(call.query[:, :, rows], call.key, call.value, mask, call.scale))
+    return torch.cat([own for own, _ in found], 2), torch.cat([lse for _, lse in found], 2)
