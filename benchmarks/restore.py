@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from enhance_a_video.embedded import world
-from enhance_a_video.generation import pipelines
+from enhance_a_video.generation import pipelines, video
 from enhance_a_video.generation.media import to_uint8
 from enhance_a_video.generation.restore import Restoring, engine, light
 from enhance_a_video.lab import stats
@@ -216,6 +216,30 @@ def measured(frames: Frames, clean: Frames) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------- the study
 
 
+def originals(options: argparse.Namespace) -> Iterator[tuple[int, Frames]]:
+    """(number, clean clip) of the study: held-out scenes, or pieces of the videos that were given."""
+    if not options.videos:
+        for scene in range(options.first, options.first + options.clips):
+            yield scene, np.asarray(world.render(world.held_out_scene(scene))[0], np.float32) / 255
+        return
+    pieces = [piece for path in options.videos for piece in cut(path, options.clips)]
+    yield from enumerate(pieces)
+
+
+def cut(path: Path, most: int) -> Iterator[Frames]:
+    """Up to so many pieces of a video, evenly apart: of the world's length, its middle square at the world's size."""
+    import cv2
+
+    frames = video.read_video(path)[0]
+    side, length = min(frames.shape[1:3]), world.FRAMES
+    top, left = (frames.shape[1] - side) // 2, (frames.shape[2] - side) // 2
+    number = min(most, len(frames) // length)
+    for first in np.linspace(0, len(frames) - length, number).astype(int):
+        square = frames[first : first + length, top : top + side, left : left + side]
+        small = [cv2.resize(frame, (world.SIZE, world.SIZE), interpolation=cv2.INTER_AREA) for frame in square]
+        yield np.stack(small).astype(np.float32) / 255
+
+
 def run(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "numbers.jsonl"
@@ -224,8 +248,7 @@ def run(options: argparse.Namespace) -> None:
     pipelines.quiet()
     pipe = pipelines.load(options.model)
     with path.open("a", encoding="utf-8") as file:
-        for scene in range(options.first, options.first + options.clips):
-            clean = np.asarray(world.render(world.held_out_scene(scene))[0], np.float32) / 255
+        for scene, clean in originals(options):
             for name in options.damage:
                 if (name, scene) in done:
                     continue
@@ -301,6 +324,7 @@ def main() -> None:
     parser.add_argument("--model", "-m", default="embedded")
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--first", type=int, default=800, help="the first held-out scene")
+    parser.add_argument("--videos", type=Path, nargs="+", help="real clips, --clips pieces of each, in place of scenes")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4])
     parser.add_argument("--odds", type=float, default=2.0)
     parser.add_argument("--even-light", action="store_true", help="before the models, as the command does")

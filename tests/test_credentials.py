@@ -227,6 +227,9 @@ def test_inspect_shows_credentials_settings_and_the_command(command, tiny_folder
     np.testing.assert_array_equal(video.read_video(out)[0], first)
     code, printed, _ = command("inspect", out)
     assert code == 0 and "valid: unchanged" in printed and "nobody vouches" in printed and "--odds 3" in printed
+    lines = [line.strip() for line in printed.splitlines()]
+    assert {"prompt: a red ball", "seed: 5", "steps: 2", "odds: 3", "end: 0.5"} <= set(lines), "one option a line"
+    assert not any("{" in line or "None" in line or line.startswith(("sites", "scale")) for line in lines)
 
 
 def test_inspect_of_a_changed_file_fails(command, signed):

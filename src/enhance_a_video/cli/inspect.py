@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from json import dumps as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,12 +71,57 @@ def _print(file: Path, credentials: Credentials | None, record: dict[str, Any] |
         line("Settings: none of this program's are in the file.")
         return
     made = f"restored from {record['restored'].get('file')}" if "restored" in record else "generated"
-    line(f"Settings: {escape(made)}, model {escape(str(record.get('model', 'not named')))}")
-    for name in ("prompt", "seed", "noise", "settings", "options", "finished"):
-        if record.get(name) not in (None, "", {}):
-            line(f"  {name}: {escape(str(record[name]))}")
+    by = f", model {record['model']}" if record.get("model") else ""
+    line(f"Settings: {escape(made + by)}")
+    for name, text in settings_lines(record):
+        line(f"  {escape(name)}: {escape(text)}")
     if command:
         line(f"Make it again:\n  {escape(command)}")
+
+
+def settings_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(name, value) of what makes the clip, one option a line; settings that are the defaults of their kind left out."""
+    light_only = record.get("noise") == 0
+    restoring = ("noise", "keep_detail", "even_light", "negative", "steps", "guidance", "overlap")
+    for name in ("noise", "even_light") if light_only else ("prompt", "seed", *restoring):
+        if record.get(name) not in (None, ""):
+            yield name, _value(record[name])
+    for name, value in (record.get("options") or {}).items():
+        if name == "extra" and isinstance(value, Mapping):
+            yield from ((f"--set {key}", _value(inner)) for key, inner in value.items())
+        elif value is not None:
+            yield name, _value(value)
+    if not light_only:
+        yield from _of_method(record.get("settings"))
+    if record.get("finished"):
+        yield "finished", _value(record["finished"])
+
+
+def _of_method(settings: Any) -> Iterator[tuple[str, str]]:
+    """The knob of the method, and what else is not as that knob has it by itself."""
+    from ..settings import Settings
+
+    if not isinstance(settings, Mapping):
+        yield "method", "off (--no-enhance)" if settings is None else _value(settings)
+        return
+    given = {name: value for name, value in settings.items() if value is not None}
+    knobs = {name: given[name] for name in ("odds", "strength", "temperature", "policy") if name in given}
+    try:
+        usual = Settings.from_dict(knobs).to_dict()
+    except (TypeError, ValueError):  # of another version
+        usual = {}
+    for name, value in given.items():
+        if name in knobs or value != usual.get(name):
+            yield name, _value(value)
+
+
+def _value(value: Any) -> str:
+    """A number, a word or a list as one would type it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json_text(value, ensure_ascii=False)
 
 
 def _of_credentials(found: Credentials | None) -> list[str]:
