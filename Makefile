@@ -56,8 +56,9 @@ models-study: $(READY) $(RESULTS)  ## three models (hours); goes on from the cli
 	    --out docs/results/models.md --picture docs/results/models.png --price docs/results/price.png
 	$(BIN)/python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --out docs/results/cases.png
 
-pictures: $(READY)  ## README's pictures again, from drawn clips; a quarter of an hour on two cores the first time
+pictures: $(READY)  ## README's pictures again, from drawn clips, and the guide's drawings; a quarter of an hour on two cores the first time
 	$(BIN)/python benchmarks/pictures.py --out docs/pictures --clips runs/pictures
+	$(BIN)/python benchmarks/drawings.py --out docs/pictures
 
 release: $(READY)  ## the wheel, and the two models that are too large for it, into dist/
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -132,3 +132,29 @@ def test_the_example_of_the_readme_runs_and_saves_a_video(tiny_folder, tmp_path,
     (video,) = tmp_path.glob("*.mp4")
     assert video.stat().st_size > 0
     assert "forward calls" in capsys.readouterr().out
+
+
+def said():
+    """All that the package's code says in text, as one: what a message fills in is left out."""
+    found = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def explained():
+    """The messages in the first column of the tables that begin with "the message", without what they fill in."""
+    text = (ROOT / "docs" / "guide" / "troubleshooting.md").read_text(encoding="utf-8")
+    for table in re.findall(r"^\| the message \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE):
+        for message in re.findall(r"^\| [^|]*?`([^`]+)`", table, re.MULTILINE):
+            yield from (part.strip(" .,") for part in message.split("..."))
+
+
+def test_the_messages_that_the_guide_explains_are_there():
+    parts, text = [part for part in explained() if part], said()
+    assert len(parts) > 25
+    assert not [part for part in parts if part not in text]
