@@ -3,6 +3,7 @@
     python benchmarks/house.py --out docs/reference/house.svg               # the picture of the architecture page
     python benchmarks/house.py --out docs/reference/house-before.svg --commit 69bddd0  # the same of an earlier commit
     python benchmarks/house.py --out docs/reference/house.svg --png house.png  # and as PNG
+    python benchmarks/house.py --numbers b50adcd HEAD        # no picture: a table of sizes
 
 A room is a module or a package. Those of the library and the front desks lie directly under src/enhance_a_video, those
 of generation and the lab in a folder of their own.
@@ -19,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "enhance_a_video"
@@ -139,15 +141,19 @@ def lines_of(source: Path) -> dict[str, int]:
     return found
 
 
-def loaded_by_the_library(source: Path) -> tuple[int, int]:
-    """Files and lines of this package that `import enhance_a_video` loads."""
+def loaded_by_the_library(source: Path) -> tuple[int, int, list[str]]:
+    """Files and lines of this package that `import enhance_a_video` loads, and the other distributions loaded by it."""
     program = (
-        "import sys, enhance_a_video; "
-        "print([m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'enhance_a_video'])"
+        "import sys, importlib.metadata as d, enhance_a_video; "
+        "known = d.packages_distributions(); names = {n.split('.')[0] for n in sys.modules}; "
+        "own = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'enhance_a_video']; "
+        "print((own, sorted({x for n in names - sys.stdlib_module_names for x in known.get(n, ())})))"
     )
     out = subprocess.run([sys.executable, "-c", program], cwd=source.parent, capture_output=True, text=True, check=True)
-    files = [Path(name) for name in ast.literal_eval(out.stdout)]
-    return len(files), sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+    names, others = ast.literal_eval(out.stdout)
+    files = [Path(name) for name in names if name]
+    lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+    return len(files), lines, [name for name in others if name != "enhance-a-video"]
 
 
 def required(source: Path) -> int:
@@ -221,7 +227,7 @@ def draw(source: Path, out: Path, png: Path | None = None) -> str:
         )  # fmt: skip
         axes.text(x, y + 0.08, room, ha="center", va="center", fontsize=8.5, zorder=3)
         axes.text(x, y - 0.18, f"{lines[room]:,}", ha="center", va="center", fontsize=6.5, color="#666666", zorder=3)
-    files, read = loaded_by_the_library(source)
+    files, read, _ = loaded_by_the_library(source)
     text = (
         f"{sum(lines.values()):,} lines in {len(list(source.rglob('*.py')))} files; the wheel requires "
         f"{required(source)} packages; import enhance_a_video loads {files} files, {read:,} lines"
@@ -233,20 +239,57 @@ def draw(source: Path, out: Path, png: Path | None = None) -> str:
     return text
 
 
+def numbers(source: Path) -> dict[str, str]:
+    """The size of the wheel and of what `import enhance_a_video` loads."""
+    lines = sum(lines_of(source).values())
+    files, read, others = loaded_by_the_library(source)
+    return {
+        "Python files in the wheel": f"{len(list(source.rglob('*.py')))}",
+        "lines of Python in the wheel": f"{lines:,}",
+        "packages that the wheel requires": f"{required(source)}",
+        "files of its own that `import enhance_a_video` loads": f"{files}",
+        "lines of its own that it loads": f"{read:,}",
+        "other distributions that it loads": f"{len(others)}",
+    }
+
+
+def table(columns: dict[str, dict[str, str]]) -> str:
+    """Markdown: a column for each commit."""
+    rows = [["", *columns], ["---"] * (1 + len(columns))]
+    rows += [[name, *(column[name] for column in columns.values())] for name in next(iter(columns.values()))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+@contextmanager
+def sources(commit: str | None) -> Iterator[Path]:
+    """The package's folder at a commit; None is the working tree."""
+    if commit is None:
+        yield SOURCE
+        return
+    command = ["git", "archive", commit, "src", "pyproject.toml"]
+    data = subprocess.run(command, cwd=SOURCE.parent.parent, capture_output=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            archive.extractall(folder, filter="data")
+        yield Path(folder, "src", "enhance_a_video")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--out", type=Path, required=True, help="the picture, .svg")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=Path, help="the picture, .svg")
+    what.add_argument("--numbers", nargs="+", metavar="COMMIT", help="a table of sizes in place of a picture")
     parser.add_argument("--png", type=Path, help="the same as PNG")
     parser.add_argument("--commit", help="of an earlier state, in place of the working tree")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        source = SOURCE
-        if given.commit:
-            command = ["git", "archive", given.commit, "src", "pyproject.toml"]
-            data = subprocess.run(command, cwd=SOURCE.parent.parent, capture_output=True, check=True).stdout
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                archive.extractall(folder, filter="data")
-            source = Path(folder, "src", "enhance_a_video")
+    if given.numbers:
+        columns = {}
+        for commit in given.numbers:
+            with sources(commit) as source:
+                columns[commit] = numbers(source)
+        print(table(columns))
+        return
+    with sources(given.commit) as source:
         print(draw(source, given.out, given.png))
 
 

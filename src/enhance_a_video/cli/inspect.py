@@ -80,7 +80,7 @@ def _print(file: Path, credentials: Credentials | None, record: dict[str, Any] |
 
 
 def settings_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(name, value) of what makes the clip, one option a line; settings that are the defaults of their kind left out."""
+    """(name, value) of what makes the clip, one option a line; default settings of their kind left out."""
     light_only = record.get("noise") == 0
     restoring = ("noise", "keep_detail", "even_light", "negative", "steps", "guidance", "overlap")
     for name in ("noise", "even_light") if light_only else ("prompt", "seed", *restoring):
