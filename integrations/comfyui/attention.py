@@ -6,9 +6,12 @@ An attention function of ComfyUI takes q, k, v as (B, L, H*D), or as (B, H, L, D
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
+
+COMFYUIS = "comfy.ldm.modules.attention"  # the module of ComfyUI's own attention functions
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,16 @@ class Attention:
 
     @property
     def is_torchs(self) -> bool:
-        """Whether it is ComfyUI's function around torch's own kernels, by its name: nothing is imported."""
-        return getattr(self.function, "__name__", "") == "attention_pytorch"
+        """Whether it is ComfyUI's function around torch's own kernels."""
+        return _origin(self.function) == (COMFYUIS, "attention_pytorch")
+
+    @property
+    def made_by(self) -> str:
+        """The function behind it, in words."""
+        if isinstance(self.function, partial):  # an override that was there, which gets ComfyUI's function
+            return f"the override {_origin(self.function.func)[1]} of another node"
+        module, name = _origin(self.function)
+        return f"ComfyUI's {name}" if module == COMFYUIS else f"{name} of {module}"
 
     @property
     def length(self) -> int:
@@ -90,3 +101,14 @@ class Attention:
     def as_returned(self, output: Tensor) -> Tensor:
         """(B, H, L, D) as the function would have returned it."""
         return output if self.options.get("skip_output_reshape") else output.transpose(1, 2).flatten(2)
+
+
+def _origin(function: Callable[..., Tensor]) -> tuple[str, str]:
+    """The module and the name that a function's own code was written under.
+
+    `functools.wraps` gives a wrapper the name of what it wraps; its code and its globals stay its own.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None:  # an object that can be called
+        return type(function).__module__, type(function).__name__
+    return function.__globals__["__name__"], code.co_name

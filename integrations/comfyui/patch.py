@@ -150,7 +150,7 @@ class Patch:
         step.layers[name] = done.mass, done.gain
         step.operators.add(done.operator)
         if done.why_estimated:
-            step.notes.add(done.why_estimated)
+            step.notes.add(f"attention by {call.made_by}: {done.why_estimated}")
         return done.output
 
     def _layer(self, running: Running, call: Attention) -> str | None:

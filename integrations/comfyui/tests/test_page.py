@@ -65,15 +65,15 @@ def test_the_page_runs_a_workflow_with_our_nodes(page):
             return {
                 title: node("EnhanceAVideo").title,
                 widgets: node("EnhanceAVideo").widgets.map((w) => w.name),
-                report: node("EnhanceAVideo").widgets.map((w) => String(w.value)).join(" "),
+                line: node("EnhanceAVideo").widgets.map((w) => String(w.value)).join(" "),
                 report: node("EnhanceAVideoReport").imgs?.length,
                 lengths: videos.map((v) => v.duration),
                 playing: videos.map((v) => !v.paused),
             };
         }"""
     )
-    assert {"gain", "gain.odds", "start_percent", "end_percent"} <= set(found["widgets"]), found
-    assert "acted in 3 layers" in found["report"], found
+    assert {"gain", "gain.odds", "start_percent", "end_percent", "passes"} <= set(found["widgets"]), found
+    assert "acted in 3 layers" in found["line"], found
     assert found["report"] == 1 and found["playing"] == [True, True], found
     assert found["lengths"] == [pytest.approx(17 / 16, abs=0.01)] * 2
 

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from functools import partial, wraps
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from ..attention import Attention
+from ..attention import COMFYUIS, Attention
 from ..choice import STRENGTH, TEMPERATURE, Choice, blocks_of
 from ..layouts import LAYOUTS, ModelCall, layout_of, patch_size
 from ..patch import Patch
@@ -280,13 +281,43 @@ def test_unknown_samples_are_all_changed_and_this_is_in_the_sentence():
     assert "which samples are the prompt's is not known" in patch.record.sentence()
 
 
+def as_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes' function as if it were written where ComfyUI's own is."""
+    monkeypatch.setattr(attention, "__code__", attention.__code__.replace(co_name="attention_pytorch"))
+    monkeypatch.setitem(attention.__globals__, "__name__", COMFYUIS)
+
+
+def test_a_function_is_known_by_its_own_code_and_not_by_a_name_that_it_took_over(monkeypatch):
+    as_torchs(monkeypatch)
+
+    @wraps(attention)
+    def in_its_place(*args, **kwargs):
+        return attention(*args, **kwargs)
+
+    assert in_its_place.__name__ == attention.__name__
+    calls = {f: Attention(f, NOISE, NOISE, NOISE, 2, None, {}) for f in (attention, in_its_place)}
+    assert [call.is_torchs for call in calls.values()] == [True, False]
+    assert [call.made_by for call in calls.values()] == ["ComfyUI's attention_pytorch", f"in_its_place of {__name__}"]
+    behind = replace(calls[attention], function=partial(in_its_place, attention))
+    assert not behind.is_torchs and behind.made_by == "the override in_its_place of another node"
+    assert not replace(behind, function=Model(None)).is_torchs
+
+
+@every_model
+def test_the_sentence_names_the_function_whose_shares_are_estimated(kind):
+    model, patch = enhanced(kind)
+    model.sample(NOISE, TEXT, (1.0,))
+    where = attention.__module__
+    assert f"(estimated shares: attention by attention of {where}: its kernel is not" in patch.record.sentence()
+
+
 @every_model
 def test_exact_shares_where_the_function_is_torchs(kind, monkeypatch):
     """By brute force: odds of 2 are the softmax with log 2 added to the logits of all other frames."""
     _, patch = (model := enhanced(kind, Choice(value=2.0)))
     model[0].sample(NOISE, TEXT, (1.0,))
     assert "estimated shares" in patch.record.sentence()
-    monkeypatch.setattr(attention, "__name__", "attention_pytorch")
+    as_torchs(monkeypatch)
     model, patch = enhanced(kind, Choice(value=2.0))
     model.sample(NOISE, TEXT, (1.0,))
     assert "exact shares" in patch.record.sentence()

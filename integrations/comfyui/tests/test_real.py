@@ -18,7 +18,7 @@ from .. import patch as patch_module  # noqa: E402
 from ..attention import Attention  # noqa: E402
 from ..choice import TEMPERATURE, Choice  # noqa: E402
 from ..layouts import layout_of  # noqa: E402
-from ..patch import OVERRIDE, Patch  # noqa: E402
+from ..patch import KEY, OVERRIDE, Patch  # noqa: E402
 from . import families  # noqa: E402
 from .families import FAMILIES  # noqa: E402
 
@@ -115,11 +115,7 @@ def test_the_mass_is_that_of_brute_force(family, choice, static, seen):
     assert len(seen.calls) >= family.layers
     for call, rows, num_frames, done in seen.calls:
         query, key, _ = (x[:, :, rows].unflatten(2, (T, S)) for x in call.tensors())
-        if done.operator == "exact":
-            logits, others, _ = dense(call, rows, (T, S))
-            mass = (logits.softmax(-1) * others).sum(-1)[:, :, rows].mean((1, 2))
-        else:
-            mass = brute_force_mass(query, key, call.scale)
+        mass = true_share(call, rows, (T, S)) if done.operator == "exact" else brute_force_mass(query, key, call.scale)
         assert torch.allclose(done.mass.double(), mass, atol=1e-4)
         assert (done.operator == "exact") == (choice is ODDS_2)
         assert num_frames == T and 0 < float(done.mass.min()) < 1
@@ -134,6 +130,12 @@ def dense(call: Any, rows: slice, grid: tuple[int, int]) -> tuple[Tensor, Tensor
     frame[rows] = torch.arange(grid[0]).repeat_interleave(grid[1])
     others = (frame[:, None] >= 0) & (frame[None] >= 0) & (frame[:, None] != frame[None])
     return logits if mask is None else logits + mask, others, value
+
+
+def true_share(call: Any, rows: slice, grid: tuple[int, int]) -> Tensor:
+    """(B,): the video tokens' mean share of attention for other frames, in float64."""
+    logits, others, _ = dense(call, rows, grid)
+    return (logits.softmax(-1) * others).sum(-1)[:, :, rows].mean((1, 2))
 
 
 def planted(family: real.Family, static: bool) -> Any:
@@ -199,6 +201,22 @@ def test_odds_by_the_estimate_where_the_function_is_not_torchs(family, seen, mon
         wanted = own + gain[..., None] * (plain - own)
         assert done.operator == "cross-frame"
         assert torch.allclose(call.output_by_heads(done.output).double(), wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["pytorch", "sub_quad", "split", "basic"])
+def test_comfyuis_own_functions_are_known_and_named(name, monkeypatch):
+    """Under its torch function the shares are exact; under its others estimated, and the line names them."""
+    import comfy.ldm.modules.attention as attention
+    import comfy.ldm.wan.model as wan
+
+    monkeypatch.setattr(wan, "optimized_attention", getattr(attention, f"attention_{name}"))
+    family = NAMED["Wan T2V"]
+    model_, patch = enhanced(family)
+    real.sample(model_, family, real.noise(family), steps=1)
+    exact, line = name == "pytorch", patch.record.sentence()
+    how = "(exact shares)" if exact else f"(estimated shares: attention by ComfyUI's attention_{name}: "
+    assert how in line, line
+    assert [step.operators for step in patch.record.steps] == [{"exact" if exact else "cross-frame"}]
 
 
 @every_family
@@ -273,6 +291,8 @@ def test_an_override_of_another_node_is_called_too(family, order, monkeypatch):
     both = enhanced(family, of=both)[0] if order == "before" else both
     assert torch.equal(real.sample(both, family, real.noise(family)), alone)
     assert calls and both.model_options["transformer_options"][OVERRIDE] is others_override
+    line = both.get_wrappers("apply_model", KEY)[0].__self__.record.sentence()
+    assert "attention by the override others_override of another node" in line, line
 
 
 @every_family
