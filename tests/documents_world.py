@@ -36,6 +36,8 @@ SMALL = {
 NEEDED = {
     "tune": ("--budget", "--clips", "--confirm", "--steps", "--groups", "--times", "--prompts"),
     "compare": ("--steps",),
+    "generate": ("--steps",),
+    "demo": ("--steps", "--seeds"),
     "ui": ("--port",),
 }
 ACCELERATOR = ("--offload", "--device")  # with their values: not on a CPU
