@@ -1,6 +1,8 @@
 """Axes: partitions against loops, odds on several of them against the softmax with their biases, real classes."""
 
+import itertools
 import math
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -10,8 +12,10 @@ from torch._dynamo.testing import CompileCounter
 
 from enhance_a_video import Settings, enhance
 from enhance_a_video.axes import AXES, Far, Near, Prompt, Reference, Space, Time, axis_named
+from enhance_a_video.cli.options import Knobs
 from enhance_a_video.enhanced_layer import EnhancedLayer
 from enhance_a_video.errors import SettingsError, UnsupportedModelError
+from enhance_a_video.generation import again, preflight
 from enhance_a_video.models import known_models, row_of
 from enhance_a_video.operators import AttentionCall, Biased, Exact, biased
 from enhance_a_video.policies import Constant, Odds
@@ -383,3 +387,35 @@ def test_every_axis_is_described():
     assert all(kind.__doc__ and kind.purpose and kind.needs in ("frames", "grid", "prompt") for kind in AXES.values())
     assert [str(axis_named(n)) for n in ("near", "space:3", "time")] == ["near:2", "space:3", "time"]
     assert row_of(TINY["wan"].model()).axes == ("time", "near", "far", "reference", "prompt", "space")
+
+
+# --------------------------------------------------------------------------------------------- command line
+@pytest.mark.parametrize("texts, others, wanted", [
+    (["time=2", "prompt=1.5"], {}, {"odds": {"time": 2, "prompt": 1.5}}),
+    (["near:3"], {"odds": 1.5}, {"axis": "near:3", "odds": 1.5}),
+    (["prompt"], {}, {"axis": "prompt"}),
+    (None, {"odds": 3.0}, {"odds": 3.0}),
+])  # fmt: skip
+def test_the_options_of_a_command_and_the_command_that_makes_the_clip_again(texts, others, wanted):
+    settings = Knobs(axis=texts, **others).settings()
+    assert settings == Settings(**wanted)
+    record = {"prompt": "x", "seed": 0, "settings": settings.to_dict()}
+    words = shlex.split(again.command_for(record, "x.mp4"))
+    flags = [word for flag, word in itertools.pairwise(words) if flag == "--axis"]
+    number = [float(word) for flag, word in itertools.pairwise(words) if flag == "--odds"]
+    assert Knobs(axis=flags or None, odds=number[0] if number else None).settings() == settings
+
+
+@pytest.mark.parametrize("texts, odds, message", [
+    (["prompt", "time=2"], None, "--axis prompt beside --axis NAME=ODDS"),
+    (["time=2"], 3.0, "--odds 3 beside --axis NAME=ODDS: give every axis its odds"),
+    (["time=2", "time=3"], None, "--axis gives time twice"),
+])  # fmt: skip
+def test_options_that_contradict_each_other(texts, odds, message):
+    with pytest.raises(SettingsError, match=message):
+        Knobs(axis=texts, odds=odds).settings()
+
+
+def test_odds_of_one_on_every_axis_change_nothing_which_is_said_before_the_work():
+    assert preflight._idle(Settings(odds={"time": 1, "prompt": 1})) == "odds={'time': 1, 'prompt': 1} change nothing"
+    assert not preflight._idle(Settings(odds={"time": 1, "prompt": 2}))

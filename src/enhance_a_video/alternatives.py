@@ -34,7 +34,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from . import limits
-from .axes import Axis
+from .axes import Axis, Time
 from .errors import SettingsError
 from .intensity import DEFAULT_SITES
 from .operators import AttentionMap, Logits, Operator
@@ -55,6 +55,11 @@ class Alternative:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", self.settings.layers)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Time, the only one that they have."""
+        return (Time(),)
 
     @property
     def settings(self) -> Settings:

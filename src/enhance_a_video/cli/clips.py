@@ -244,7 +244,11 @@ def models(json: Json = False) -> None:
     screen.print("[bold]embedded[/]  [dim]the default: a small Wan, inside this package[/]", highlight=False)
     for row in rows:
         screen.print(f"[bold]{row['name']}[/]  [dim]{row['transformer']}: {row['attention']}[/]", highlight=False)
-        for text in (row["notes"], f"cannot be enhanced: {row['refused']}" if row["refused"] else ""):
+        for text in (
+            row["notes"],
+            row["axes"] and f"axes: {', '.join(row['axes'])}",
+            f"cannot be enhanced: {row['refused']}" if row["refused"] else "",
+        ):
             if text:
                 screen.print(f"  {escape(text)}", highlight=False)
         for name in () if row["refused"] else row["checkpoints"]:

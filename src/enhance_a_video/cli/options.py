@@ -76,6 +76,15 @@ Odds = Annotated[
         help="By how much the odds that attention leaves its frame are multiplied: 1.5 mild, 3 strong, 1 nothing.",
     ),
 ]
+Axis = Annotated[
+    list[str] | None,
+    typer.Option(
+        rich_help_panel="Enhancement",
+        metavar="NAME[=ODDS]",
+        help="Odds on another partition of attention than time: time, near:2, far:2, reference, prompt, space:2. With "
+        "its odds, repeatable (time=2, prompt=1.5); alone, those of --odds or --policy.",
+    ),
+]
 Scale = Annotated[
     str | None,
     typer.Option(
@@ -173,6 +182,7 @@ class Knobs:
     """How the clip is enhanced."""
 
     odds: Odds = None
+    axis: Axis = None
     strength: Strength = None
     temperature: Temperature = None
     policy: Policy = None
@@ -189,6 +199,7 @@ class Knobs:
         from ..settings import Settings
 
         given = {name: value for name, value in asdict(self).items() if value is not None}
+        given |= self._axes(given.pop("axis", []))
         if not enhance and given:
             raise SettingsError("--no-enhance and an enhancement setting were given together: leave one of them out.")
         if self.policy is not None and self.policy.suffix != ".json":
@@ -196,6 +207,18 @@ class Knobs:
                 f"--policy {self.policy}: give the file of a profile, .json; enhance-a-video tune writes one."
             )
         return Settings(**given) if enhance else None
+
+    def _axes(self, texts: list[str]) -> dict[str, Any]:
+        """The fields of Settings for --axis."""
+        alone = [text for text in texts if "=" not in text]
+        if not texts:
+            return {}
+        if len(texts) == 1 and alone:
+            return {"axis": alone[0]}
+        if alone or self.odds is not None:
+            other = f"--axis {alone[0]}" if alone else f"--odds {self.odds:g}"
+            raise SettingsError(f"{other} beside --axis NAME=ODDS: give every axis its odds, as in --axis time=2.")
+        return {"odds": pairs_of("--axis", texts)}
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _knobs(settings: Mapping[str, Any] | None) -> list[str]:
     knobs = {n: settings[n] for n in ("odds", "strength", "temperature") if settings.get(n) is not None}
     if settings.get("policy") is not None or not knobs:
         raise SettingsError("Its policy has no flag of its own: write it into a profile, and give that with --policy.")
-    others = {n: settings[n] for n in ("start", "end", "scale", "passes") if settings.get(n) is not None}
+    others = {n: settings[n] for n in ("axis", "start", "end", "scale", "passes") if settings.get(n) is not None}
     try:
         same = Settings.from_dict({**knobs, **others}).to_dict()
         usual = Settings.from_dict(knobs).to_dict()
@@ -80,6 +80,10 @@ def _knobs(settings: Mapping[str, Any] | None) -> list[str]:
     if other:
         raise SettingsError(f"No flag sets {' and '.join(other)}: use enhance() in Python.")
     shown = {**knobs, **{name: value for name, value in others.items() if usual[name] != value}}
+    if isinstance(odds := shown.get("odds"), Mapping):
+        del shown["odds"]
+        axes = [word for name, value in odds.items() for word in ("--axis", f"{name}={value:g}")]
+        return axes + [word for name, value in shown.items() for word in (f"--{name}", _shown(value))]
     return [word for name, value in shown.items() for word in (f"--{name}", _shown(value))]
 
 

@@ -161,7 +161,8 @@ def _of_change(pipe: Any, settings: Change | None, call: Mapping[str, Any]) -> I
     frames = _value(pipe, call, "num_frames", "video_length")
     ratio, patch = frames_per_latent(pipe) or 1, _temporal_patch(pipe)
     made = (made_frames(pipe, frames) or frames) if frames else None
-    if made and (made - 1) // ratio + 1 <= patch:  # latent frames that make one frame of tokens
+    between_frames = all(axis.needs == "frames" for axis in settings.axes)
+    if between_frames and made and (made - 1) // ratio + 1 <= patch:  # latent frames that make one frame of tokens
         what = "1 frame" if made == 1 else f"{made} frames, which are one inside this model"
         yield f"{what}: the method acts between frames and will do nothing. Request {patch * ratio + 1} frames or more."
     steps = _value(pipe, call, "num_inference_steps")
@@ -181,6 +182,8 @@ def _idle(settings: Change) -> str:
     named = [
         f"{name}={value} changes nothing" for name, value in neutral.items() if getattr(settings, name, None) == value
     ]
+    if isinstance(odds := getattr(settings, "odds", None), Mapping) and set(odds.values()) == {1}:
+        named.append(f"odds={dict(odds)} change nothing")
     if isinstance(policy, Constant) and policy.gain == 1:
         named.append("a constant gain of 1 changes nothing")
     return next(iter(named), "")

@@ -25,8 +25,9 @@ lacks. **None of the published checkpoints was run** where this was built.
 
 **Attention.** *3D*: full self-attention over all frames, of which the intensity looks at one site in all frames at a
 time; *joint*: in one sequence with text. *Temporal*: layers that see one site in all frames, next to others that see
-single frames. **Window**: what the timestep means to a bare transformer, so that `start` and `end` can be placed; in a
-pipeline its scheduler is asked first.
+single frames. **Axes**: which partitions of the keys odds can act on (what each is worth:
+[axes.md](../results/axes.md)). **Window**: what the timestep means to a bare transformer, so that `start` and `end` can
+be placed; in a pipeline its scheduler comes first.
 """
 
 
@@ -36,6 +37,7 @@ def described(row: Model) -> dict[str, Any]:
         "name": row.name,
         "transformer": row.transformer,
         "attention": _attention(row),
+        "axes": list(row.axes),
         "window": _noise(row.noise),
         "checkpoints": list(row.checkpoints),
         "notes": row.notes,
@@ -82,8 +84,11 @@ def page() -> str:
     """docs/reference/models.md."""
     rows = described_all()
     kept, refused = [r for r in rows if not r["refused"]], [r for r in rows if r["refused"]]
-    lines = [_HEAD.format(count=len(kept)), "| model | class | attention | window |", "|---|---|---|---|"]
-    lines += [f"| {r['name']} | `{r['transformer']}` | {r['attention']} | {r['window']} |" for r in kept]
+    lines = [_HEAD.format(count=len(kept)), "| model | class | attention | axes | window |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {r['name']} | `{r['transformer']}` | {r['attention']} | {', '.join(r['axes'])} | {r['window']} |"
+        for r in kept
+    ]
     for row in kept:
         lines += ["", f"## {row['name']}", "", f"`{row['transformer']}`{_sentence(row['notes'])}", ""]
         lines += [f"- [{name}](https://huggingface.co/{name})" for name in row["checkpoints"]]
