@@ -13,7 +13,7 @@ import re
 import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from .. import limits
 from ..errors import EnhanceAVideoError, SettingsError
 from ..models import find
 from ..wording import count
+from . import peers
 from .events import Progress, Report
 from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
 from .media import as_rgb, to_uint8
@@ -271,6 +272,7 @@ def generate(
             frame rate (LTX-Video).
         image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
         negative: what the video shall not show; only with guidance above 1.
+        guider: another training-free method, {"name": "skip_layer", "scale": 1}: see `peers`.
         extra: further arguments of this pipeline's call, by its own names; not those that this function sets itself.
         latents: what the first step gets in place of the seed's noise, in the pipeline's own shape; the prompt may then
             be empty.
@@ -307,7 +309,7 @@ def generate(
     text, generator = _several(prompt, seed) if prompt or latents is None else ("", None)
     call = _rounded(pipe, call) | ({} if latents is None else {"latents": latents})
     try:
-        with torch.inference_mode(), fitting_threads(pipe), _logged(notice):
+        with torch.inference_mode(), fitting_threads(pipe), _logged(notice), _under(pipe, options.get("guider"), seed):
             videos = pipe(prompt=text, generator=generator, output_type="np", **call).frames
     except EnhanceAVideoError:
         raise
@@ -324,6 +326,13 @@ def generate(
     clips = _quantized(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
     _compare_with(call if notice else requested, clips, notice or _warn)  # preflight has reported what is rounded
     return clips[0] if isinstance(prompt, str) else clips
+
+
+def _under(pipe: Any, guider: Any, seed: int | Sequence[int]) -> AbstractContextManager[None]:
+    """The scope of a guider from JSON, if there is one."""
+    if guider is None:
+        return nullcontext()
+    return peers.attached(pipe, peers.from_dict(guider), seed if isinstance(seed, Sequence) else [seed])
 
 
 _TORCH_THREADS = torch.get_num_threads()  # torch's own choice: another number later on is the user's

@@ -19,6 +19,7 @@ from .. import limits
 from ..alternatives import Change
 from ..errors import PromptError, SettingsError
 from ..wording import count
+from . import peers
 from .files import named
 from .media import as_rgb, open_picture
 from .prompts import checked_prompt
@@ -36,12 +37,14 @@ class ClipOptions(TypedDict, total=False):
     fps: float | None
     image: Any
     extra: Mapping[str, Any] | None
+    guider: Mapping[str, Any] | None
 
 
 OPTIONS = tuple(ClipOptions.__annotations__)
 # What each has to be in JSON that is no number.
 _KINDS: dict[str, tuple[str, type]] = {
-    "negative": ("text", str), "image": ("the name of a picture file", str), "extra": ("an object", dict)
+    "negative": ("text", str), "image": ("the name of a picture file", str), "extra": ("an object", dict),
+    "guider": ("an object with a name", dict),
 }  # fmt: skip
 
 # Arguments of pipelines that `extra` may not set, as generating sets them itself: what to give instead.
@@ -141,6 +144,7 @@ def expand(
     seeds: Sequence[int],
     panels: Sequence[tuple[str, Change | None]],
     options: Mapping[str, Any] | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[ClipRequest]:
     """Every prompt with every seed under every panel, prompts outermost; a clip that comes twice is listed once.
 
@@ -148,6 +152,7 @@ def expand(
         seeds: for prompts that name none themselves.
         panels: (label, settings); settings None is the plain model.
         options: of `pipelines.generate`, for all; those of a prompt come first.
+        own: a panel's label -> options of its own, such as a guider; they come before all others.
 
     Raises:
         SettingsError: no prompts, seeds or panels, or too many of them; panels that share a label or their settings.
@@ -156,19 +161,22 @@ def expand(
         raise SettingsError(f"Nothing to make: {count(len(prompts), 'prompt')} and {count(len(panels), 'panel')}.")
     if wrong := [one for one in prompts if not isinstance(one, Prompt)]:
         raise SettingsError(f"prompts: {limits.shown(wrong[0])} is no Prompt: write Prompt(text).")
-    check_panels(panels)
+    own = own or {}
+    check_panels(panels, own)
     limits.clips(sum(len(seeds if p.seeds is None else p.seeds) for p in prompts) * len(panels))
     found: dict[str, ClipRequest] = {}
     common = limits.seeds(seeds)
     for prompt in prompts:
         merged = _merged(options or {}, prompt.options)
-        _check_options(merged)
+        by_label = {label: _merged(merged, own.get(label, {})) for label, _ in panels}
+        for one in by_label.values():
+            _check_options(one)
         chosen = common if prompt.seeds is None else limits.seeds(prompt.seeds)
         if not chosen:
             raise SettingsError(f"No seeds for {prompt.text!r}: give one or more.")
         for seed in chosen:
             for label, settings in panels:
-                item = ClipRequest(prompt.text, seed, label, settings, merged)
+                item = ClipRequest(prompt.text, seed, label, settings, by_label[label])
                 found.setdefault(item.key, item)
     return list(found.values())
 
@@ -261,6 +269,8 @@ def check_option(name: str, value: Any) -> None:
         raise SettingsError(f"{name}={value!r}, but {_KINDS[name][0]} is wanted.")
     if name == "extra":
         check_extra(value)
+    if name == "guider":
+        peers.from_dict(value)
 
 
 def check_extra(extra: Mapping[str, Any], flag: str = "extra") -> None:
@@ -351,12 +361,16 @@ def _check_options(options: Mapping[str, Any]) -> None:
             check_option(name, value)
 
 
-def check_panels(panels: Sequence[tuple[str, Change | None]]) -> None:
+def check_panels(
+    panels: Sequence[tuple[str, Change | None]], own: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """SettingsError for panels that share a label, or settings and options (own: label -> a panel's own options)."""
     labels: dict[str, str] = {}
     for label, settings in panels:
         if not isinstance(label, str):
             raise SettingsError(f"The label {label!r} of a panel is not text.")
-        same = json.dumps(_plain(None if settings is None else settings_text(settings)), sort_keys=True)
+        facts = [None if settings is None else settings_text(settings), (own or {}).get(label, {})]
+        same = json.dumps(_plain(facts), sort_keys=True)
         if label in labels.values():
             raise SettingsError(f"Two panels are called {label!r}: give each a label of its own.")
         if same in labels:

@@ -18,6 +18,7 @@ from ... import limits
 from ...alternatives import Change, alternative_from_dict
 from ...embedded import checker, world
 from ...errors import EnhanceAVideoError, PromptError, SettingsError
+from ...generation import peers
 from ...generation.files import named, reserved
 from ...generation.measures import Measure
 from ...generation.pipelines import EMBEDDED, check_load
@@ -96,6 +97,7 @@ class Study:
     correction: str = "holm"
     power: Power = Power()
     videos: Videos = Videos()
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # label -> options of that setting alone
     scenes: range | None = None  # the held-out scenes that the prompts describe, where they do
     text: str = ""  # the file
 
@@ -126,6 +128,7 @@ class Study:
             "load": {name: value for name, value in self.load.items() if name in ("dtype", "vae_tiling", "batch")},
             "prompts": [[p.text, p.seeds, {k: str(v) for k, v in as_text(p.options).items()}] for p in self.prompts],
             "settings": {label: s and settings_text(s) for label, s in self.settings.items()},
+            **({"own": {label: as_text(options) for label, options in self.own.items()}} if self.own else {}),
             "options": as_text(self.options),
             "varied": self.varied,
             "measures": [row.name for row in self.measures],
@@ -154,7 +157,7 @@ class Study:
         for model, condition in self.conditions():
             options = {**self.options, **{k: v for k, v in condition.items() if k != MODEL}}
             for index, prompt in enumerate(self.prompts[:first]):
-                items = expand([prompt], prompt.seeds or (), panels, options)
+                items = expand([prompt], prompt.seeds or (), panels, options, self.own)
                 found += [Trial(model, condition, index, item) for item in items]
         order = {model: n for n, model in enumerate(self.models)}
         return sorted(found, key=lambda trial: (order[trial.model], trial.prompt, trial.item.seed))
@@ -197,8 +200,10 @@ def parse_study(data: Any, *, folder: Path = Path("."), text: str = "", name: st
             raise SettingsError(f"a study needs {needed!r}; found {', '.join(map(repr, data)) or 'nothing'}.")
     got = {key: read(data.get(key), folder) for key, read in _READERS.items()}
     prompts, embedded = got["prompts"]
-    settings = _baseline_first(got["settings"], got["baseline"])
+    own = {label: options for label, (_, options) in got["settings"].items() if options}
+    settings = _baseline_first({label: one for label, (one, _) in got["settings"].items()}, own, got["baseline"])
     options, varied = got["options"]
+    _not_varied(own, varied)
     _no_overlap(prompts, varied)
     _not_too_many(len(prompts), got)
     of_the_world = (embedded or got["model"] == (EMBEDDED,)) and _in_its_size(prompts, options, varied)
@@ -216,6 +221,7 @@ def parse_study(data: Any, *, folder: Path = Path("."), text: str = "", name: st
         correction=got["correction"],
         power=got["power"],
         videos=got["videos"],
+        own=own,
         scenes=embedded,
         text=text,
     )
@@ -351,24 +357,41 @@ def _seeds(value: Any, _: Path) -> int | tuple[int, ...]:
     return limits.whole("seeds", value, 1, limits.MAX_CLIPS)
 
 
-def _settings(value: Any, folder: Path) -> dict[str, Change | None]:
+def _settings(value: Any, folder: Path) -> dict[str, tuple[Change | None, dict[str, Any]]]:
+    """label -> what the setting changes in the model, and its own options."""
     if not isinstance(value, Mapping) or len(value) < 2:
         raise SettingsError(
             f"settings: {value!r}; give two or more with a label each: 'plain: null' is the plain model, "
             "'default: {}' the default, 'paper: {temperature: 4, start: 0, end: 1}' any knobs, "
             "'flat: {alternative: logit_temperature, tau: 1.1}' what the method is compared with."
         )
-    found: dict[str, Change | None] = {}
+    found: dict[str, tuple[Change | None, dict[str, Any]]] = {}
     for label, knobs in value.items():
         if not isinstance(label, str) or not label.strip():
             raise SettingsError(f"settings: the label {label!r} is not text: put it in quotes.")
+        knobs, options = _own(label, knobs)
         if knobs is not None and not _is_alternative(knobs):
-            _keys(f"settings: {label}", knobs, [*Settings().to_dict(), "alternative"])
+            _keys(f"settings: {label}", knobs, [*Settings().to_dict(), "alternative", *_OWN])
         try:
-            found[label] = None if knobs is None else _change(knobs, folder)
+            for name, one in options.items():
+                check_option(name, one)
+            if "guider" in options:
+                options["guider"] = peers.from_dict(options["guider"]).to_dict()
+            found[label] = (None if knobs is None else _change(knobs, folder)), options
         except SettingsError as error:
             raise SettingsError(f"settings: {label}: {error}") from None
     return found
+
+
+_OWN = ("guider", "steps", "guidance")  # options that a setting may have of its own, beside its knobs
+
+
+def _own(label: str, knobs: Any) -> tuple[Any, dict[str, Any]]:
+    """The knobs and the options of a setting. Options alone leave the model plain."""
+    if not isinstance(knobs, Mapping) or not any(name in knobs for name in _OWN):
+        return knobs, {}
+    options = {name: knobs[name] for name in _OWN if knobs.get(name) is not None}
+    return {name: value for name, value in knobs.items() if name not in _OWN} or None, options
 
 
 def _change(knobs: Mapping[str, Any], folder: Path) -> Change:
@@ -487,9 +510,11 @@ def _choose(where: str, names: list[str] | None, known: Sequence[Measure], which
     return tuple(row for row in known if row.name in names)
 
 
-def _baseline_first(settings: dict[str, Change | None], baseline: Any) -> dict[str, Change | None]:
-    """The baseline in front: the one named, else the one that is null."""
-    plain = [label for label, knobs in settings.items() if knobs is None]
+def _baseline_first(
+    settings: dict[str, Change | None], own: Mapping[str, Any], baseline: Any
+) -> dict[str, Change | None]:
+    """The baseline in front: the one named, else the one that is null. own: label -> options of that setting alone."""
+    plain = [label for label, knobs in settings.items() if knobs is None and label not in own]
     if baseline is None:
         if len(plain) != 1:
             raise SettingsError(f"baseline: name one of the settings ({', '.join(settings)}).")
@@ -504,6 +529,14 @@ def _no_overlap(prompts: Sequence[Prompt], varied: Mapping[str, Any]) -> None:
         if both:
             raise SettingsError(
                 f"options: {both[0]} is varied, but the prompt {prompt.text!r} brings its own. Leave one of them out."
+            )
+
+
+def _not_varied(own: Mapping[str, Mapping[str, Any]], varied: Mapping[str, Any]) -> None:
+    for label, options in own.items():
+        if both := [name for name in options if name in varied]:
+            raise SettingsError(
+                f"options: {both[0]} is varied, but the setting {label!r} has its own. Leave one of them out."
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +141,18 @@ def _knobs(results: Results) -> list[tuple[str, str]]:
     found = []
     for label, settings in results.study.settings.items():
         knobs = {} if settings is None else {k: v for k, v in settings.to_dict().items() if v is not None}
+        knobs |= {name: _words(value) for name, value in results.study.own.get(label, {}).items()}
         text = ", ".join(f"{name} {value}" for name, value in knobs.items() if name not in hidden)
         found.append((label, text or "the plain model"))
     return found
+
+
+def _words(value: Any) -> str:
+    """A guider's name with its knobs; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    knobs = ", ".join(f"{name} {one}" for name, one in value.items() if name != "name" and one is not None)
+    return f"{value['name']} ({knobs})"
 
 
 # -------------------------------------------------------------------------------------------------------- Markdown
