@@ -34,7 +34,8 @@ WINGS: dict[str, tuple[str, ...]] = {
     ),
     "generation": (
         "terminal", "events", "files", "prompts", "shape", "media", "credentials", "video", "measures", "embedded",
-        "peers", "requests", "loading", "preview", "pipelines", "preflight", "making", "again", "restore", "workers", "batch",
+        "peers", "requests", "loading", "preview", "pipelines", "preflight", "making", "again", "restore", "workers",
+        "batch",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",

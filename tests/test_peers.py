@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from enhance_a_video.errors import SettingsError
+from enhance_a_video.errors import NoLayersError, SettingsError
 from enhance_a_video.generation import peers, pipelines
 from enhance_a_video.generation.making import generate_with
 from enhance_a_video.generation.peers.denoising import Level
-from enhance_a_video.generation.requests import ClipRequest, expand, read_prompts
+from enhance_a_video.generation.requests import ClipRequest, Prompt, expand, read_prompts
 from enhance_a_video.lab.study.definition import parse_study
 from enhance_a_video.settings import Settings
 
@@ -32,9 +32,7 @@ class Running:
 
     def make(self, guider=None, settings=None, prompt=PROMPT, seed=3, **options):
         with peers.counted(self.pipe) as count:
-            frames, _ = generate_with(
-                self.pipe, prompt, settings, steps=STEPS, seed=seed, guider=guider, **options
-            )
+            frames, _ = generate_with(self.pipe, prompt, settings, steps=STEPS, seed=seed, guider=guider, **options)
         return frames, count.passes
 
     def attributes(self):
@@ -85,7 +83,10 @@ def test_outside_its_window_or_at_zero_nothing_changes(embedded, guider):
 
 def test_guidance_that_is_only_written_otherwise_is_the_same_video(embedded):
     """No limit, no momentum, nothing left out: APG is classifier-free guidance; MAMBO-G at alpha 0 as well."""
-    same = ({"name": "adaptive_projected", "eta": 1, "norm": None, "momentum": None}, {"name": "magnitude_aware", "alpha": 0})
+    same = (
+        {"name": "adaptive_projected", "eta": 1, "norm": None, "momentum": None},
+        {"name": "magnitude_aware", "alpha": 0},
+    )
     for guider in same:
         frames, _ = embedded.make(guider)
         assert np.abs(frames.astype(int) - embedded.plain).max() <= 2, guider
@@ -93,10 +94,19 @@ def test_guidance_that_is_only_written_otherwise_is_the_same_video(embedded):
 
 def test_a_clip_in_a_batch_is_the_clip_alone(model):
     """Refining draws noise of each clip's own."""
+    if not pipelines.defaults(model.pipe).get("several", True):
+        pytest.skip("its pipeline makes one clip at a time")
     alone, _ = model.make({"name": "self_refining"})
     together, _ = model.make({"name": "self_refining"}, prompt=["A blue box rises in the desert.", PROMPT], seed=[1, 3])
     assert np.abs(together[1].astype(int) - alone).mean() < 1
     assert np.abs(together[0].astype(int) - alone).mean() > 5
+
+
+def test_a_samplers_noise_is_not_the_pipelines_own():
+    from enhance_a_video.generation.peers.denoising import _Run
+
+    own = torch.randn(8, generator=torch.Generator().manual_seed(3))
+    assert not torch.equal(torch.randn(8, generator=_Run(None, None, [3]).generators[0]), own)
 
 
 @pytest.mark.parametrize("level", [Level(0.4, 0.6, True), Level(math.sqrt(0.3), math.sqrt(0.7), False)])
@@ -154,12 +164,20 @@ def test_what_is_no_guider_is_refused_in_a_sentence(guider, words):
         peers.from_dict(guider)
 
 
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_json_and_back(name):
+    knobs = {"norm": None, "momentum": None} if name == "adaptive_projected" else {}
+    peer = peers.from_dict({"name": name, **knobs})
+    assert peers.from_dict(peer.to_dict()) == peer
+    assert peers.PEERS[name].source
+
+
 def test_a_guider_without_guidance_or_temporal_layers_is_refused(embedded):
     with pytest.raises(SettingsError, match="needs classifier-free guidance"):
         embedded.make({"name": "tangential"}, guidance=1.0)
     with pytest.raises(SettingsError, match="needs temporal layers"):
         embedded.make({"name": "blended_maps"})
-    with pytest.raises(SettingsError, match="layers 0 to 5|0 to 5"):
+    with pytest.raises(NoLayersError, match="6 layers, 0 to 5"):
         embedded.make({"name": "skip_layer", "layers": [9]})
     assert np.array_equal(embedded.make()[0], embedded.plain)  # and nothing is left behind
 
@@ -177,27 +195,23 @@ def test_a_guider_is_part_of_a_clips_key_and_of_a_prompts_line(tmp_path):
     guider = peers.from_dict("slg").to_dict()
     plain, other = ClipRequest(PROMPT, 1, "x"), ClipRequest(PROMPT, 1, "x", None, {"guider": guider})
     assert plain.key != other.key
-    assert other.facts()["options"] == {"guider": {"name": "skip_layer", "start": 0.0, "end": 1.0, "scale": 1.0, "layers": [-1]}}
+    assert other.facts()["options"] == {
+        "guider": {"name": "skip_layer", "start": 0.0, "end": 1.0, "scale": 1.0, "layers": [-1]}
+    }
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "guider": {"name": "slg"}}\n{"prompt": "b"}')
     assert [dict(p.options) for p in read_prompts(tmp_path / "p.jsonl")] == [{"guider": {"name": "slg"}}, {}]
 
 
 def test_panels_may_have_options_of_their_own():
-    (prompt,) = read_one = [read_prompts_of(PROMPT)]
+    prompt = Prompt(PROMPT)
     panels = [("plain", None), ("longer", None), ("slg", None)]
     own = {"longer": {"steps": 14}, "slg": {"guider": {"name": "slg"}}}
-    found = expand(read_one, [0], panels, {"steps": 10}, own)
+    found = expand([prompt], [0], panels, {"steps": 10}, own)
     assert [dict(item.options) for item in found] == [
         {"steps": 10}, {"steps": 14}, {"steps": 10, "guider": {"name": "slg"}}
     ]  # fmt: skip
     with pytest.raises(SettingsError, match="same settings"):
         expand([prompt], [0], panels, {"steps": 10}, {"slg": {"guider": {"name": "slg"}}})
-
-
-def read_prompts_of(text):
-    from enhance_a_video.generation.requests import Prompt
-
-    return Prompt(text)
 
 
 STUDY = {

@@ -57,6 +57,8 @@ def _options(options: Mapping[str, Any]) -> list[str]:
         if name == "extra":
             for key, inner in (value or {}).items():
                 words += ["--set", f"{key}={inner if isinstance(inner, str) else json.dumps(inner)}"]
+        elif name == "guider" and value is not None:
+            raise SettingsError("No flag sets a guider: use generate(guider=...) in Python, or a study.")
         elif value is not None:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
     return words

@@ -40,7 +40,7 @@ def from_dict(data: Any) -> Peer:
     data = {"name": data} if isinstance(data, str) else data
     if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
         raise SettingsError(f"guider: {data!r}; give an object with a name, as in {{name: skip_layer, scale: 1}}.")
-    name = _SHORT.get(data["name"], data["name"])
+    name = _SHORT.get(str(data["name"]), str(data["name"]))
     if name not in PEERS:
         near = difflib.get_close_matches(name, PEERS, 1, 0.5)
         hint = f"Did you mean {near[0]!r}? " if near else ""

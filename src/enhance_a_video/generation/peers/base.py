@@ -50,9 +50,11 @@ class Peer:
         return self.start <= step.index / step.total < self.end
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: {"name": its name, every knob that is not None}: a knob that is added later changes no key."""
+        """JSON-able: {"name": its name, its knobs}. What is None by default and still is, is left out: such a knob may
+        be added later without changing the key of a clip."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        plain = {key: list(one) if isinstance(one, tuple) else one for key, one in values.items() if one is not None}
+        unset = [field.name for field in fields(self) if field.default is None and values[field.name] is None]
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items() if key not in unset}
         return {"name": self.name, **plain}
 
 

@@ -1,4 +1,4 @@
-"""Guiders that combine the two passes of classifier-free guidance in another way, at no cost: diffusers' own classes."""
+"""Guiders that combine the two passes of guidance in another way, at no cost, by diffusers' own classes."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ class AdaptiveProjected(_Combining):
         from diffusers.guiders import AdaptiveProjectedGuidance
 
         limit = 0.0 if self.norm is None else self.norm * numbers**0.5
-        return AdaptiveProjectedGuidance(
-            scale - 1, self.momentum, limit, eta=self.eta, use_original_formulation=True
-        )
+        return AdaptiveProjectedGuidance(scale - 1, self.momentum, limit, eta=self.eta, use_original_formulation=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from ...errors import SettingsError
 from ...models import denoisers
 from .base import Act, Peer
 
-_NOISE = 0x5EED << 40  # added to a clip's seed for the noise that a sampler draws besides the pipeline's own
+_NOISE = 0x5EED5EED  # added to a clip's seed for further noise; torch's CPU generator reads 32 bits of a seed
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _first(output: Any) -> Tensor:
 def _passes(
     calls: Sequence[tuple[nn.Module, dict[str, Any], Tensor]], prediction: Tensor, clips: int
 ) -> tuple[Pass, Pass | None, float]:
-    """The passes with and without the prompt, and the scale of the guidance. SettingsError where they cannot be told."""
+    """The passes with and without the prompt, and the scale of the guidance. SettingsError where that is unclear."""
     channels = prediction.shape[1]  # some models predict a variance behind them
     made = [Pass(model, kwargs, output[:, :channels], "pred_cond") for model, kwargs, output in calls]
     if len(made) == 1 and len(made[0].prediction) == 2 * clips:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ... import limits
+from ...axes import axis_named
 from ...errors import SettingsError
 from ...models import attention_modules, denoisers, row_of
 from .base import Act, Peer
@@ -54,8 +55,8 @@ def _blending(models: list[nn.Module], how: BlendedMaps) -> Iterator[None]:
     kernel = _Maps(how)
     with ExitStack() as stack:
         for model in models:
-            layers = attention_modules(model, row_of(model).axes_named("time"))
-            if any(axis.tokens.place != "temporal" for _, axis in layers.values()):
+            layers = attention_modules(model, row_of(model).attention_with([axis_named("time")]))
+            if any(kind.tokens.place != "temporal" for _, kind in layers.values()):
                 raise SettingsError(f"blended_maps needs temporal layers, which {type(model).__name__} has not.")
             for number, (module, _) in enumerate(layers.values()):
                 enter = module.register_forward_pre_hook(lambda *_, number=number: kernel.enter(number))

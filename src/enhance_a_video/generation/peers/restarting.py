@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -52,7 +53,7 @@ class FreeInit(Peer):
         here, now, prediction = step.level(), step.latents.float(), step.prediction
         _, own = here.split(now, prediction)
         indices = [*range(step.index, step.total, self.stride), step.total]
-        for index, following in zip(indices, indices[1:], strict=False):
+        for index, following in pairwise(indices):
             if index != step.index:
                 prediction = step.guided(now, index)
             clean, noise = step.level(index).split(now, prediction)
@@ -65,4 +66,4 @@ class FreeInit(Peer):
 def _low_pass(size: tuple[int, ...], cutoff: float) -> Tensor:
     """A Gaussian over the frequencies of (T, H, W), 1 at zero."""
     axes = torch.meshgrid(*(torch.fft.fftfreq(n) * 2 for n in size), indexing="ij")
-    return torch.exp(-sum(axis**2 for axis in axes) / (2 * cutoff**2))
+    return torch.exp(-torch.stack(axes).square().sum(0) / (2 * cutoff**2))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ... import limits
+from ...axes import axis_named
 from ...errors import SettingsError
 from ...models import attention_modules, block_around, chosen, row_of
 from .base import Act, Peer, layers_from
@@ -120,8 +121,8 @@ class AutoGuidance(_Weakening):
 
 
 def attention_layers(model: nn.Module, layers: tuple[int, ...]) -> dict[str, tuple[nn.Module, Any]]:
-    """name -> (attention, axis) of the layers that enhance() would change, those with these numbers."""
-    found = attention_modules(model, row_of(model).axes_named("time"))
+    """name -> (module, its row) of the layers that enhance() would change, those with these numbers."""
+    found = attention_modules(model, row_of(model).attention_with([axis_named("time")]))
     return {name: found[name] for name in chosen(list(found), layers, type(model).__name__)}
 
 
@@ -134,7 +135,7 @@ def skipped_blocks(model: nn.Module, layers: tuple[int, ...]) -> Iterator[None]:
     from diffusers import LayerSkipConfig, apply_layer_skip
 
     names = {id(module): name for name, module in model.named_modules()}
-    blocks = [block_around(model, axis, name) for name, (_, axis) in attention_layers(model, layers).items()]
+    blocks = [block_around(model, kind, name) for name, (_, kind) in attention_layers(model, layers).items()]
     parts = [part for block in blocks for part in block.modules()]  # feed-forward layers get a hook of their own
     before = [{name: vars(part)[name] for name in _HOOKED if name in vars(part)} for part in parts]
     try:
@@ -144,8 +145,9 @@ def skipped_blocks(model: nn.Module, layers: tuple[int, ...]) -> Iterator[None]:
         yield
     finally:
         for part, kept in zip(parts, before, strict=True):
-            if hasattr(part, "_diffusers_hook"):
-                part._diffusers_hook.remove_hook("layer_skip_hook", recurse=False)  # apply_layer_skip's own name
+            registry: Any = getattr(part, "_diffusers_hook", None)
+            if registry is not None:
+                registry.remove_hook("layer_skip_hook", recurse=False)  # apply_layer_skip's own name
             for name in _HOOKED:
                 vars(part).pop(name, None)
             vars(part).update(kept)
@@ -195,15 +197,17 @@ def changed_attention(model: nn.Module, layers: tuple[int, ...], video: Tensor, 
     """In these layers `change` gives what torch's attention kernel would. SettingsError where none runs in them."""
     kernel = _Kernel(change, _grid(model, video))
     with ExitStack() as stack:
-        for module, axis in attention_layers(model, layers).values():
-            enter = module.register_forward_pre_hook(lambda *_, place=axis.tokens.place: kernel.enter(place))
+        for module, kind in attention_layers(model, layers).values():
+            enter = module.register_forward_pre_hook(lambda *_, place=kind.tokens.place: kernel.enter(place))
             leave = module.register_forward_hook(lambda *_: kernel.enter(None))
             stack.callback(enter.remove)
             stack.callback(leave.remove)
         stack.enter_context(kernel)
         yield
     if not kernel.acted:
-        raise SettingsError(f"{type(model).__name__} does not compute its attention by torch's kernel: nothing changes.")
+        raise SettingsError(
+            f"{type(model).__name__} does not compute its attention by torch's kernel: nothing changes."
+        )
 
 
 class _Kernel(TorchFunctionMode):
