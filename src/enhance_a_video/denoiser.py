@@ -62,13 +62,7 @@ class Denoiser:
         depths = {n: i / max(1, len(modules) - 1) for i, n in enumerate(modules)}
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
         self.columns = [(n, axis) for n in names for axis in self.axes_of(modules[n][1])]  # of the record
-        self.layers = [
-            EnhancedLayer(
-                n, [i for i, (name, _) in enumerate(self.columns) if name == n], depths[n], self,
-                self.kinds.index(modules[n][1]),
-            )
-            for n in names
-        ]  # fmt: skip
+        self.layers = [self._layer(n, modules[n][1], depths[n]) for n in names]
         self.attention_patches = [
             AttentionPatch(modules[w.name][0], w, scaled_module(model, w.kind, w.name)) for w in self.layers
         ]
@@ -82,6 +76,11 @@ class Denoiser:
         self.gone: set[str] = set()  # layers of which nothing is left in the model, which was reported
         self.probe = Probe(self) if described else None
         self.model_patch = ModelPatch(model, Calls(self))
+
+    def _layer(self, name: str, kind: Attention, depth: float) -> EnhancedLayer:
+        columns, axes = [i for i, (layer, _) in enumerate(self.columns) if layer == name], self.axes_of(kind)
+        place = self.kinds.index(kind)
+        return EnhancedLayer(name, columns, depth, kind, place, axes, self.operator_on(axes), self)
 
     def axes_of(self, kind: Attention) -> tuple[Axis, ...]:
         """Those of the requested axes that a kind of attention has."""
@@ -167,6 +166,15 @@ class Denoiser:
     def now(self) -> ForwardContext | None:
         """The forward call running in this thread. Dynamo cannot read a threading.local, so there it is the latest."""
         return self.latest if torch.compiler.is_compiling() else self.in_thread.now
+
+    @property
+    def tried_gain(self) -> float | None:
+        """The gain of a trial (probe.py), while there is one."""
+        return None if self.probe is None else self.probe.gain
+
+    def ran_outside(self, layer: str) -> None:
+        """A layer of this name runs outside of a forward call."""
+        self.notices.outside(layer)
 
     def open(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Take T and the place in the denoising from the forward arguments; open a row in the record."""
@@ -290,6 +298,10 @@ class Calls:
         self.close_eagerly = torch.compiler.disable(denoiser.close)
         for function in (Calls.open, Calls.close):
             not_a_frame_of_its_own(function)
+
+    @property
+    def recorder(self) -> Recorder:
+        return self.denoiser.recorder
 
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if torch.compiler.is_compiling():

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,17 +15,20 @@ from .attention import Rows
 from .axes import Axis, Time
 from .errors import TokenLayoutError, UnsupportedModelError
 from .intensity import temporal_attention_map
+from .models import Attention
 from .operators import AttentionCall, Operator, usable
-from .policies import GainContext
+from .policies import GainContext, Policy
+from .record import Recorder
+from .settings import Settings
 from .sharding import Shards, gathered, summed
 
 
 def timed(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the host time of a method to the record of self.denoiser; inside torch.compile there is none to measure."""
+    """Add the host time of a method to self.recorder; inside torch.compile there is none to measure."""
 
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any) -> Any:
-        recorder = self.denoiser.recorder
+        recorder: Recorder = self.recorder
         if torch.compiler.is_compiling():
             recorder.compiled = True
             return method(self, *args)
@@ -61,25 +64,53 @@ class Observation(NamedTuple):
     maps: Tensor | None = None
 
 
+class Shared(Protocol):
+    """What all layers of an enhanced transformer share, as a layer uses it; `Denoiser` has it."""
+
+    settings: Settings
+    described: bool  # by its user: the layout is checked more closely
+    device: torch.device
+    recorder: Recorder
+    policy: Policy
+    policy_of_whole: Policy  # where the whole output is scaled in place of a part of it
+
+    @property
+    def now(self) -> ForwardContext | None:
+        """The forward call that is running in this thread."""
+
+    @property
+    def tried_gain(self) -> float | None:
+        """The gain of a trial (probe.py), while there is one."""
+
+    def ran_outside(self, layer: str) -> None:
+        """A layer of this name runs outside of a forward call."""
+
+
 class EnhancedLayer:
     """The observer of one attention layer. What differs between layers is tensors, so all share one compiled graph."""
 
-    def __init__(self, name: str, columns: list[int], depth: float, denoiser: Any, kind: int):
-        """columns: those of the record, one for each of the layer's axes; kind: which of the denoiser's kinds of
-        attention it is."""
-        self.name, self.denoiser = name, denoiser
-        self.kind_index, self.kind = kind, denoiser.kinds[kind]
-        self.axes: tuple[Axis, ...] = denoiser.axes_of(self.kind)
-        self.needs_frames = all(axis.needs == "frames" for axis in self.axes)
-        self.tokens, self.query_key = self.kind.tokens, self.kind.query_key
-        self.scaled_later = self.kind.scale_at is not None
+    def __init__(
+        self, name: str, columns: list[int], depth: float, kind: Attention, kind_index: int, axes: tuple[Axis, ...],
+        operator: Operator, shared: Shared,
+    ):  # fmt: skip
+        """columns: those of the record, one for each of the layer's axes. kind, kind_index: its kind of attention, and
+        the place of that in the tuples of a ForwardContext."""
+        self.name, self.shared = name, shared
+        self.kind, self.kind_index, self.axes = kind, kind_index, axes
+        self.needs_frames = all(axis.needs == "frames" for axis in axes)
+        self.tokens, self.query_key = kind.tokens, kind.query_key
+        self.scaled_later = kind.scale_at is not None
         self.ran = False  # whether its kernel was seen in a forward call; not known inside torch.compile
-        self.operator: Operator = denoiser.operator_on(self.axes)  # or what stands in for it here
+        self.operator = operator  # or what stands in for it here
         self.reason = ""  # why another operator stands in
-        self.indices = [torch.tensor(column, device=denoiser.device) for column in columns]
-        self.depth = torch.tensor(depth, device=denoiser.device)
-        odds = denoiser.settings.odds_by_axis
-        self.odds = torch.tensor([odds.get(str(axis), 1.0) for axis in self.axes], device=denoiser.device)  # of Biased
+        self.indices = [torch.tensor(column, device=shared.device) for column in columns]
+        self.depth = torch.tensor(depth, device=shared.device)
+        odds = shared.settings.odds_by_axis
+        self.odds = torch.tensor([odds.get(str(axis), 1.0) for axis in axes], device=shared.device)  # of Biased
+
+    @property
+    def recorder(self) -> Recorder:
+        return self.shared.recorder
 
     def to(self, device: torch.device) -> None:
         self.indices = [index.to(device) for index in self.indices]
@@ -97,20 +128,20 @@ class EnhancedLayer:
 
     @property
     def num_frames(self) -> int:
-        now = self.denoiser.now
+        now = self.shared.now
         return 1 if now is None else now.num_frames
 
     @property
     def samples(self) -> int | None:
-        now = self.denoiser.now
+        now = self.shared.now
         return now.batch if now is not None and self.tokens.place == "temporal" else None
 
     def rows(self) -> Rows:
-        now = self.denoiser.now
+        now = self.shared.now
         return None if now is None else now.rows[self.kind_index]
 
     def facts(self) -> dict[str, Any]:
-        now = self.denoiser.now
+        now = self.shared.now
         return {} if now is None else now.facts[self.kind_index]
 
     def fall_back(self, reason: str) -> None:
@@ -133,21 +164,21 @@ class EnhancedLayer:
     # -------------------------------------------------------------------------------------------- a kernel is called
     def observe(self, call: AttentionCall) -> tuple[Observation | None, Tensor | None]:
         """Measure, and act where that is in the kernel's place: what was measured, and the kernel's new output."""
-        now = self.denoiser.now
+        now = self.shared.now
         if now is None:
-            self.denoiser.notices.outside(self.name)
+            self.shared.ran_outside(self.name)
             return None, None
         if not torch.compiler.is_compiling():
             self.ran = True
         if now.plain or (now.num_frames == 1 and self.needs_frames):
             return None, None
-        if self._tried_gain is not None:
+        if self.shared.tried_gain is not None:
             return Observation(call.query.new_ones(1, 1)), None
         self._choose(call, now)
-        maps = self._maps(call) if self.denoiser.settings.attention_maps else None
+        maps = self._maps(call) if self.shared.settings.attention_maps else None
         if self.operator.acts == "output":
             return Observation(self._mass(call), maps), None
-        if self.denoiser.settings.observe_only or self._inactive(now):  # the kernel's own, to the bit
+        if self.shared.settings.observe_only or self._inactive(now):  # the kernel's own, to the bit
             self._gains(self._mass(call), call.shards, now)
             return Observation(None, maps), None
         begun = self.operator.begin(call)
@@ -157,7 +188,7 @@ class EnhancedLayer:
         """Whether the call is known to be outside the window, without making a graph or waiting for a device."""
         if torch.compiler.is_compiling():
             return False
-        if self.denoiser.settings.always:
+        if self.shared.settings.always:
             return False
         exact = self.operator.mass_needed in ("log-sum-exp", "shares")
         on_host = exact and now.active.device.type == "cpu"  # waits for nothing
@@ -178,7 +209,7 @@ class EnhancedLayer:
     @timed
     def _maps(self, call: AttentionCall) -> Tensor:
         """The layer's temporal attention map of each sample, (B, T, T)."""
-        (query, key), sites = call.video_query_key(), self.denoiser.settings.sites
+        (query, key), sites = call.video_query_key(), self.shared.settings.sites
         if call.shards is not None:
             query, key = gathered(query, key, call.num_frames, sites, call.shards)
             sites = None
@@ -201,7 +232,7 @@ class EnhancedLayer:
             return self._odds(mass, now)
         if mass.ndim == 2:
             return self._of_samples(mass, now)
-        each = self.denoiser.policy(mass.flatten(), self._moment(now))  # (B*H*T*S,)
+        each = self.shared.policy(mass.flatten(), self._moment(now))  # (B*H*T*S,)
         found, gain = mass.detach(), each.detach()
         numbers = self._of_all_ranks(
             shards, found.flatten(1).mean(1), gain.mean(0, keepdim=True), (gain <= 1.0).float()
@@ -224,11 +255,11 @@ class EnhancedLayer:
 
     def _of_samples(self, masses: Tensor, now: ForwardContext) -> Tensor:
         """masses (B, n) -> the gain of each sample (B,), or (1,) of the batch, as it acts now, recorded."""
-        per_sample = self.denoiser.settings.per_sample
+        per_sample = self.shared.settings.per_sample
         mass = masses.mean(1) if per_sample else masses.mean().reshape(1)  # (B,), or (1,) as in the authors' code
         moment = self._moment(now)
         both = torch.cat([mass, masses.flatten()])  # (B + B*n,) the policy is evaluated once
-        policy = self.denoiser.policy_of_whole if self.whole else self.denoiser.policy
+        policy = self.shared.policy_of_whole if self.whole else self.shared.policy
         gain, each = policy(both, moment).split([len(mass), masses.numel()])
         self._record(now, mass, gain, (each <= 1.0).float())
         acting = torch.where(now.active, gain, 1.0)
@@ -238,7 +269,7 @@ class EnhancedLayer:
         self, now: ForwardContext, mass: Tensor, gain: Tensor, clipped: Tensor, index: Tensor | None = None
     ) -> None:
         index = self.indices[0] if index is None else index
-        self.denoiser.recorder.layer(now.row, index, mass, torch.where(now.active, gain, 1.0), clipped)
+        self.recorder.layer(now.row, index, mass, torch.where(now.active, gain, 1.0), clipped)
 
     def _moment(self, now: ForwardContext) -> GainContext:
         return GainContext(num_frames=now.num_frames, layer=self.depth, progress=now.progress)
@@ -254,26 +285,22 @@ class EnhancedLayer:
     @timed
     def gain(self, seen: list[Observation | None]) -> Tensor | None:
         """What was measured, call by call -> the whole output's gain (B,) or (1,); None = leave the output alone."""
-        denoiser, now = self.denoiser, self.denoiser.now
+        now = self.shared.now
         found = [each for each in seen if each is not None]
         if now is None or not found:
             return None
-        if self._tried_gain is not None:
-            return None if found[0].masses is None else torch.full((1,), self._tried_gain, device=denoiser.device)
+        if self.shared.tried_gain is not None:
+            return (
+                None if found[0].masses is None else torch.full((1,), self.shared.tried_gain, device=self.shared.device)
+            )
         maps = [each.maps for each in found if each.maps is not None]
         if maps:
-            denoiser.recorder.layer_map(now.row, self.indices[0], torch.cat(maps))
+            self.recorder.layer_map(now.row, self.indices[0], torch.cat(maps))
         masses = [each.masses for each in found if each.masses is not None]
         if not masses:
             return None
         gain = self._of_samples(masses[0] if len(masses) == 1 else torch.cat(masses), now)
-        return None if denoiser.settings.observe_only else gain
-
-    @property
-    def _tried_gain(self) -> float | None:
-        """The gain of a trial (probe.py), while there is one."""
-        probe = self.denoiser.probe
-        return None if probe is None else probe.gain
+        return None if self.shared.settings.observe_only else gain
 
     # -------------------------------------------------------------------------------------------------- the layout
     def _check(self, call: AttentionCall, now: ForwardContext) -> None:
@@ -285,7 +312,7 @@ class EnhancedLayer:
             self._check_temporal(sequences, tokens, now)
             return
         video = call.num_video
-        if self.denoiser.described and video == now.num_frames and sequences > 1:
+        if self.shared.described and video == now.num_frames and sequences > 1:
             raise TokenLayoutError(
                 f"{self.name}: {sequences} sequences of {now.num_frames} tokens for {now.num_frames} frames, one token "
                 f"a frame: this seems to be a temporal layer. Describe it as Tokens('temporal'), not "
