@@ -19,6 +19,7 @@ from .options import (
     Knobs,
     Labels,
     Load,
+    Marked,
     Model,
     Ray,
     Seed,
@@ -78,6 +79,7 @@ def batch(
         bool, typer.Option("--retry-failed", help="Try clips again that failed in an earlier run.")
     ] = False,
     credentials: Labels = True,
+    watermark: Marked = False,
     json: Json = False,
 ) -> None:
     """Many prompts, seeds and settings into one folder. Stopped or killed, the same command goes on where it was.
@@ -92,6 +94,7 @@ def batch(
     from ..generation import batch as batches
     from ..generation import pipelines, preflight, requests
     from ..generation.credentials import chosen
+    from ..generation.watermark import marking
 
     pipelines.quiet()
     panels = [("plain", None)] if plain or not enhance else []
@@ -105,7 +108,7 @@ def batch(
     notes += preflight.notices_about(model, items)
     print_notes(notes)
     stopped = "Stopped. What is written stays; the same command goes on from there."
-    with chosen(credentials, unlabelled := Notes()), working(stopped, lines=True) as progress:
+    with chosen(credentials, unlabelled := Notes()), marking(watermark), working(stopped, lines=True) as progress:
         tally = batches.run(
             out, items, model=model, load=asdict(load), workers=workers, ray=ray, retry_failed=retry_failed,
             progress=progress,

@@ -23,6 +23,7 @@ from .options import (
     Knobs,
     Labels,
     Load,
+    Marked,
     Model,
     Prompt,
     Seed,
@@ -66,6 +67,7 @@ def demo(
     knobs: Knobs,
     model: Annotated[str, typer.Option(hidden=True)] = "embedded",
     credentials: Labels = True,
+    watermark: Marked = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -80,7 +82,7 @@ def demo(
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     own = model == "embedded"
     _compare(
-        ctx, json, credentials,
+        ctx, json, credentials, watermark,
         DRAWN if prompt is None and own else prompt, seed, seeds, folder=out, panels=panels, model=model,
         force=force, options={"steps": steps}, note=USUAL if own else "", title="Enhance-A-Video, the demo",
     )  # fmt: skip
@@ -102,6 +104,7 @@ def generate(
     seed: Seed = 0,
     load: Load,
     credentials: Labels = True,
+    watermark: Marked = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -115,9 +118,10 @@ def generate(
     from ..generation.credentials import chosen
     from ..generation.making import make_file
     from ..generation.requests import ClipRequest
+    from ..generation.watermark import marking
 
     item, notes = ClipRequest(prompt, seed, "", settings, clip.options()), Notes()
-    with chosen(credentials, notes), working("Stopped. Nothing is written.") as progress:
+    with chosen(credentials, notes), marking(watermark), working("Stopped. Nothing is written.") as progress:
         made = make_file(out, item, model=model, load=asdict(load), force=force, notice=notes, progress=progress)
     record = made.record()
     if json:
@@ -156,6 +160,7 @@ def compare(
     seed: Seed = 0,
     load: Load,
     credentials: Labels = True,
+    watermark: Marked = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -167,8 +172,8 @@ def compare(
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     panels += [panel_of(text) for text in panel or []]
     _compare(
-        ctx, json, credentials, prompt, seed, seeds, folder=out, panels=panels, model=model, load=asdict(load),
-        force=force, options=clip.options(),
+        ctx, json, credentials, watermark, prompt, seed, seeds, folder=out, panels=panels, model=model,
+        load=asdict(load), force=force, options=clip.options(),
     )  # fmt: skip
 
 
@@ -176,6 +181,7 @@ def _compare(
     ctx: typer.Context,
     json: bool,
     credentials: bool,
+    watermark: bool,
     prompt: str | None,
     seed: int | None,
     seeds: int,
@@ -183,10 +189,11 @@ def _compare(
 ) -> None:
     """Makes a comparison and prints what it found."""
     from ..generation.credentials import chosen
+    from ..generation.watermark import marking
     from ..lab.comparing import Comparing
 
     notes = Notes()
-    with chosen(credentials, notes), working() as progress:
+    with chosen(credentials, notes), marking(watermark), working() as progress:
         made = Comparing(command=command_of(ctx), notice=notes, progress=progress, **comparing).run(prompt, seed, seeds)
     if json:
         data = {"command": ctx.info_name, "model": comparing["model"], **made.to_dict(), "warnings": notes}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from ..errors import MissingExtraError, SettingsError
+from ..errors import MissingExtraError, SettingsError, VideoFileError
 from ..generation.terminal import print_json
 from .app import app
 from .options import Json, path_of
@@ -19,6 +19,7 @@ from .screen import Screen
 
 if TYPE_CHECKING:
     from ..generation.credentials import Credentials
+    from ..generation.watermark import Watermark
 
 
 @app.command()
@@ -49,16 +50,37 @@ def inspect(
             command = again.command_for(record, file.name)
         except (SettingsError, KeyError, TypeError, ValueError) as error:
             notes(str(error) if isinstance(error, SettingsError) else "The embedded record is of another version.")
-    found = {"credentials": credentials and credentials.to_dict(), "record": record, "command_to_make_it": command}
+    mark = _watermark(file, notes)
+    found = {
+        "credentials": credentials and credentials.to_dict(), "watermark": mark and mark.to_dict(), "record": record,
+        "command_to_make_it": command,
+    }  # fmt: skip
     if json:
         print_json({"command": "inspect", "file": str(file), **found, "warnings": notes})
     else:
-        _print(file, credentials, record, command)
+        _print(file, credentials, mark, record, command)
     if credentials and credentials.present and not credentials.valid:
         raise typer.Exit(1)
 
 
-def _print(file: Path, credentials: Credentials | None, record: dict[str, Any] | None, command: str | None) -> None:
+def _watermark(file: Path, notes: Notes) -> Watermark | None:
+    """What is found in the pictures; None, with a note, where they cannot be read."""
+    from ..generation.watermark import find_in
+
+    try:
+        return find_in(file)
+    except VideoFileError as error:
+        notes(f"No watermark was looked for: {error}")
+        return None
+
+
+def _print(
+    file: Path,
+    credentials: Credentials | None,
+    mark: Watermark | None,
+    record: dict[str, Any] | None,
+    command: str | None,
+) -> None:
     screen = Screen()
 
     def line(text: str) -> None:
@@ -67,6 +89,9 @@ def _print(file: Path, credentials: Credentials | None, record: dict[str, Any] |
     line(f"[bold]{escape(str(file))}[/]")
     for text in _of_credentials(credentials):
         line(text)
+    if mark is not None:
+        text = f"this program's ({mark.bits} of {mark.of} bits)" if mark.present else "none found"
+        line(f"Invisible watermark: {text}")
     if record is None:
         line("Settings: none of this program's are in the file.")
         return

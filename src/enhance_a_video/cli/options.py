@@ -148,6 +148,14 @@ Labels = Annotated[
         "comment shows it.",
     ),
 ]
+Marked = Annotated[
+    bool,
+    typer.Option(
+        "--watermark",
+        help="Mark the pictures too, invisibly: it survives a re-encoding that strips the credentials "
+        "(docs/guide/responsible-use.md).",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_WORKERS, help="How many clips at a time; by default one for each CUDA device, or one."),

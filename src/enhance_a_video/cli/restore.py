@@ -19,6 +19,7 @@ from .options import (
     Knobs,
     Labels,
     Load,
+    Marked,
     Model,
     Negative,
     Seed,
@@ -82,6 +83,7 @@ def restore(
     model: Model = "embedded",
     load: Load,
     credentials: Labels = True,
+    watermark: Marked = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -98,6 +100,7 @@ def restore(
     settings = knobs.settings(enhance)
     from ..generation.credentials import chosen
     from ..generation.restore import NOISE, Restoring, restore_file
+    from ..generation.watermark import marking
 
     how = Restoring(
         noise=NOISE if noise is None else noise, settings=settings, keep_detail=keep_detail, even_light=even_light,
@@ -108,7 +111,7 @@ def restore(
     for text in without_effect(given(ctx, *_OF_MODELS) if how.light_only else [], "with --noise 0: no model runs"):
         notes(text)
     stopped = "Stopped. The finished windows are kept; the same command goes on from there."
-    with chosen(credentials, notes), working(stopped) as progress:
+    with chosen(credentials, notes), marking(watermark), working(stopped) as progress:
         made = restore_file(
             source, out, how, model=model, load=asdict(load), force=force, progress=progress, notice=notes
         )

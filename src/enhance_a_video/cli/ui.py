@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from ..generation.terminal import print_json
 from .app import app, err
-from .options import Json, Labels, path_of
+from .options import Json, Labels, Marked, path_of
 from .progress import Notes
 from .screen import Screen
 
@@ -30,6 +30,7 @@ def ui(
     ] = "",
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     credentials: Labels = True,
+    watermark: Marked = False,
     json: Json = False,
 ) -> None:
     """A web page: prompt, strength, go; plain and enhanced in one player; a gallery, a queue, settings from any clip.
@@ -38,10 +39,11 @@ def ui(
     ENHANCE_A_VIDEO_PASSWORD=... enhance-a-video ui --host 0.0.0.0
     """
     from ..generation.credentials import chosen
+    from ..generation.watermark import marking
     from ..web.page import serve
 
     notes = Notes()
-    with chosen(credentials, notes):
+    with chosen(credentials, notes), marking(watermark):
         blocks, desk = serve(out, host=host, port=port, password=password, browser=open_)
         _stay(blocks, desk, out, host, json, notes)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import limits
 from ..errors import SettingsError, VideoFileError
+from . import watermark
 from .credentials import Claim, sign
 from .files import atomic, explained, named, reason
 from .media import VideoSource, with_sound
@@ -46,7 +47,7 @@ def write_video(
         force: overwrite an existing file.
         crf: H.264 quality, 0 (lossless) to 51.
         comment: kept in the file's metadata.
-        claim: how a model made it, for the file's content credentials; None: it is not signed.
+        claim: how a model made it, for the file's content credentials; None: it is neither signed nor marked.
 
     Raises:
         OutputExistsError: the file exists and `force` is False.
@@ -55,6 +56,8 @@ def write_video(
     """
     path, frames = check_video_target(path, fps), to_uint8(frames)
     limits.whole("crf", crf, 0, 51)
+    if claim is not None and watermark.wanted():
+        frames = np.stack([watermark.marked(frame) for frame in frames])
     with atomic(path, force=force) as draft, _encoding(path):
         frames = even(frames)
         _encode(draft, frames, frames.shape[1:3], Fraction(fps).limit_denominator(1001), crf, comment)
@@ -82,6 +85,8 @@ def write_video_like(
     path = check_video_target(path, like.fps)
     limits.whole("crf", crf, 0, 51)
     rate = Fraction(like.fps).limit_denominator(1001)
+    if claim is not None and watermark.wanted():
+        frames = map(watermark.marked, frames)
     with atomic(path, force=force) as draft, _encoding(path):
         shape = like.height + like.height % 2, like.width + like.width % 2
         _encode(draft, (even(frame[None])[0] for frame in frames), shape, rate, crf, comment, like)

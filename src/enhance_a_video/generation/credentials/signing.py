@@ -21,6 +21,7 @@ from typing import Any
 
 from ...errors import MissingExtraError, UnlabelledWarning
 from ...extras import require
+from .. import watermark
 from .identity import identity
 
 OFF = "ENHANCE_A_VIDEO_CREDENTIALS"  # "off": no clip is labelled
@@ -53,6 +54,8 @@ class Claim:
         for name, text in (("prompt", self.record.get("prompt")), ("negative", options.pop("negative", None))):
             if text:
                 found[f"{name}_sha256"] = hashlib.sha256(str(text).encode("utf-8", "backslashreplace")).hexdigest()
+        if watermark.wanted():
+            found["watermark"] = watermark.NAME
         plain = {name: value for name, value in options.items() if isinstance(value, int | float | bool)}
         about = {name: value for name, value in self.record.get("about", {}).items() if name != "host"}
         return _plain(json.loads(json.dumps({**found, "options": plain, "about": about}, default=str)))
