@@ -88,3 +88,22 @@ def test_no_page_hides_a_block_behind_an_unknown_fence():
     for page in PAGES:
         fences = re.findall(r"^```(.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert all(re.fullmatch(rf"({known})( \{{\.[\w-]+\}})?", fence) for fence in fences), f"{page}: {fences}"
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("pipe('a cat', num_framez=9)", TypeError),
+        ("pipe.vae.enable_tilling()", AttributeError),
+        ("pipe.enable_model_cpu_offload(gpus=2)", TypeError),
+        ("enhance(pipe, ods=2)", TypeError),
+        ("WanPipeline.from_pretrained('Wan-AI/Wan2.1-T2V-1.3B')", KeyError),
+    ],
+)
+def test_the_tiny_pipelines_refuse_what_the_real_ones_do(monkeypatch, line, error):
+    world.pipelines(monkeypatch)
+    names = {"enhance": enhance}
+    load = "from diffusers import WanPipeline\npipe = WanPipeline.from_pretrained('Wan-AI/Wan2.1-T2V-1.3B-Diffusers')"
+    run_python(load, "", names, "loading")
+    with pytest.raises(error):
+        run_python(line, "", names, "mistake")
