@@ -92,7 +92,7 @@ def _definitions(block: str, names: Container[str]) -> str:
 class AlignedBlocks(griffe.Extension):
     """Reads the aligned blocks of our docstrings as lists of definitions."""
 
-    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring and not obj.is_alias:
             parameters = obj.parameters if obj.is_function else ()
             names = {*obj.members, *(one.name for one in parameters)}

@@ -103,3 +103,14 @@ def test_a_mistake_in_a_page_stops_the_build(tmp_path, mistake):
     text = text[: text.index("\nnav:")].replace("benchmarks/", f"{ROOT}/benchmarks/").replace("[src]", f"[{ROOT}/src]")
     (tmp_path / "mkdocs.yml").write_text(text.replace("[iframe-worker.js]", "[]").replace("[site.css]", "[]"))
     assert build(tmp_path / "mkdocs.yml", tmp_path / "site").returncode
+
+
+def test_docstrings_are_read_as_they_are_written(site):
+    """Aligned blocks and fields with a colon are lists of definitions; code and trees are code."""
+    folder, _ = site
+    text = {
+        name: (folder / f"reference/api/{name}.html").read_text(encoding="utf-8") for name in ("library", "policies")
+    }
+    for page, entry in (("library", "strength"), ("library", "layers"), ("policies", "num_frames")):
+        assert re.search(rf"<dt><code>{entry}</code></dt>\s*<dd>", text[page]), entry
+    assert re.search(r"<pre>(?:(?!</pre>).)*├──", text["library"], re.DOTALL)
