@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import TINY, run, take
+from tiny_models import IMAGES, TINY, run, take
 from torch._dynamo.testing import CompileCounter
 
 from enhance_a_video import Settings, enhance
@@ -195,8 +195,11 @@ def test_an_axis_that_a_model_lacks_is_refused_with_those_it_has():
 
 
 # ------------------------------------------------------------------------------------------- real classes
+EVERY_CLASS = {**TINY, **IMAGES}
+
+
 def axes_of(name):
-    return next(row.axes for row in known_models() if row.transformer == TINY[name].transformer)
+    return next(row.axes for row in known_models() if row.transformer == EVERY_CLASS[name].transformer)
 
 
 NO_BIAS = (
@@ -206,7 +209,7 @@ NO_BIAS = (
     "anyflow_far",
     "wan_animate_2",
 )  # kernels or masks of their own
-CASES = [(name, axis) for name in TINY for axis in axes_of(name) if name not in NO_BIAS and axis != "time"]
+CASES = [(name, axis) for name in EVERY_CLASS for axis in axes_of(name) if name not in NO_BIAS and axis != "time"]
 
 
 @pytest.mark.parametrize("name", NO_BIAS)
@@ -239,7 +242,7 @@ def fractions(model, axis, inputs, monkeypatch):
 
 @pytest.mark.parametrize("name, axis", CASES)
 def test_every_class_on_every_axis_it_has(name, axis, monkeypatch):
-    tiny = TINY[name]
+    tiny = EVERY_CLASS[name]
     model, inputs = tiny.model(), tiny.inputs(batch=2 if tiny.batches else 1)
     plain = run(model, inputs)
     before = {n: (type(m), type(getattr(m, "processor", None))) for n, m in model.named_modules()}
@@ -263,7 +266,7 @@ def test_every_class_on_every_axis_it_has(name, axis, monkeypatch):
 
 @pytest.mark.parametrize("name, axis", CASES)
 def test_planted_even_attention_has_the_mass_that_counting_gives(name, axis, monkeypatch):
-    tiny = TINY[name]
+    tiny = EVERY_CLASS[name]
     found, calls = fractions(tiny.model(), axis, tiny.inputs(batch=1), monkeypatch)
     counted = []
     for call, kind in calls:

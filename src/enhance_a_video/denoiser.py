@@ -239,7 +239,9 @@ class Denoiser:
         if isinstance(kind, CrossAttention):
             return {"prompt": kind.prompt(config, arguments), "shared": shared}
         columns = getattr(kind, "columns", None) if any(axis.needs == "grid" for axis in self.axes) else None
-        return {"columns": columns and columns(config, arguments), "shared": shared}
+        found = {"columns": columns and columns(config, arguments), "shared": shared}
+        stream = getattr(kind, "stream", None)
+        return found if stream is None else {**found, "stream": stream(config, arguments)}
 
     def _rows(self, kind: Attention, config: Any, arguments: Mapping[str, Any]) -> Rows:
         rows: Any = None if kind.video is None else kind.video(config, arguments)

@@ -15,7 +15,13 @@ diffusers.utils.logging.set_verbosity_error()
 
 T, H, W = 4, 4, 6  # frames, rows and columns of tokens
 TEXT = H * W  # as many as in a frame: text that is taken for video is a frame beside it
-SHARED = ("indices_", "image_rotary_emb", "position_ids")  # arguments that have no batch dimension
+SHARED = (
+    "indices_",
+    "image_rotary_emb",
+    "position_ids",
+    "img_ids",
+    "txt_ids",
+)  # arguments that have no batch dimension
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

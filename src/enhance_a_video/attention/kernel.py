@@ -31,8 +31,9 @@ def observe(query: Tensor, key: Tensor, scale: float | None, **rest: Any) -> Ten
         return None
     video, video_keys, stream = _places(query, key, call.length, observer)
     observations, output = observer.observe(AttentionCall(
-        query, key, num_frames=observer.num_frames, video=video, video_keys=video_keys, stream=stream,
-        scale=scale, samples=observer.samples, shards=call.shards, **observer.facts(), **{"value": None, **rest},
+        query, key, num_frames=observer.num_frames, video=video, video_keys=video_keys, scale=scale,
+        samples=observer.samples, shards=call.shards,
+        **{"stream": stream, "value": None, **observer.facts(), **rest},
     ))  # fmt: skip
     call.observations.append(observations)
     return output

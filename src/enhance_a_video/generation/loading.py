@@ -71,8 +71,14 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
         raise SettingsError(f"{source}: {_INDEX} names no pipeline class (_class_name). {_AGAIN}")
     given = {key: part for key, part in config.items() if isinstance(part, list | tuple) and len(part) == 2}
     parts = {key: (str(library), str(kind)) for key, (library, kind) in given.items() if library and kind}
-    supported = {row.transformer: row.name for row in known_models()}
+    supported = {row.transformer: row.name for row in known_models() if row.refused or "time" in row.axes}
+    pictures = {row.transformer for row in known_models()} - supported.keys()
     classes = [kind for _, kind in parts.values()]
+    if set(classes) & pictures:
+        raise UnsupportedModelError(
+            f"{source} is a {name}, which makes pictures: the commands make videos. In Python: "
+            "enhance(pipe, axis='space', odds=1.2)."
+        )
     if not set(classes) & set(supported):
         listed = ", ".join(f"{name} ({transformer})" for transformer, name in supported.items())
         raise UnsupportedModelError(

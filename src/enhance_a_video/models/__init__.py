@@ -13,6 +13,7 @@ from . import (  # noqa: F401  (each registers its rows)
     easyanimate,
     helios,
     hunyuan,
+    images,
     kandinsky,
     latte,
     ltx,

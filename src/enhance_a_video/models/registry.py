@@ -98,15 +98,21 @@ class SelfAttention(Attention):
 
     frames      T, the number of latent frames after patching; None = pictures
     columns     how many tokens one row of a frame has; None = not known, so that there is no axis "space"
+    stream      where the prompt lies in the layer's stream itself: which of its tokens are not the prompt; None = all
     """
 
     frames: FrameCount | Callable[[Config, Arguments], int] | None
     columns: Callable[[Config, Arguments], int] | None = None
+    stream: Callable[[Config, Arguments], slice] | None = None
 
     @property
     def has(self) -> frozenset[str]:
-        joint = self.tokens.place in ("text first", "video first") and self.tokens.keys == "none"
-        found = {"frames": self.frames is not None, "grid": self.columns is not None, "prompt": joint}
+        joint = self.stream is not None or self.tokens.place in ("text first", "video first")
+        found = {
+            "frames": self.frames is not None,
+            "grid": self.columns is not None,
+            "prompt": joint and self.tokens.keys == "none",
+        }
         return frozenset(name for name, there in found.items() if there)
 
 

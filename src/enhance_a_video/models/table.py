@@ -12,8 +12,9 @@ _HEAD = f"""\
 
 <!-- Made from the rows in src/enhance_a_video/models: {REGENERATE} -->
 
-{{count}} transformer and UNet classes of diffusers. They are found by class, checkpoints and fine-tunes alike; a class
-of your own takes one row: [add-a-model.md](../guide/add-a-model.md). `enhance-a-video models` prints the list.
+{{count}} transformer and UNet classes of diffusers, some of pictures. They are found by class, checkpoints and
+fine-tunes alike; a class of your own takes one row: [add-a-model.md](../guide/add-a-model.md). `enhance-a-video models`
+prints the list.
 
 **What was tested.** Every variant named under *tested* is a tiny random-weight model of the real class, on the CPU, in
 fp32. On each of them: the layers found and the frames counted at every call; planted videos whose answer is known
@@ -28,6 +29,9 @@ time; *joint*: in one sequence with text. *Temporal*: layers that see one site i
 single frames. **Axes**: which partitions of the keys odds can act on (what each is worth:
 [axes.md](../results/axes.md)). **Window**: what the timestep means to a bare transformer, so that `start` and `end` can
 be placed; in a pipeline its scheduler comes first.
+
+**Picture models** (*2D*) have no axis of frames; `enhance(pipe, axis="space", odds=1.2)` acts on them in Python. The
+commands make videos.
 """
 
 
@@ -55,17 +59,16 @@ def _attention(row: Model) -> str:
     if row.refused:
         return "none that can be enhanced"
     kind = row.attention[0]
+    size = "3D" if "time" in row.axes else "2D"
     if kind.tokens.place == "temporal":
         return "temporal"
     if kind.video is not None:
-        return "3D, video among other tokens"
+        return f"{size}, video among other tokens" if size == "3D" else f"{size}, joint, picture among other tokens"
     if kind.tokens.keys != "none":
-        return "3D, video and cached keys"
-    return {
-        "video only": "3D, video alone",
-        "text first": "3D, joint, video last",
-        "video first": "3D, joint, video first",
-    }[kind.tokens.place]
+        return f"{size}, video and cached keys"
+    what = "video" if size == "3D" else "picture"
+    places = {"video only": f"{what} alone", "text first": f"joint, {what} last", "video first": f"joint, {what} first"}
+    return f"{size}, {places[kind.tokens.place]}"
 
 
 def _noise(noise: Noise | None) -> str:
