@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from enhance_a_video.embedded.motion import path_of
 from enhance_a_video.embedded.puppet import paint, world
 from enhance_a_video.embedded.puppet.checker import PUPPET_MEASURES, check, motion_of
 from enhance_a_video.embedded.puppet.damage import DAMAGES, found
@@ -115,7 +116,7 @@ def test_motions_are_read_off_paths(motion):
     rng = np.random.default_rng(0)
     for _ in range(20):
         thing = world._placed(world.Thing("red", "ball", motion=motion, size="small"), rng, edge=7, floor=110)
-        path = world.thing_path(thing) + rng.normal(0, 0.2, (33, 2))
+        path = path_of(thing) + rng.normal(0, 0.2, (33, 2))
         path[10:14] = np.nan  # hidden for a while
         assert motion_of(path) == motion
 

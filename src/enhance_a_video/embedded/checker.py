@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 
 from ..generation.measures import Measure
+from . import motion
+from .patches import best_kind, largest_patch
 from .world import BACKDROPS, COLOURS, KINDS, SIZE, Scene, Thing, backdrop, outline
 
 MIN_AREA, MAX_AREA = 24, 900  # pixels: what is smaller or larger is not a thing
@@ -110,12 +112,7 @@ def find_things(labels: np.ndarray, things: tuple[Thing, ...]) -> list[np.ndarra
 
 def _largest(mask: np.ndarray) -> np.ndarray:
     """The largest connected patch, joined over gaps of a pixel (stripes, a thing passing in front)."""
-    joined = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    count, patches, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    if count < 2:
-        return np.zeros_like(mask)
-    best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    patch = mask & (patches == best)
+    patch = mask & largest_patch(mask, gap=3)
     return patch if MIN_AREA <= patch.sum() <= MAX_AREA else np.zeros_like(mask)
 
 
@@ -193,17 +190,7 @@ def _templates(size: int = 28) -> dict[str, np.ndarray]:
 
 def _kind(mask: np.ndarray) -> str | None:
     """The kind whose silhouette fits best over all frames, or None without a mask."""
-    scores = dict.fromkeys(KINDS, 0.0)
-    templates = _templates()
-    for frame, centre in zip(mask, _centres(mask), strict=True):
-        scale = np.sqrt(frame.sum())
-        size = next(iter(templates.values())).shape[0]
-        grid = ((np.arange(size) + 0.5) / size * 2.8 - 1.4) * scale
-        x, y = np.meshgrid(grid + centre[0], grid + centre[1])
-        sampled = cv2.remap(frame.astype(np.float32), x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
-        for kind, template in templates.items():
-            scores[kind] += float(np.minimum(sampled, template).sum() / np.maximum(sampled, template).sum())
-    return max(scores, key=lambda kind: scores[kind]) if len(mask) else None
+    return best_kind(mask, _centres(mask), _templates(), reach=1.4)
 
 
 def _texture(mask: np.ndarray, frames: np.ndarray) -> str | None:
@@ -227,22 +214,7 @@ def _motion(mask: np.ndarray) -> str | None:
     if len(centre) < 12:
         return None
     centre = np.stack([np.convolve(c, np.ones(3) / 3, "valid") for c in centre.T], axis=1)
-    spread = np.ptp(centre, axis=0)  # (x, y) extent, pixels
-    net = centre[-1] - centre[0]
-    if spread.max() < 6:
-        return None
-    if min(spread) > 0.45 * max(spread):
-        return "circle"
-    axis = int(spread.argmax())
-    if abs(net[axis]) > 0.8 * spread[axis] and _monotone(centre[:, axis]):
-        return (("left", "right"), ("up", "down"))[axis][int(net[axis] > 0)]
-    return ("swing", "bounce")[axis]
-
-
-def _monotone(values: np.ndarray) -> bool:
-    """Little of the way is walked backwards."""
-    steps = np.diff(values)
-    return min(steps.clip(min=0).sum(), -steps.clip(max=0).sum()) < 0.2 * np.abs(steps).sum()
+    return motion.name_of(centre, least=6, circle=0.45, back=0.2, far=0.8)
 
 
 def _backdrop_measures(

@@ -15,9 +15,10 @@ from functools import cache
 import numpy as np
 
 from ..errors import PromptError
+from .motion import FRAMES as FRAMES
+from .motion import WORDS, first_word, path_of
 
 SIZE = 64  # pixels, height and width
-FRAMES = 33  # 9 latent frames of a 4x temporal VAE
 FPS = 12
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -48,18 +49,9 @@ BACKDROPS: dict[str, str] = {
     "desert": "in the desert",
     "sea": "above the sea",
 }
-# What a reader may write for each backdrop and motion. Order matters: the first hit wins.
+# What a reader may write for each backdrop. Order matters: the first hit wins.
 _BACKDROP_WORDS = {"meadow": "meadow|grass|field", "night": "night|stars?\\b.*sky|space", "wall": "brick|wall",
                    "desert": "desert|sand|dune", "sea": "sea|ocean|water"}  # fmt: skip
-_MOTION_WORDS = {
-    "bounce": r"bounc|hop",
-    "swing": r"swing|sway|back and forth|side to side",
-    "circle": r"circl|round",
-    "right": r"\bright\b",
-    "left": r"\bleft\b",
-    "up": r"ris(e|es|ing)|\bup\b|upward",
-    "down": r"sink|fall|\bdown\b|downward",
-}
 
 
 @dataclass(frozen=True)
@@ -127,7 +119,7 @@ def held_out_scene(index: int) -> Scene:
 
 def _overlap(a: Thing, b: Thing) -> float:
     """Share of frames in which two things touch."""
-    return float((np.linalg.norm(path(a) - path(b), axis=1) < 0.9 * (a.radius + b.radius)).mean())
+    return float((np.linalg.norm(path_of(a) - path_of(b), axis=1) < 0.9 * (a.radius + b.radius)).mean())
 
 
 def _place(thing: Thing, rng: np.random.Generator, radius: float) -> Thing:
@@ -190,22 +182,14 @@ def _parsed(prompt: str) -> Scene | str:
     things = []
     for noun, after in zip(nouns, [*nouns[1:], None], strict=True):
         rest = text[noun.end() : after.start() if after else None]
-        motion = _first_word(_MOTION_WORDS, rest)
+        motion = first_word(WORDS, rest)
         if motion is None:
             return f"no known motion for the {noun.group(0)}"
         texture = "striped" if noun.group(1) or noun.group(3) else "plain"
         things.append(Thing(noun.group(2), noun.group(4), texture, motion))
     remainder = re.sub(rf"(striped )?\b({'|'.join(COLOURS)}) (striped )?({'|'.join(KINDS)})\b", " ", text)
-    backdrop = _first_word(_BACKDROP_WORDS, remainder)
+    backdrop = first_word(_BACKDROP_WORDS, remainder)
     return Scene(tuple(things), backdrop) if backdrop is not None else "no known backdrop"
-
-
-def _first_word(words: dict[str, str], text: str) -> str | None:
-    """The name whose words come first in the text; at the same place, the one listed first."""
-    found = [(match.start(), name) for name, pattern in words.items() if (match := re.search(pattern, text))]
-    # "bounces up and down" holds "up" too: a compound motion wins over a plain direction.
-    compound = [hit for hit in found if hit[1] in ("bounce", "swing", "circle")]
-    return min(compound or found)[1] if found else None
 
 
 def words() -> set[str]:
@@ -226,23 +210,6 @@ def vocabulary() -> str:
 
 
 # --- paint ------------------------------------------------------------------------------------------------------
-
-
-def path(thing: Thing) -> np.ndarray:
-    """Centre of a thing in each frame, (FRAMES, 2) as (x, y)."""
-    u = np.linspace(0, 1, FRAMES)
-    still = np.zeros(FRAMES)
-    swing = 2 * np.pi * u + thing.phase
-    dx, dy = {
-        "right": (u * thing.reach, still),
-        "left": (-u * thing.reach, still),
-        "up": (still, -u * thing.reach),
-        "down": (still, u * thing.reach),
-        "bounce": (still, -thing.reach * np.abs(np.sin(np.pi * 1.5 * u + thing.phase))),
-        "swing": (thing.reach * np.sin(swing), still),
-        "circle": (thing.reach * np.cos(swing), thing.reach * np.sin(swing)),
-    }[thing.motion]
-    return np.stack([thing.start[0] + dx, thing.start[1] + dy], axis=1)
 
 
 def outline(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -274,7 +241,7 @@ def outline(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def render(scene: Scene, window: slice = slice(None)) -> tuple[np.ndarray, Truth]:
     """Paint a scene, or a window of its frames: frames (F, 64, 64, 3) uint8, and the truth about them."""
-    centres = np.stack([path(thing)[window] for thing in scene.things])  # (things, F, 2)
+    centres = np.stack([path_of(thing)[window] for thing in scene.things])  # (things, F, 2)
     frames = centres.shape[1]
     canvas: np.ndarray = np.repeat(backdrop(scene.backdrop)[None].astype(np.float32), frames, axis=0)  # (F, H, W, 3)
     yy, xx = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + np.float32(0.5)

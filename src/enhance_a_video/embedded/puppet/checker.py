@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from ...generation.measures import Measure
+from .. import motion
 from . import pose
 from .finding import Seen, before_camera, centres, find, kind_of, reference, unit_area
 from .world import COLOURS, HEIGHTS, SIZE, Puppet, Scene, Thing
@@ -255,17 +256,7 @@ def motion_of(path: np.ndarray) -> str | None:
         return None
     centre = np.stack([_filled(path[:, d]) for d in (0, 1)], 1)
     centre = centre[np.flatnonzero(known)[0] : np.flatnonzero(known)[-1] + 1]
-    spread, net = np.ptp(centre, axis=0), centre[-1] - centre[0]
-    if spread.max() < 8:
-        return None
-    if min(spread) > 0.4 * max(spread):
-        return "circle"
-    axis = int(spread.argmax())
-    steps = np.diff(centre[:, axis])
-    back = min(steps.clip(min=0).sum(), -steps.clip(max=0).sum()) / np.abs(steps).sum()
-    if back < 0.15 and abs(net[axis]) > 0.7 * spread[axis]:
-        return (("left", "right"), ("up", "down"))[axis][int(net[axis] > 0)]
-    return ("swing", "bounce")[axis]
+    return motion.name_of(centre, least=8, circle=0.4, back=0.15, far=0.7)
 
 
 # --- whether it stayed what it was -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from functools import cache
 import cv2
 import numpy as np
 
+from ..patches import best_kind, largest_patch
 from . import pose
 from .backdrops import TOP, backdrop
 from .paint import outline
@@ -284,12 +285,7 @@ def find_thing(labels: np.ndarray, thing: Thing) -> np.ndarray:
 
 def largest(mask: np.ndarray, least: int = 40) -> np.ndarray:
     """The largest patch of at least `least` pixels, joined over gaps of a few pixels."""
-    edge = np.pad(mask.astype(np.uint8), 6)
-    joined = cv2.morphologyEx(edge, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))[6:-6, 6:-6]
-    count, where, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    if count < 2:
-        return np.zeros_like(mask)
-    patch: np.ndarray = where == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    patch = largest_patch(mask, gap=5, edge=6)
     return patch if (patch & mask).sum() >= least else np.zeros_like(mask)
 
 
@@ -323,14 +319,5 @@ def unit_area(kind: str) -> float:
 
 def kind_of(masks: np.ndarray) -> str | None:
     """The kind whose silhouette fits masks (N, H, W) best, or None without any."""
-    scores = dict.fromkeys(KINDS, 0.0)
-    templates = _templates()
-    size = next(iter(templates.values())).shape[0]
-    for mask in masks:
-        x0, y0 = _centre(mask)
-        grid = ((np.arange(size) + 0.5) / size * 2 - 1) * np.sqrt(mask.sum())
-        x, y = np.meshgrid(grid + x0 - 0.5, grid + y0 - 0.5)
-        sampled = cv2.remap(mask.astype(np.float32), x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
-        for kind, template in templates.items():
-            scores[kind] += float(np.minimum(sampled, template).sum() / np.maximum(sampled, template).sum())
-    return max(scores, key=lambda kind: scores[kind]) if len(masks) else None
+    middles = [(x - 0.5, y - 0.5) for x, y in map(_centre, masks)]
+    return best_kind(masks, middles, _templates(), reach=1.0)

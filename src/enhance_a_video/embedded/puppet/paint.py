@@ -12,9 +12,10 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from ..motion import path_of
 from . import pose as poses
 from .backdrops import TOP, backdrop
-from .world import COLOURS, FRAMES, MARGIN, SIZE, Puppet, Scene, Thing, camera_path, puppet_path, thing_path
+from .world import COLOURS, FRAMES, MARGIN, SIZE, Puppet, Scene, Thing, camera_path, puppet_path
 
 FINE = 2  # subpixels along a side of a pixel
 BACKDROP, HEAD, BODY, LEFT_HAND, RIGHT_HAND, ARMS, FEET = range(7)  # values of Truth.labels
@@ -227,7 +228,7 @@ class _Painter:
         zoom = self.camera[:, 1] * self.scale
         origin = self._seen(np.zeros((frames, 2)), slice(None)) * self.scale - 0.5
         self.fine = list(zip(zoom, origin, strict=True))  # world pixels -> subpixels, in each frame
-        self.paths = np.array([thing_path(thing, frames) for thing in scene.things]).reshape(-1, frames, 2)
+        self.paths = np.array([path_of(thing, frames) for thing in scene.things]).reshape(-1, frames, 2)
         self.pose = poses.pose(scene.puppet, frames) if scene.puppet else None
         self.stand = puppet_path(scene.puppet, frames) if scene.puppet else None
 

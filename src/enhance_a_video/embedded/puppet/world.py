@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...errors import PromptError
+from ..motion import FRAMES as FRAMES
+from ..motion import WORDS, first_word, path_of
 
 SIZE = 128  # pixels, height and width; also the unit of every position here
-FRAMES = 33  # 9 latent frames of a VAE with 4x in time
 FPS = 12
 
 # Saturated: no backdrop has such a colour, so that a checker finds every thing by its colour alone.
@@ -247,7 +248,7 @@ def _placed(thing: Thing, rng: np.random.Generator, edge: float, floor: float) -
 def _hidden(puppet: Puppet | None, things: Sequence[Thing]) -> float:
     """Largest share of the frames in which a shape is behind something."""
     shares = [0.0]
-    paths = [thing_path(thing) for thing in things]
+    paths = [path_of(thing) for thing in things]
     if puppet is not None:
         x, half = puppet_path(puppet)[:, 0], 0.2 * puppet.height
         for thing, path in zip(things, paths, strict=True):
@@ -260,23 +261,6 @@ def _hidden(puppet: Puppet | None, things: Sequence[Thing]) -> float:
 
 
 # --- where things are -------------------------------------------------------------------------------------------
-
-
-def thing_path(thing: Thing, frames: int = FRAMES) -> np.ndarray:
-    """Centre of a shape in each frame, (frames, 2) as (x, y), before the camera."""
-    u = np.linspace(0, 1, frames)
-    still = np.zeros(frames)
-    swing = 2 * np.pi * u + thing.phase
-    dx, dy = {
-        "right": (u * thing.reach, still),
-        "left": (-u * thing.reach, still),
-        "up": (still, -u * thing.reach),
-        "down": (still, u * thing.reach),
-        "bounce": (still, -thing.reach * np.abs(np.sin(np.pi * 1.5 * u + thing.phase))),
-        "swing": (thing.reach * np.sin(swing), still),
-        "circle": (thing.reach * np.cos(swing), thing.reach * np.sin(swing)),
-    }[thing.motion]
-    return np.stack([thing.start[0] + dx, thing.start[1] + dy], axis=1)
 
 
 def puppet_path(puppet: Puppet, frames: int = FRAMES) -> np.ndarray:
@@ -339,15 +323,6 @@ _ACTION_WORDS = {"wave": r"wav(e|es|ing)\b", "clap": r"clap", "juggle": r"juggl"
                  "pass": r"from hand to hand"}  # fmt: skip
 _BACKDROP_WORDS = {"stage": "stage|theatre", "meadow": "meadow|grass", "room": "room|paper", "beach": "beach|sand",
                    "night": "night|snow", "wall": "brick"}  # fmt: skip
-_MOTION_WORDS = {
-    "bounce": r"bounc|hop",
-    "swing": r"swing|sway|back and forth|side to side",
-    "circle": r"circl|round",
-    "right": r"\bright\b",
-    "left": r"\bleft\b",
-    "up": r"ris(e|es|ing)|\bup\b|upward",
-    "down": r"sink|fall|\bdown\b|downward",
-}
 
 
 def parse_caption(prompt: str) -> Scene:
@@ -367,12 +342,12 @@ def parse_caption(prompt: str) -> Scene:
     things = []
     ends = [after.start() for after in nouns[1:]] + [len(text)] * bool(nouns)
     for noun, end in zip(nouns, ends, strict=True):
-        motion = _first_word(_MOTION_WORDS, text[noun.end() : end])
+        motion = first_word(WORDS, text[noun.end() : end])
         if motion is None:
             raise PromptError(f"{prompt!r}: no known motion for the {noun.group(0)}. {vocabulary()}")
         size, texture, colour, kind = noun.groups()
         things.append(Thing(colour, kind, texture or "plain", _size(size), motion))
-    backdrop = _first_word(_BACKDROP_WORDS, text)
+    backdrop = first_word(_BACKDROP_WORDS, text)
     if backdrop is None:
         raise PromptError(f"{prompt!r}: no known backdrop. {vocabulary()}")
     return Scene(puppet, tuple(things), backdrop, camera)
@@ -404,7 +379,7 @@ def _parse_puppet(text: str, prompt: str) -> tuple[Puppet | None, str]:
     held: tuple[str, str] | None = None
     side = "left"
     # The puppet's own action comes first after its gloves; "turns left and right" names no side.
-    action = _first_word(_ACTION_WORDS, rest)
+    action = first_word(_ACTION_WORDS, rest)
     if action is None:
         raise PromptError(f"{prompt!r}: no known action for the puppet. {vocabulary()}")
     end = gloves.end()
@@ -426,13 +401,6 @@ def _parse_puppet(text: str, prompt: str) -> tuple[Puppet | None, str]:
     pair = (two.group(1), two.group(2)) if two else (gloves.group(1), gloves.group(1))
     puppet = Puppet(colour, texture or "plain", _size(size), pair, action, side, held)
     return puppet, text[: found.start()] + " " + text[end:]
-
-
-def _first_word(words: dict[str, str], text: str) -> str | None:
-    """The name whose words come first in the text; compound motions before plain directions ("bounces up and down")."""
-    found = [(match.start(), name) for name, pattern in words.items() if (match := re.search(pattern, text))]
-    compound = [hit for hit in found if hit[1] in ("bounce", "swing", "circle")]
-    return min(compound or found)[1] if found else None
 
 
 def vocabulary() -> str:
