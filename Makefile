@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz lint docs docs-serve house models-page compatibility train-toy study study-small models-study pictures release comfyui clean
+.PHONY: demo test fuzz lint docs docs-serve house models-page compatibility train-toy study study-small models-study peers-small peers-tuning peers-study pictures release comfyui clean
 
 demo: $(READY)  ## the main job: one prompt, three seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -55,6 +55,21 @@ models-study: $(READY) $(RESULTS)  ## three models (hours); goes on from the cli
 	$(BIN)/python benchmarks/across_models.py studies/models.yaml runs/models --split 125 --chosen "odds 2" \
 	    --out docs/results/models.md --picture docs/results/models.png --price docs/results/price.png
 	$(BIN)/python benchmarks/cases.py studies/models.yaml runs/models --setting "odds 2" --out docs/results/cases.png
+
+peers-small: $(READY)  ## other training-free methods beside odds: the packaged model, 12 prompts, a few minutes
+	$(BIN)/enhance-a-video study studies/peers-small.yaml --out runs/peers-small --workers $(WORKERS)
+	$(BIN)/python benchmarks/peers.py studies/peers-small.yaml runs/peers-small --picture runs/peers-small/peers.png
+
+runs/%/study.sqlite: studies/results/%.sqlite.xz
+	mkdir -p $(@D) && $(PYTHON) -c "import lzma, sys; sys.stdout.buffer.write(lzma.open('$<').read())" > $@
+
+peers-tuning: $(READY) runs/peers-tuning/study.sqlite  ## how the knobs in studies/peers.yaml were chosen; its clips come with the repository
+	$(BIN)/enhance-a-video study studies/peers-tuning.yaml --out runs/peers-tuning --workers $(WORKERS)
+	$(BIN)/python benchmarks/peers.py studies/peers-tuning.yaml runs/peers-tuning --trials
+
+peers-study: $(READY) runs/peers/study.sqlite  ## other training-free methods beside odds on three models (hours); goes on from the clips that came with the repository
+	$(BIN)/enhance-a-video study studies/peers.yaml --out runs/peers --workers $(WORKERS)
+	$(BIN)/python benchmarks/peers.py studies/peers.yaml runs/peers --picture docs/results/peers.png
 
 pictures: $(READY)  ## README's pictures again, from drawn clips, and the guide's drawings; a quarter of an hour on two cores the first time
 	$(BIN)/python benchmarks/pictures.py --out docs/pictures --clips runs/pictures

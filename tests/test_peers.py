@@ -13,7 +13,7 @@ from enhance_a_video.generation import peers, pipelines
 from enhance_a_video.generation.making import generate_with
 from enhance_a_video.generation.peers.denoising import Level
 from enhance_a_video.generation.requests import ClipRequest, Prompt, expand, read_prompts
-from enhance_a_video.lab.study.definition import parse_study
+from enhance_a_video.lab.study.definition import parse_study, read_study
 from enhance_a_video.settings import Settings
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -243,3 +243,37 @@ def test_settings_of_a_study_may_name_a_guider_and_steps():
 def test_what_a_study_refuses(settings, options, words):
     with pytest.raises(SettingsError, match=words):
         parse_study({**STUDY, "settings": settings, "options": options})
+
+
+# ------------------------------------------------------------------------------------------------ compare --against
+
+
+def test_against_is_a_panel_of_compare(tmp_path):
+    from enhance_a_video.cli.options import guider_of
+    from enhance_a_video.lab.comparing import Comparing
+
+    own = {"slg": {"guider": guider_of("slg: scale=0.5,layers=2")}}
+    panels = [("without", None), ("with", Settings(odds=2)), ("slg", None)]
+    made = Comparing(tmp_path, panels, "embedded", options={"steps": 2, "frames": 9}, own=own).run(PROMPT, 1)
+    found = made.to_dict()["panels"]
+    assert [panel.get("guider") for panel in found] == [None, None, peers.from_dict(own["slg"]["guider"]).to_dict()]
+    means = [panel["measures"]["saturation"][0] for panel in found]
+    assert len(set(means)) == 3
+    assert "skip_layer" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text, words", [("slgg", "is unknown"), ("slg: scale", "NAME=VALUE"), ("slg: x=1", "no 'x'")])
+def test_what_against_refuses(text, words):
+    from enhance_a_video.cli.options import guider_of
+
+    with pytest.raises(SettingsError, match=words):
+        guider_of(text)
+
+
+@pytest.mark.parametrize("name", ["peers", "peers-small", "peers-tuning"])
+def test_the_studies_of_the_repository_can_be_read(name):
+    study = read_study(MODELS.parent / "studies" / f"{name}.yaml")
+    assert len({trial.item.key for trial in study.trials(1)}) == len(study.settings)
+    if name == "peers-tuning":  # three trials for each
+        methods = [label.rsplit(" ", 1)[0] for label in study.others]
+        assert {methods.count(one) for one in methods} == {3}

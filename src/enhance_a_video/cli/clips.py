@@ -29,6 +29,7 @@ from .options import (
     Seed,
     command_of,
     grouped,
+    guider_of,
     panel_of,
     path_of,
 )
@@ -151,6 +152,13 @@ def compare(
             help="A further panel with other settings, e.g. 'paper: temperature=4,start=0,end=1'; repeatable.",
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,...]",
+            help="A further panel: another training-free method, e.g. slg, 'slg: scale=0.3,layers=2'; repeatable.",
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, max=10_000, help="How many seeds, from --seed on: mean and 95 % interval per measure.")
     ] = 1,
@@ -168,12 +176,16 @@ def compare(
 
     enhance-a-video compare -p "a red ball moves to the right over a green meadow" --seeds 8
     enhance-a-video compare -p "..." --strength 0.5 --panel "paper: temperature=4,start=0,end=1"
+    enhance-a-video compare -p "..." --seeds 8 --against slg --against self_refining
     """
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     panels += [panel_of(text) for text in panel or []]
+    guiders = [(text, guider_of(text)) for text in against or []]
+    panels += [(label, None) for label, _ in guiders]
     _compare(
         ctx, json, credentials, watermark, prompt, seed, seeds, folder=out, panels=panels, model=model,
         load=asdict(load), force=force, options=clip.options(),
+        own={label: {"guider": guider} for label, guider in guiders},
     )  # fmt: skip
 
 

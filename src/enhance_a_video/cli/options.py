@@ -329,6 +329,15 @@ def panel_of(text: str) -> tuple[str, Settings]:
     return (label if colon else text).strip(), Settings.from_dict(knobs)
 
 
+def guider_of(text: str) -> dict[str, Any]:
+    """Another training-free method from text, "slg" or "slg: scale=0.3,layers=2", as `peers` has it in JSON."""
+    from ..generation import peers
+
+    name, _, knobs = text.partition(":")
+    given = pairs_of("--against", knobs.split(",")) if knobs.strip() else {}
+    return peers.from_dict({"name": name.strip(), **given}).to_dict()
+
+
 def pairs_of(flag: str, texts: list[str]) -> dict[str, Any]:
     """NAME=VALUE texts as a dict; a value is JSON where it can be (3, 0.5, true, null), else the text itself."""
     found: dict[str, Any] = {}

@@ -70,8 +70,9 @@ class Comparing:
     The first seed's videos lie in the folder itself, those of the others in its seed-N; each is written as soon as it
     is made.
 
-    model, load: as `pipelines.load` takes them. options: of `requests.ClipRequest`. title, command, note: of the
-    report; note is a remark on the measures. notice: called with what is not done as requested.
+    model, load: as `pipelines.load` takes them. options: of `requests.ClipRequest`; own: label -> a panel's own, such
+    as a guider. title, command, note: of the report; note is a remark on the measures. notice: called with what is not
+    done as requested.
     """
 
     folder: Path
@@ -79,6 +80,7 @@ class Comparing:
     model: str
     load: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     title: str = "Enhance-A-Video, compared"
     command: str = ""
     note: str = ""
@@ -100,7 +102,7 @@ class Comparing:
         """
         if prompt is not None:
             checked_prompt(prompt)
-        check_panels(self.panels)
+        check_panels(self.panels, self.own)
         video.check_video_target(self.folder / self.names[0], self.options.get("fps", 1))
         self._refuse_existing(range(seed or 0, (seed or 0) + seeds))
         pipe = opened(self.model, self.load, self.progress)
@@ -111,7 +113,10 @@ class Comparing:
             raise SettingsError(f"{self.model} comes without a prompt of its own: give one with --prompt.")
         _refuse_one_frame(pipe, options.get("frames", 2))
         chosen = limits.seeds_from(known.get("seed", 0) if seed is None else seed, seeds)
-        items = [ClipRequest(prompt, chosen[0], label, settings, self.options) for label, settings in self.panels]
+        items = [
+            ClipRequest(prompt, chosen[0], label, settings, {**self.options, **self.own.get(label, {})})
+            for label, settings in self.panels
+        ]
         for text in preflight.notices(pipe, items):
             self.notice(text)
         self._refuse_existing(chosen)
@@ -129,7 +134,7 @@ class Comparing:
             comparison = compare_seeds(
                 pipe, prompt, seeds, self.panels, measures=self._measures(prompt, options), progress=self.progress,
                 keep=lambda takes: pairs.append(self._keep(takes, options["fps"], not pairs)), notice=self.notice,
-                **self.options,
+                own=self.own, **self.options,
             )  # fmt: skip
         except KeyboardInterrupt:
             done = f"The videos of {len(pairs)} of {count(len(seeds), 'seed')} are in {self.folder}"

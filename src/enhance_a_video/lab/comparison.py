@@ -6,7 +6,7 @@ comparison.differences()["with"]["temporal_flicker"]        # mean difference an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,6 +67,7 @@ class Comparison:
             {
                 "label": take.label,
                 "settings": None if take.settings is None else take.settings.to_dict(),
+                **({"guider": take.item.options["guider"]} if take.item.options.get("guider") else {}),
                 "seconds": round(take.seconds, 3),
                 "enhancement": None if take.settings is None else brief(take.summary),
                 "measures": {name: [or_none(v) for v in seeds] for name, seeds in self.values[take.label].items()},
@@ -93,6 +94,7 @@ def compare(
     panels: Sequence[tuple[str, Settings | None]],
     *,
     measures: MeasureSet | None = None,
+    own: Mapping[str, Mapping[str, Any]] | None = None,
     observe: bool = False,
     progress: Report = silent,
     notice: Notice = lambda text: None,
@@ -103,6 +105,7 @@ def compare(
     Args:
         panels: (label, settings) in order; settings None is the plain model.
         measures: what to measure; by default all of `metrics.MEASURES`.
+        own: a panel's label -> options of its own, such as a guider; they come before the others.
         observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
             (its frames stay the same; only its time includes the recording).
         progress: called after each step, with those of all panels in `total`.
@@ -121,7 +124,7 @@ def compare(
     takes = []
     for number, (label, settings) in enumerate(panels):
         report = _part(progress, number, len(panels), f"{label}, seed {seed}")
-        item = ClipRequest(prompt, seed, label, settings, options)
+        item = ClipRequest(prompt, seed, label, settings, {**options, **(own or {}).get(label, {})})
         (made,) = make_clips(pipe, [item], progress=report, observe=observe, notice=notice)
         takes.append(Take(**vars(made), measures=measures.measure(made.frames)))
     return takes

@@ -313,8 +313,9 @@ def _pictures(takes: Sequence[Take]) -> list[dict[str, str]]:
 
 def _settings(take: Take) -> list[tuple[str, str]]:
     """A take's settings and what became of them, as text."""
-    assert take.settings is not None
-    knobs = {k: v for k, v in take.settings.to_dict().items() if v is not None and k not in _INTERNAL}
+    knobs = {} if take.settings is None else take.settings.to_dict()
+    knobs = {k: v for k, v in knobs.items() if v is not None and k not in _INTERNAL}
+    knobs |= {"guider": guider} if (guider := take.item.options.get("guider")) else {}
     rows = [(name.replace("_", " "), str(value)) for name, value in knobs.items()]
     if take.summary is not None:
         active, calls = int(take.summary.active.sum()), len(take.summary.progress)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...errors import SettingsError
 from .base import Peer
-from .combining import AdaptiveProjected, MagnitudeAware, Tangential, ZeroStar
+from .combining import AdaptiveProjected, MagnitudeAware, ScaledGuidance, Tangential, ZeroStar
 from .denoising import attached, counted
 from .maps import BlendedMaps
 from .refining import SelfRefining
@@ -28,8 +28,8 @@ from .weakening import AutoGuidance, PerturbedAttention, SkipLayer, SmoothedEner
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
-        ZeroStar, AdaptiveProjected, Tangential, MagnitudeAware, SkipLayer, PerturbedAttention, SmoothedEnergy,
-        AutoGuidance, SelfRefining, FreeInit, BlendedMaps,
+        ScaledGuidance, ZeroStar, AdaptiveProjected, Tangential, MagnitudeAware, SkipLayer, PerturbedAttention,
+        SmoothedEnergy, AutoGuidance, SelfRefining, FreeInit, BlendedMaps,
     )
 }  # fmt: skip
 _SHORT = {"slg": "skip_layer", "stg": "skip_layer", "pag": "perturbed_attention", "seg": "smoothed_energy"}

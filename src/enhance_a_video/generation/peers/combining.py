@@ -129,3 +129,26 @@ class MagnitudeAware(_Combining):
         from diffusers.guiders import MagnitudeAwareGuidance
 
         return MagnitudeAwareGuidance(scale, alpha=self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledGuidance(Peer):
+    """Classifier-free guidance, stronger or weaker: 1 + factor * (scale - 1). The control of what only weakens it."""
+
+    factor: float = 0.5
+
+    name: ClassVar[str] = "scaled_guidance"
+    source: ClassVar[str] = "classifier-free guidance, arXiv 2207.12598"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits.number("factor", self.factor, 0, 1000)
+
+    def begin(self) -> Act:
+        def act(step: Step) -> tuple[Tensor, Tensor]:
+            if not self.covers(step) or self.factor == 1:
+                return step.prediction, step.latents
+            cond, uncond = step.cond.prediction, step.unguided.prediction
+            return uncond + (1 + self.factor * (step.scale - 1)) * (cond - uncond), step.latents
+
+        return act
