@@ -67,7 +67,7 @@ ENTRY = "_enhance_a_video_calls"  # and the only one of the model around them: t
 
 
 class AttentionObserver(Protocol):
-    """Who is informed of what a patched attention layer does."""
+    """What a patched attention layer reports to, and reads from."""
 
     name: str
     tokens: Tokens
@@ -90,7 +90,7 @@ class AttentionObserver(Protocol):
         """Which tokens of the stream are the video in the present forward call."""
 
     def facts(self) -> dict[str, Any]:
-        """More of the AttentionCall that the present forward call says: columns, prompt, shared."""
+        """More facts of the present forward call for an AttentionCall: columns, prompt, shared."""
 
     def fall_back(self, reason: str) -> None:
         """The kernel's place cannot be taken. Raises UnsupportedModelError where nothing else will do."""

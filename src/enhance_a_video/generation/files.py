@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from .. import limits
 from ..errors import EnhanceAVideoError, OutputExistsError, SettingsError, VideoFileError
 
 T = TypeVar("T")
@@ -39,6 +40,15 @@ def named(text: str | Path, what: str = "") -> Path:
     if str(text).startswith("~") and home.startswith("~") and not Path(home).exists():
         raise SettingsError(f"{where}there is no user {home[1:]}. For a folder named {home} write ./{path}.")
     return path
+
+
+def text_of(path: Path, what: str, error: type[EnhanceAVideoError]) -> str:
+    """A file's text, UTF-8. Raises `error` where it cannot be read; what: the beginning of its sentence."""
+    try:
+        return limits.ordinary(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as refused:
+        reason = getattr(refused, "strerror", None) or "it is not UTF-8 text"
+        raise error(f"{what} {path} cannot be read: {reason}.") from refused
 
 
 def reserved(name: str) -> bool:

@@ -20,7 +20,7 @@ from ..alternatives import Change
 from ..errors import PromptError, SettingsError
 from ..wording import count
 from . import peers
-from .files import named
+from .files import named, text_of
 from .media import as_rgb, open_picture
 from .prompts import checked_prompt
 
@@ -192,13 +192,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         PromptError: a line that cannot be used, with file and line number; no prompt at all; an unreadable file.
     """
     path = Path(path)
-    try:
-        text = limits.ordinary(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise PromptError(f"The prompts in {path} cannot be read: {reason}.") from error
     found = []
-    for number, line in _lines(text):
+    for number, line in _lines(text_of(path, "The prompts in", PromptError)):
         lines = path.suffix.lower() == ".jsonl"
         found.append(_prompt(line, path, number) if lines else Prompt(checked_prompt(line, f"{path}, line {number}")))
     if not found:

@@ -119,7 +119,7 @@ class Step:
         if kind == "v_prediction" and hasattr(self.scheduler, "alphas_cumprod"):
             return False
         raise SettingsError(
-            f"This sampler knows flow matching and v-prediction, not {type(self.scheduler).__name__} with {kind}."
+            f"This sampler takes flow matching and v-prediction, not {type(self.scheduler).__name__} with {kind}."
         )
 
     def noise(self) -> Tensor:

@@ -244,7 +244,7 @@ def _own_length(pipe: Any) -> int:
 
 
 def _own_size(pipe: Any) -> tuple[int, int] | None:
-    """(height, width) of the clips that the model is made for; None where nothing tells it."""
+    """(height, width) of the clips that the model is made for; None where that is not known."""
     known, parameters = pipelines.defaults(pipe), inspect.signature(pipe.__call__).parameters
     height, width = (known.get(n) or getattr(parameters.get(n), "default", None) for n in ("height", "width"))
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None

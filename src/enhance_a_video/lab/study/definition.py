@@ -19,7 +19,7 @@ from ...alternatives import Change, alternative_from_dict
 from ...embedded import checker, world
 from ...errors import EnhanceAVideoError, PromptError, SettingsError
 from ...generation import peers
-from ...generation.files import named, reserved
+from ...generation.files import named, reserved, text_of
 from ...generation.measures import Measure
 from ...generation.pipelines import EMBEDDED, check_load
 from ...generation.prompts import checked_prompt
@@ -174,11 +174,7 @@ def read_study(path: str | Path) -> Study:
             do not fit; PromptError for prompts that cannot be used.
     """
     path = Path(path)
-    try:
-        text = limits.ordinary(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise SettingsError(f"The study {path} cannot be read: {reason}.") from error
+    text = text_of(path, "The study", SettingsError)
     try:
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
