@@ -4,7 +4,7 @@
 
 The kernel alone, with odds by the estimated mass of every token (the default), with exact odds (log-sum-exps) and
 with odds on two axes at once (one bias, which the layers of a model share) take turns in one process; the ratio is of
-the medians. Attention is F.scaled_dot_product_attention on random q, k and v in the layout of diffusers. Extra memory is
+the medians. Attention is F.scaled_dot_product_attention on random q, k, v in the layout of diffusers. Extra memory is
 the peak of what the allocator hands out, the output included, of each. A layer's projections and the rest of the block
 come on top and dilute the ratio.
 """
