@@ -131,7 +131,7 @@ def trials(study: Study, each: dict[str, Scores]) -> list[str]:
 
 def picture(study: Study, each: dict[str, Scores], cost: dict[str, float], path: Path) -> None:
     """Pooled score over the models, a panel for each cost; with odds in another colour."""
-    bands = [(0.0, 1.05, "1"), (1.05, 1.45, "1.2 to 1.4"), (1.45, 9.0, "1.5 and more")]
+    bands = [(0.0, 1.05, "1"), (1.05, 1.45, "1.2 to 1.4"), (1.45, 9.0, "from 1.5")]
     parts = [[label for label in study.others if low <= cost[label] < high] for low, high, _ in bands]
     figure = _figure(10, 5)
     panels = figure.subplots(1, len(bands), sharey=True, width_ratios=[max(len(part), 1) for part in parts])
