@@ -455,3 +455,72 @@ def test_two_threads_may_use_the_queue(tmp_path):
     for thread in threads:
         thread.join()
     assert len(Jobs(tmp_path / "queue.json").all()) == 40
+
+
+# ------------------------------------------------------------------------------------- restoring, pictures, loading
+
+
+def test_a_clip_of_the_gallery_is_restored_beside_what_it_was(desk, tiny_folder):
+    desk.jobs.add([form_on(tiny_folder, settings=None, options={"steps": 1, "frames": 5})])
+    desk.start()
+    until_idle(desk)
+    (first,) = desk.gallery.entries()
+    form = Form(**vars(first.form) | {"restores": f"{first.id}/plain", "noise": 0.0})
+    assert Form.from_dict(json.loads(json.dumps(form.to_dict()))) == form
+    desk.jobs.add([form, Form(**vars(form) | {"restores": f"{first.id}/none"})])
+    desk.start()
+    until_idle(desk)
+    entry = next(one for one in desk.gallery.entries() if one.form.restores)
+    assert list(entry.clips) == ["before", "restored"] and entry.title.endswith("restored, noise 0")
+    assert entry.clips["before"].read_bytes() == first.clips["plain"].read_bytes()
+    assert json.loads(video.read_comment(entry.clips["restored"]))["restored"]["file"] == first.clips["plain"].name
+    assert "restore" in player.result(entry) and "--noise 0" in player.result(entry)
+    (job,) = desk.jobs.all()
+    assert job.state == FAILED and "no longer in the gallery" in job.trouble
+    with pytest.raises(SettingsError, match="remove it"):
+        desk.jobs.edit(job.id, FORMS[0])
+
+
+def test_loading_can_be_stopped_and_what_was_loaded_is_used(desk, tiny_folder, monkeypatch):
+    from enhance_a_video.web import maker
+
+    go_on, loads, load = threading.Event(), [], maker.opened
+
+    def slow(model, how):
+        loads.append(model)
+        assert go_on.wait(60)
+        return load(model, how)
+
+    monkeypatch.setattr(maker, "opened", slow)
+    desk.jobs.add([form_on(tiny_folder, settings=None)])
+    desk.start()
+    while not loads:
+        time.sleep(0.01)
+    desk.stop()
+    until_idle(desk, 10)  # long before the model is there
+    assert [job.state for job in desk.jobs.all()] == [WAITING] and not desk.gallery.entries()
+    go_on.set()
+    desk.start()
+    until_idle(desk)
+    assert len(loads) == 1 and len(desk.gallery.entries()) == 1
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again(desk, tiny_folder):
+    desk.jobs.add([form_on("/nowhere"), form_on(tiny_folder, settings=None)])
+    desk.start()
+    until_idle(desk)
+    assert [job.state for job in desk.jobs.all()] == [FAILED] and len(desk.gallery.entries()) == 1
+
+
+def test_a_first_picture_is_kept_and_no_link_names_it(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    video.write_png(tmp_path / "x.png", np.full((8, 8, 3), 7, np.uint8))
+    kept = uploads.kept_picture(tmp_path / "x.png", tmp_path / "pictures")
+    assert kept.parent.name == "pictures" and uploads.kept_picture(kept, tmp_path / "pictures") == kept
+    (form,) = forms_from({"prompt": PROMPT, "image": str(kept)})
+    assert form.options == {"image": str(kept)} and forms_from(values_of(form)) == [form]
+    assert form.items()[0].call()["image"].size == (8, 8)
+    assert form_from_link(link_of(form)[3:]).options == {}
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(VideoFileError, match=r"bad\.png"):
+        uploads.kept_picture(tmp_path / "bad.png", tmp_path / "pictures")

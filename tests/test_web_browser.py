@@ -4,13 +4,16 @@ Skipped where there is no Gradio, or no Chromium (CHROMIUM=/path/to/chromium nam
 chromium).
 """
 
+import os
 import socket
 
+import numpy as np
 import pytest
 from chromium import needs_chromium, playwright
 
 pytest.importorskip("gradio", reason="pip install 'enhance-a-video[web]'")
 
+from enhance_a_video.generation import video
 from enhance_a_video.web.page import serve
 
 pytestmark = needs_chromium
@@ -122,6 +125,11 @@ def test_the_journey(page, served, tmp_path):
     playwright.expect(jobs(page)).to_have_count(3)
     jobs(page).nth(0).click()
     page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="No, keep it").click()
+    playwright.expect(page.get_by_role("button", name="No, keep it")).to_have_count(0)
+    playwright.expect(jobs(page)).to_have_count(3)
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Yes, delete").click()
     playwright.expect(jobs(page)).to_have_count(2)
     jobs(page).nth(1).click()
     page.get_by_role("button", name="Earlier").click()
@@ -132,6 +140,7 @@ def test_the_journey(page, served, tmp_path):
     playwright.expect(jobs(page).nth(0)).to_contain_text("seed 5")
     jobs(page).nth(1).click()
     page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Yes, delete").click()
     playwright.expect(jobs(page)).to_have_count(1)
 
     # a restart loses nothing
@@ -153,14 +162,46 @@ def test_the_journey(page, served, tmp_path):
     printed(page, "The clip's settings are in the fields.")
     assert page.get_by_label("Prompt").input_value() == PROMPT and page.get_by_label("Seeds").input_value() == "0"
 
+    # the clip that is shown, restored: beside what it was
+    page.get_by_role("button", name="Restore this clip").click()
+    shown(page, "seed 5 · restored, noise 0.1")
+    playwright.expect(page.locator("#ev-gallery .thumbnail-item")).to_have_count(3)
+    shots = os.environ.get("SCREENSHOTS")
+    if shots:
+        page.screenshot(path=f"{shots}/restored-{width}.png", full_page=True)
+
+    # deleted only after a question
+    page.get_by_role("button", name="Delete", exact=True).click()
+    playwright.expect(page.get_by_text("Delete this clip and its files?")).to_be_visible()
+    if shots:
+        page.screenshot(path=f"{shots}/question-{width}.png")
+    page.get_by_role("button", name="No, keep it").click()
+    playwright.expect(page.locator("#ev-gallery .thumbnail-item")).to_have_count(3)
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Yes, delete").click()
+    printed(page, "Deleted.")
+    playwright.expect(page.locator("#ev-gallery .thumbnail-item")).to_have_count(2)
+
+    # a first picture, with a model that takes none: a sentence
+    unfold(page, "Expert knobs")
+    video.write_png(tmp_path / "first.png", np.zeros((64, 64, 3), np.uint8))
+    page.locator("#ev-image input[type=file]").set_input_files(tmp_path / "first.png")
+    playwright.expect(page.locator("#ev-image img")).to_be_visible()
+    page.get_by_role("button", name="Generate").click()
+    playwright.expect(page.locator(".ev-progress")).to_contain_text("image", timeout=WAIT)
+    if shots:
+        page.screenshot(path=f"{shots}/picture-{width}.png", full_page=True)
+
     # any two of the gallery in the player
     unfold(page, "Compare two clips")
     for label, number in (("A", 0), ("B", 3)):
         page.get_by_label(label, exact=True).click()
         page.get_by_role("option").nth(number).click()
     page.get_by_role("button", name="Compare", exact=True).click()
-    playwright.expect(page.locator("wipe-player")).to_have_count(2)
-    page.wait_for_function("document.querySelectorAll('wipe-player')[1].canvas.width > 0")
+    playwright.expect(page.locator("wipe-player")).to_have_count(
+        1
+    )  # of the result, nothing is shown after it is deleted
+    page.wait_for_function("document.querySelectorAll('wipe-player')[0].canvas.width > 0")
 
     # a link carries the settings
     unfold(page, "Presets, links")

@@ -20,6 +20,7 @@ from ..generation import files
 from ..generation.loading import EMBEDDED
 from ..generation.prompts import checked_prompt
 from ..generation.requests import ClipRequest, check_option
+from ..generation.restore import NOISE
 from ..settings import Settings
 
 OFF, OWN = "off", "own numbers"
@@ -36,7 +37,8 @@ PLAIN, ENHANCED = "plain", "enhanced"
 @dataclass(frozen=True)
 class Form:
     """One prompt with one seed. settings: of `Settings.from_dict`, None for the plain model alone; with settings both
-    are made, plain and enhanced. options: of `pipelines.generate`. load: of `pipelines.load`, what is not usual."""
+    are made, plain and enhanced. options: of `pipelines.generate`. load: of `pipelines.load`, what is not usual.
+    restores: "ID/LABEL" of a clip in the gallery that is restored instead, at this noise; "": a clip is made."""
 
     prompt: str
     seed: int = 0
@@ -44,17 +46,22 @@ class Form:
     settings: Mapping[str, Any] | None = field(default_factory=lambda: Settings().to_dict())
     options: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
+    restores: str = ""
+    noise: float = NOISE
 
     def __post_init__(self) -> None:
         checked_prompt(self.prompt)
         limits.seed(self.seed)
+        limits.number("noise", self.noise, 0, 1)
+        if not isinstance(self.restores, str):
+            raise SettingsError(f"restores={self.restores!r}, but text is wanted.")
         if not isinstance(self.model, str) or not self.model.strip():
             raise SettingsError("No model: choose embedded, or write a folder or a hub id (owner/name).")
         for name, given in (("options", self.options), ("load", self.load)):
             if not isinstance(given, Mapping):
                 raise SettingsError(f"{name}={given!r}, but an object is wanted.")
         for name, value in self.options.items():
-            if name not in (*NUMBERS, "negative", "extra"):
+            if name not in (*NUMBERS, "negative", "extra", "image"):
                 raise SettingsError(f"{name!r} is no option of this page.")
             check_option(name, value)
         for name, value in self.load.items():
@@ -154,6 +161,8 @@ def _options(values: Mapping[str, Any]) -> dict[str, Any]:
         found["negative"] = str(values["negative"]).strip()
     if extra := _json(values, "arguments", "Further arguments"):
         found["extra"] = extra
+    if values.get("image"):
+        found["image"] = str(values["image"])
     return found
 
 
@@ -204,7 +213,7 @@ def values_of(form: Form) -> dict[str, Any]:
         **{name: _text(settings.get(name)) if own else "" for name in KNOBS},
         "further": json.dumps(further) if own and further else "",
         "negative": options.get("negative", ""), **{name: _text(options.get(name)) for name in NUMBERS},
-        "arguments": json.dumps(extra) if extra else "", **(LOADING | dict(form.load)),
+        "image": options.get("image"), "arguments": json.dumps(extra) if extra else "", **(LOADING | dict(form.load)),
     }  # fmt: skip
 
 
@@ -236,7 +245,8 @@ def form_of(record: Mapping[str, Any]) -> Form:
 
 def link_of(form: Form) -> str:
     """The part of an address that carries a form: "?s=...". A model in a folder of this machine is left out."""
-    shared = replace(form, load={}, model=form.model if _public(form.model) else EMBEDDED)
+    options = {name: value for name, value in form.options.items() if name != "image"}
+    shared = replace(form, load={}, options=options, restores="", model=form.model if _public(form.model) else EMBEDDED)
     text = json.dumps(shared.to_dict(), separators=(",", ":"))
     return "?s=" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -248,6 +258,8 @@ def form_from_link(text: str) -> Form:
     except ValueError:
         raise SettingsError("The link's settings are damaged: copy the whole link.") from None
     form = Form.from_dict(data)
+    if form.restores or "image" in form.options:
+        raise SettingsError("The link names a file of the machine that made it: make the link again.")
     return replace(form, load={}, model=form.model if _public(form.model) else EMBEDDED)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,6 +25,7 @@ from .form import Form
 
 _ENTRY, _STACKED, _POSTER = "entry.json", "stacked.mp4", "poster.png"
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
+_Write = Callable[[Path, str], tuple[dict[str, str], list[np.ndarray], float]]  # names of clips, frames, fps
 _SHOWN = 384  # the shorter side of what the player and the gallery show, at least
 
 
@@ -56,8 +58,9 @@ class Entry:
 
     @property
     def title(self) -> str:
+        what = f"restored, noise {self.form.noise:g}" if self.form.restores else self.form.effect
         short = self.form.prompt if len(self.form.prompt) <= 60 else self.form.prompt[:57] + "…"
-        return f"{short} · seed {self.form.seed} · {self.form.effect}"
+        return f"{short} · seed {self.form.seed} · {what}"
 
 
 class Gallery:
@@ -75,22 +78,46 @@ class Gallery:
         Raises:
             VideoFileError: the disk is full or does not take it; nothing is left then.
         """
-        now = datetime.now(timezone.utc)
-        id = f"{now:%Y%m%d-%H%M%S}-{made[-1].item.key[:8]}"
-        with files.explained(self.folder):
-            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.folder))
-        try:
+
+        def write(draft: Path, id: str) -> tuple[dict[str, str], list[np.ndarray], float]:
             names = {one.label: f"{id}-{one.label}.mp4" for one in made}
             for one in made:
                 record = {**one.record(), "model": form.model}
                 video.write_video(
                     draft / names[one.label], one.frames, one.fps, comment=json.dumps(record), claim=Claim(record)
                 )
-            video.write_video(draft / _STACKED, stacked([one.frames for one in made]), made[0].fps)
-            middle = made[-1].frames[len(made[-1].frames) // 2]
+            return names, [one.frames for one in made], made[0].fps
+
+        return self._kept(form, made[-1].item.key[:8], write, described)
+
+    def keep_restored(
+        self, form: Form, source: Path, restore: Callable[[Path], Any], described: Mapping[str, Any]
+    ) -> Entry:
+        """A new entry of a clip of the gallery and of what `restore` writes into the path that it is called with.
+        Errors as `keep`, and those of `restore`."""
+
+        def write(draft: Path, id: str) -> tuple[dict[str, str], list[np.ndarray], float]:
+            names = {label: f"{id}-{label}.mp4" for label in ("before", "restored")}
+            with files.explained(draft):
+                shutil.copyfile(source, draft / names["before"])
+            restore(draft / names["restored"])
+            clips = [video.read_video(draft / name) for name in names.values()]
+            return names, [frames for frames, _ in clips], clips[0][1] or 8
+
+        return self._kept(form, secrets.token_hex(4), write, described)
+
+    def _kept(self, form: Form, key: str, write: _Write, described: Mapping[str, Any]) -> Entry:
+        now = datetime.now(timezone.utc)
+        id = f"{now:%Y%m%d-%H%M%S}-{key}"
+        with files.explained(self.folder):
+            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.folder))
+        try:
+            names, clips, fps = write(draft, id)
+            video.write_video(draft / _STACKED, stacked(clips), fps)
+            middle = clips[-1][len(clips[-1]) // 2]
             video.write_png(draft / _POSTER, video.enlarged(middle[None], _SHOWN)[0])
             data = {
-                "form": form.to_dict(), "clips": names, "fps": made[0].fps, "made": now.isoformat(timespec="seconds"),
+                "form": form.to_dict(), "clips": names, "fps": fps, "made": now.isoformat(timespec="seconds"),
                 **described,
             }  # fmt: skip
             files.write_text(draft / _ENTRY, json.dumps(data, indent=1))
@@ -126,6 +153,14 @@ class Gallery:
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingsError(f"{id} in the gallery is damaged ({error}).") from None
+
+    def clip(self, chosen: str) -> tuple[str, Entry]:
+        """Label and entry of "ID/LABEL". SettingsError: there is none."""
+        id, _, label = str(chosen).partition("/")
+        entry = self.entry(id)
+        if label not in entry.clips:
+            raise SettingsError("This clip is no longer in the gallery.")
+        return label, entry
 
     def remove(self, id: str) -> None:
         """Deletes an entry. SettingsError: there is none; VideoFileError: it cannot be deleted."""

@@ -62,7 +62,10 @@ class Jobs:
     def edit(self, id: str, form: Form) -> None:
         """Another form in a job's place, which waits then. SettingsError: it is running or gone."""
         with self._lock:
-            self._set(replace(self._idle(id), form=form, state=WAITING, trouble=""))
+            job = self._idle(id)
+            if job.form.restores:
+                raise SettingsError("This one restores a clip and has no fields here: remove it, and restore anew.")
+            self._set(replace(job, form=form, state=WAITING, trouble=""))
 
     def again(self, id: str) -> None:
         """A job that ran or failed waits again."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from ..generation import pipelines, preflight
 from ..generation.events import Progress
 from ..generation.loading import out_of_memory
 from ..generation.making import Made, brief, make_clips, opened
+from ..generation.restore import Restoring, restore_file
 from ..lab import report
 from ..lab.comparison import Comparison, MeasureSet, Take, compare, general_measures, truth_measures
 from ..limits import or_none
+from ..settings import Settings
 from .form import ENHANCED, PLAIN, Form
 from .gallery import Entry, Gallery
 from .jobs import Job, Jobs
@@ -54,7 +57,7 @@ class Maker:
         self._status, self._lock = Status(), threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._loaded: tuple[Any, Any] = (None, None)  # what was loaded, the pipeline
+        self._loading: _Loading | None = None  # the model in memory, or on its way there
 
     @property
     def status(self) -> Status:
@@ -74,7 +77,7 @@ class Maker:
         self._stop.set()
         thread = self._thread
         if self._status.busy:
-            self._update(doing="stopping after this step")
+            self._update(doing="stopping")
         if wait is not None and thread is not None:
             thread.join(wait)
 
@@ -116,6 +119,8 @@ class Maker:
 
     def _make(self, form: Form) -> Entry:
         watch = _Watch(self._update, self._stop)
+        if form.restores:
+            return self._restored(form, watch)
         pipe = self._pipe(form, watch)
         notes = dict.fromkeys(preflight.notices(pipe, form.items()))
         self._update(notes=tuple(notes))
@@ -132,12 +137,67 @@ class Maker:
         self._update(doing="writing", preview=None)
         return self.gallery.keep(form, made, notes=list(notes), **described)
 
+    def _restored(self, form: Form, watch: _Watch) -> Entry:
+        """A clip of the gallery restored, as an entry of its own."""
+        label, source = self.gallery.clip(form.restores)
+        settings = None if form.settings is None else Settings.from_dict(form.settings)
+        how = Restoring(noise=form.noise, settings=settings, prompt=form.prompt, seed=form.seed)
+        pipe = None if how.light_only else self._pipe(form, watch)
+        notes = dict[str, None]()
+
+        def restore(out: Path) -> None:
+            restore_file(
+                source.clips[label], out, how, model=form.model, pipe=pipe, progress=watch,
+                notice=lambda text: notes.update({text: None}),
+            )  # fmt: skip
+            described["notes"] = list(notes)
+
+        words = ["No model ran: the light was made even."] if pipe is None else ["Restored: left before, right after."]
+        described: dict[str, Any] = {"words": words}
+        return self.gallery.keep_restored(form, source.clips[label], restore, described)
+
     def _pipe(self, form: Form, watch: _Watch) -> Any:
+        """The pipeline of a form. Loading cannot be broken off, so that a thread of its own does it: when the work is
+        stopped meanwhile, it is waited for by the next clip, and used if it is the same model."""
         wanted = (form.model, tuple(sorted(form.load.items())))
-        if self._loaded[0] != wanted:
-            self._loaded = (None, None)  # two large models do not fit
-            self._loaded = (wanted, opened(form.model, dict(form.load), watch))
-        return self._loaded[1]
+        if self._loading and self._loading.wanted != wanted:
+            self._loading.wait(watch)  # two large models do not fit
+            self._loading = None
+        if self._loading is None:
+            watch(Progress(0, doing=f"loading {form.model}"))
+            self._loading = _Loading(wanted, lambda: opened(form.model, dict(form.load)))
+        try:
+            return self._loading.wait(watch)
+        except Exception:
+            self._loading = None
+            raise
+
+
+class _Loading:
+    """A model that is being loaded, or was."""
+
+    def __init__(self, wanted: Any, load: Callable[[], Any]) -> None:
+        self.wanted = wanted
+        self._pipe: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(load,), name="enhance-a-video loads", daemon=True)
+        self._thread.start()
+
+    def _run(self, load: Callable[[], Any]) -> None:
+        try:
+            self._pipe = load()
+        except BaseException as error:
+            self._error = error
+
+    def wait(self, watch: _Watch) -> Any:
+        """The pipeline when it is there. KeyboardInterrupt: the work is stopped meanwhile."""
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            if watch.stop.is_set():
+                raise KeyboardInterrupt
+        if self._error is not None:
+            raise self._error
+        return self._pipe
 
 
 class _Watch:

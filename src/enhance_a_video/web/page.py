@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import EnhanceAVideoError, SettingsError
 from ..generation import files
 from ..generation.loading import EMBEDDED, defaults_in, source_of
+from ..generation.restore import NOISE
 from ..wording import count
 from . import player, uploads
 from .form import EFFECTS, KNOBS, LOADING, OWN, Form, Presets, form_from_link, forms_from, link_of, values_of
@@ -26,6 +27,7 @@ _HERE = Path(__file__).parent
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _SHORTEST = 8  # characters of a password
 _TICK = 0.7  # seconds between two reads of the maker's status
+_NOISES = [("light alone, no model", 0.0), (f"gentle: noise {NOISE:g}", NOISE), ("strong: noise 0.4", 0.4)]
 _HEAD = """<div id="ev-head"><h1>Enhance-A-Video</h1>
 <p>Steadier video from any diffusion model, without training. Write what it shows and press Generate.</p></div>"""
 
@@ -36,6 +38,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.gallery = Gallery(folder / "gallery")
+        self.pictures = folder / "pictures"
         self.jobs = Jobs(folder / "queue.json")
         self.presets = Presets(folder / "presets.json")
         self.maker = Maker(self.jobs, self.gallery)
@@ -80,7 +83,8 @@ def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 7860, password: 
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=browser,
         auth=(lambda name, word: hmac.compare_digest(word.encode(), password.encode())) if password else None,
         auth_message="Any name, and the password that was given on the command line." if password else None,
-        allowed_paths=[str(desk.gallery.folder)], max_file_size=uploads.LARGEST, show_error=False, footer_links=[],
+        allowed_paths=[str(desk.gallery.folder), str(desk.pictures)], max_file_size=uploads.LARGEST,
+        show_error=False, footer_links=[],
         theme=theme, head=f"<style>{style}</style><script>{script}</script>",  # css= would rewrite the selectors
         ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False,
     )  # fmt: skip
@@ -117,6 +121,13 @@ class Page:
                         self.again = gr.Button("Make one more", size="sm", min_width=120)
                         self.use = gr.Button("Use its settings", size="sm", min_width=120)
                         self.drop = gr.Button("Delete", size="sm", min_width=80)
+                    self.sure, self.yes, self.no = self._question("Delete this clip and its files?")
+                    with gr.Row():
+                        self.noise = gr.Dropdown(
+                            _NOISES, value=NOISE, show_label=False, container=False, min_width=180,
+                            elem_id="ev-noise", filterable=False,
+                        )  # fmt: skip
+                        self.restore = gr.Button("Restore this clip", size="sm", min_width=140)
             self._keep()
             self._wire()
 
@@ -155,6 +166,16 @@ class Page:
             elem_id="ev-clip",
         )  # fmt: skip
 
+    def _question(self, text: str) -> tuple[Any, Any, Any]:
+        """A question that is hidden until it is needed, and its two answers."""
+        gr = self.gr
+        with gr.Column(visible=False) as question:
+            gr.HTML(f'<p class="ev-question" role="alert">{text}</p>')
+            with gr.Row():
+                yes = gr.Button("Yes, delete", variant="stop", size="sm", min_width=110)
+                no = gr.Button("No, keep it", size="sm", min_width=110)
+        return question, yes, no
+
     def _knobs(self) -> None:
         gr, fields = self.gr, self.fields
         gr.HTML(f"<p class='ev-note'>The first five and further settings act with the strength “{OWN}”.</p>")
@@ -171,6 +192,10 @@ class Page:
         fields["further"] = gr.Textbox(
             "", label="Further settings, JSON", placeholder='{"layers": [0, 1]}', max_lines=2
         )
+        fields["image"] = gr.Image(
+            label="First picture, for models that start from one", type="filepath", sources=["upload"], height=160,
+            elem_id="ev-image",
+        )  # fmt: skip
         fields["negative"] = gr.Textbox("", label="What it should not show", max_lines=2)
         with gr.Row():
             for name in ("steps", "guidance", "frames", "width", "height", "fps"):
@@ -211,6 +236,7 @@ class Page:
                         ("run", "Go on with the queue"),
                     )
                 }  # fmt: skip
+            self.job_sure, self.job_yes, self.job_no = self._question("Take this clip out of the queue?")
 
     # ------------------------------------------------------------------------------------------- which button does what
 
@@ -228,10 +254,18 @@ class Page:
         self._on(self.use.click, lambda id: (*self._fill(self._entry(id).form), "Its settings are in the fields."),
                  [self.shown], every)  # fmt: skip
         lists = [self.shown, self.result, *self._lists()]
-        self._on(self.drop.click, self._delete, [self.shown], lists)
+        self._on(self.drop.click, self._ask_delete, [self.shown], [self.sure])
+        self._on(self.yes.click, self._delete, [self.shown], [self.sure, *lists])
+        self._on(self.restore.click, self._restore_clip, [self.shown, self.noise], [])
+        for button, row in ((self.no, self.sure), (self.job_no, self.job_sure)):
+            self._on(button.click, lambda: (gr.update(visible=False), ""), [], [row])
+        self._on(self.acts["remove"].click, self._ask_remove, [self.queue], [self.job_sure])
+        self._on(self.job_yes.click, self._remove, [self.queue], [self.job_sure, self.queue])
         self._on(self.pictures.select, self._select, [self.ids], [self.shown, self.result])
         self._on(self.compare.click, self._compare, [self.first, self.second], [self.compared])
         for act, button in self.acts.items():
+            if act == "remove":
+                continue
             self._on(button.click, self._act(act), [self.queue, *every], [self.queue, *every])
         drawn = [self.seen, self.shown, self.progress, self.result, self.queue, *self._lists()]
         gr.Timer(_TICK).tick(self._tick, [self.seen, self.shown, self.queue], drawn, **_QUIET)
@@ -277,7 +311,10 @@ class Page:
         return [self.gr.skip() if name in keep else self.gr.update(value=values[name]) for name in self.fields]
 
     def _go(self, *values: Any) -> tuple[Any, ...]:
-        forms = self._forms(values)
+        given = dict(zip(self.fields, values, strict=True))
+        if given["image"]:
+            given["image"] = str(uploads.kept_picture(given["image"], self.desk.pictures))
+        forms = forms_from(given)
         self.desk.jobs.add(forms)
         self.desk.maker.start()
         return ("" if len(forms) == 1 else f"{count(len(forms), 'clip')} in the queue.",)
@@ -332,24 +369,37 @@ class Page:
         entry = self._entry(ids[index] if 0 <= index < len(ids) else "")
         return entry.id, player.result(entry), ""
 
+    def _restore_clip(self, id: str, noise: float) -> tuple[Any, ...]:
+        entry = self._entry(id)
+        label = list(entry.clips)[-1]
+        form = replace(entry.form, restores=f"{entry.id}/{label}", noise=noise)
+        self.desk.jobs.add([form])
+        self.desk.maker.start()
+        return (f"The {label} clip is being restored; the gallery gets it beside what it was.",)
+
+    def _ask_delete(self, id: str) -> tuple[Any, ...]:
+        self._entry(id)
+        return self.gr.update(visible=True), ""
+
+    def _ask_remove(self, id: str | None) -> tuple[Any, ...]:
+        if not id:
+            raise SettingsError("Choose a clip of the queue first.")
+        return self.gr.update(visible=True), ""
+
+    def _remove(self, id: str | None) -> tuple[Any, ...]:
+        self.desk.jobs.remove(id or "")
+        return self.gr.update(visible=False), self._drawn_queue(id), "Removed."
+
     def _delete(self, id: str) -> tuple[Any, ...]:
         self.desk.gallery.remove(self._entry(id).id)
-        return "", player.result(None), *self._drawn_lists(), "Deleted."
+        return self.gr.update(visible=False), "", player.result(None), *self._drawn_lists(), "Deleted."
 
     def _compare(self, first: str, second: str) -> tuple[Any, ...]:
         if not first or not second or first == second:
             raise SettingsError("Choose two different clips of the gallery.")
-        one, other = self._clip(first), self._clip(second)
+        one, other = self.desk.gallery.clip(first), self.desk.gallery.clip(second)
         path, fps = self.desk.gallery.beside(one[1].clips[one[0]], other[1].clips[other[0]])
         return player.compared(one, other, path, fps), ""
-
-    def _clip(self, chosen: str) -> tuple[str, Entry]:
-        """Label and entry of "ID/LABEL"."""
-        id, _, label = chosen.partition("/")
-        entry = self._entry(id)
-        if label not in entry.clips:
-            raise SettingsError("This clip is no longer in the gallery.")
-        return label, entry
 
     def _act(self, act: str) -> Callable[..., Any]:
         jobs = self.desk.jobs
@@ -365,16 +415,14 @@ class Page:
                 jobs.move(id, -1 if act == "earlier" else 1)
             elif act == "edit":
                 form = next((job.form for job in jobs.all() if job.id == id), None)
-                if form is None:
-                    raise SettingsError("This clip is no longer in the queue.")
+                if form is None or form.restores:
+                    raise SettingsError("This one has no fields: it restores a clip, or is no longer in the queue.")
                 same, text = self._fill(form), "Change the fields, then press “Replace by the fields” in the queue."
             elif act == "replace":
                 jobs.edit(id, self._forms(values)[0])
-            elif act == "retry":
+            else:
                 jobs.again(id)
                 self.desk.maker.start()
-            else:
-                jobs.remove(id)
             return (self._drawn_queue(id), *same, text)
 
         return acted

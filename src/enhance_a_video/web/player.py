@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from ..errors import SettingsError
-from ..generation.again import command_for
+from ..errors import SettingsError, VideoFileError
+from ..generation.again import command_for, record_in
 from ..lab.pictures import webp_bytes
 from ..wording import count
 from .gallery import Entry
@@ -68,13 +69,18 @@ def _table(entry: Entry) -> str:
 def _commands(entry: Entry) -> str:
     """How to make the clip again, and how to restore it, on the command line."""
     label, path = list(entry.clips.items())[-1]
-    record = {"prompt": entry.form.prompt, "seed": entry.form.seed, "model": entry.form.model}
-    record |= {"settings": entry.form.settings, "options": entry.form.options}
     lines = [shlex.join(["enhance-a-video", "restore", str(path)])]
-    with suppress(SettingsError):  # settings that no command has flags for
-        lines.insert(0, command_for(record, f"{label}.mp4"))
+    with suppress(SettingsError, VideoFileError):  # settings that no command has flags for
+        lines.insert(0, command_for(_record(entry, path), f"{label}.mp4"))
     shown = "".join(f"<pre>{escape(line)}</pre>" for line in lines)
     return f"<details><summary>On the command line: again, and restored</summary>{shown}</details>"
+
+
+def _record(entry: Entry, path: Path) -> Mapping[str, Any]:
+    if entry.form.restores:
+        return record_in(path) or {}
+    record = {"prompt": entry.form.prompt, "seed": entry.form.seed, "model": entry.form.model}
+    return record | {"settings": entry.form.settings, "options": entry.form.options}
 
 
 def _line(row: Mapping[str, str]) -> str:
@@ -142,4 +148,5 @@ def label_of(job: Job, number: int) -> str:
     form = job.form
     state = {RUNNING: " (being made)", FAILED: f" (failed: {job.trouble})"}.get(job.state, "")
     prompt = re.sub(r"\s+", " ", form.prompt)
-    return f"{number}. {prompt[:70]}{'…' * (len(prompt) > 70)} · seed {form.seed} · {form.effect}{state}"
+    what = f"restore, noise {form.noise:g}" if form.restores else form.effect
+    return f"{number}. {prompt[:70]}{'…' * (len(prompt) > 70)} · seed {form.seed} · {what}{state}"

@@ -1,14 +1,17 @@
-"""Checks a clip that was dropped on the page, and reads its settings: only its header and comment are used."""
+"""Checks what was dropped on the page: a clip, of which only header and comment are read, or a first picture."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 from .. import limits
 from ..errors import SettingsError, VideoFileError
-from ..generation.media import open_video
+from ..generation import files
+from ..generation.media import open_picture, open_video
 from .form import Form, form_of
 
 LARGEST = 500_000_000  # bytes
@@ -33,6 +36,26 @@ def restored(path: str | Path) -> Form:
             "This clip carries no settings: it was not made here, or a program has rewritten the file without them."
         )
     return form_of(record)
+
+
+def kept_picture(path: str | Path, folder: Path) -> Path:
+    """A picture that was chosen on the page, kept in the page's folder as PNG. VideoFileError: it is none."""
+    path = Path(path)
+    if path.parent == folder and path.is_file():  # one that is kept already, of a clip whose settings are used again
+        return path
+    if not 0 < path.stat().st_size <= LARGEST:
+        raise VideoFileError("The picture is empty or too large: choose another.")
+    try:
+        picture = open_picture(path)
+    except SettingsError as error:
+        raise VideoFileError(str(error).replace(str(path), path.name)) from None
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    out = folder / f"{hashlib.sha256(data.getvalue()).hexdigest()[:16]}.png"
+    if not out.exists():
+        with files.atomic(out) as draft:
+            draft.write_bytes(data.getvalue())
+    return out
 
 
 def checked(path: str | Path) -> str:

@@ -88,6 +88,7 @@ def restore_file(
     *,
     model: str = "embedded",
     load: dict[str, Any] | None = None,
+    pipe: Any = None,
     force: bool = False,
     progress: Report = silent,
     notice: Notice = lambda text: None,
@@ -100,6 +101,7 @@ def restore_file(
     Args:
         out: an mp4, written whole or not at all; not the source itself.
         model, load: as `pipelines.load` takes them; not used with noise=0, which runs no model.
+        pipe: the model, where it is loaded already.
         notice: called with a sentence about what is not kept or not done as requested.
 
     Raises:
@@ -130,7 +132,7 @@ def restore_file(
         restored = Restored(out, scanned, how, model, None, 0, None, perf_counter() - started, tuple(notes), about)
         _write(restored, frames, force)
         return restored
-    pipe = opened(model, load or {}, progress)
+    pipe = pipe or opened(model, load or {}, progress)
     if mismatch := size_note(pipe, scanned.height, scanned.width):
         note(mismatch)
     made = plan(pipe, how, scanned.frames, scanned.height, scanned.width)
