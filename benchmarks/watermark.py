@@ -79,6 +79,9 @@ WAYS: dict[str, Callable[[Frames], Frames]] = {
 }
 
 
+PLAIN = ("as it is", "H.264, crf 28")  # ways in which the unmarked clip is looked at too: each takes the whole search
+
+
 def even(frames: Frames) -> Frames:
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
 
@@ -120,7 +123,8 @@ def main() -> None:
         rows = found.setdefault(kind, {})
         for name, way in WAYS.items():
             rows.setdefault(name, []).append(watermark.find(way(marked)))
-            rows.setdefault(f"unmarked: {name}", []).append(watermark.find(way(frames)))
+            if name in PLAIN:
+                rows.setdefault(f"unmarked: {name}", []).append(watermark.find(way(frames)))
     for kind, rows in found.items():
         print_table(kind, rows, np.array(cost[kind]))
 
@@ -135,10 +139,10 @@ def print_table(kind: str, rows: dict[str, list[watermark.Watermark]], cost: np.
     print("| | found | bits of 64 that agree: mean, least | found in the unmarked clip | most bits there |")
     print("|---|---|---|---|---|")
     for name in WAYS:
-        marks, plain = rows[name], rows[f"unmarked: {name}"]
-        bits = [one.bits for one in marks]
+        marks, plain = rows[name], rows.get(f"unmarked: {name}", [])
+        bits, most = [one.bits for one in marks], max((one.bits for one in plain), default="")
         print(f"| {name} | {sum(one.present for one in marks)} of {len(marks)} | {np.mean(bits):.1f}, {min(bits)} | "
-              f"{sum(one.present for one in plain)} of {len(plain)} | {max(one.bits for one in plain)} |")  # fmt: skip
+              f"{sum(one.present for one in plain)} of {len(plain)} | {most} |")  # fmt: skip
 
 
 def _with_interval(values: np.ndarray) -> str:
