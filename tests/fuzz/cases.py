@@ -8,8 +8,10 @@ refused  a non-zero exit code and a message (Python: an error of enhance_a_video
 warned   it works, and says so that something is not as asked (Python: a warning)
 told     one or the other: what must not happen is silence
 ok       it works, without a warning being required
+any      it works or it is refused with a message: of files that are damaged at random
 
-<a|b|c> stands for a case for each of them, [name] before a command line for a condition of conditions.py. A word that
+<a|b|c> stands for a case for each of them, <0..9> for one for each number.
+[name] before a command line is a condition of conditions.py. A word that
 is the name of a material of materials.py puts that file or folder into the case's folder. What follows the arrow is a
 regular expression, upper and lower case alike. A line that begins with a space continues the one above, # a comment.
 
@@ -31,7 +33,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-_OUTCOMES = ("refused", "warned", "told", "ok")
+_OUTCOMES = ("refused", "warned", "told", "ok", "any")
 _ROW = re.compile(rf"({'|'.join(_OUTCOMES)})\s+(?:\[([a-z][\w-]+)\]\s+)?(.*?)(?:\s+->\s*(.*))?")
 _DEEP, _MANY = "[" * 100_000, "cat " * 20_000
 
@@ -93,10 +95,17 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _alternatives(text: str) -> Iterator[str]:
-    """The texts that one stands for: each of <a|b|c> in turn."""
+    """The texts that one stands for: each of <a|b|c> in turn, each number of <0..9>."""
+    text = re.sub(
+        r"<(\d+)\.\.(\d+)>", lambda ends: f"<{'|'.join(map(str, range(int(ends[1]), int(ends[2]) + 1)))}>", text
+    )
     parts = re.split(r"<([^<>]*\|[^<>]*)>", text)  # every second one is a list of alternatives
     choices = [part.split("|") if number % 2 else [part] for number, part in enumerate(parts)]
     return ("".join(chosen) for chosen in product(*choices))
+
+
+def _numbers(ends: re.Match) -> str:
+    return f"<{'|'.join(map(str, range(int(ends[1]), int(ends[2]) + 1)))}>"
 
 
 def _contents(text: str, section: Mapping) -> dict[str, str]:

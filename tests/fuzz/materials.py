@@ -158,6 +158,43 @@ def spoilt(path: Path) -> None:
     path.write_bytes(data)
 
 
+HURT = 100  # files that are damaged at random
+
+
+@material(*(f"hurt-{number}.mp4" for number in range(HURT)))
+def hurt(path: Path) -> None:
+    """A labelled clip with sound metadata, cut, overwritten, shortened, lengthened or turned over at random places."""
+    from enhance_a_video.generation import video
+    from enhance_a_video.generation.credentials import Claim
+
+    record = {"prompt": "a bar", "seed": 0, "settings": None, "options": {}, "model": "embedded"}
+    whole = path.with_name("whole-hurt.mp4")
+    if not whole.exists():
+        video.write_video(whole, frames(), 8, comment=json.dumps(record), claim=Claim(record))
+    data, draw = bytearray(whole.read_bytes()), random.Random(path.name)
+    for _ in range(draw.choice((1, 1, 3, 20))):
+        at, size = draw.randrange(len(data)), draw.choice((1, 4, 64, 1000))
+        how = draw.randrange(5)
+        if how == 0:
+            del data[at:]
+        elif how == 1:
+            data[at : at + size] = draw.randbytes(size)
+        elif how == 2:
+            del data[at : at + size]
+        elif how == 3:
+            data[at:at] = draw.randbytes(size)
+        else:
+            data[at : at + size] = bytes(size)
+        data = data or bytearray(1)
+    path.write_bytes(data)
+
+
+@material("CON.mp4", "nul.mp4", "a b.mp4", "ends. .mp4", "C:\\clips\\x.mp4", "quote'.mp4", "-dash.mp4", "new\nline.mp4")
+def named_oddly(path: Path) -> None:
+    """Good files under names that Windows or a shell does not like."""
+    shutil.copy(_sibling(path, "good.mp4"), path)
+
+
 @material("header.mp4")
 def header(path: Path) -> None:
     path.write_bytes(_sibling(path, "good.mp4").read_bytes()[:40])

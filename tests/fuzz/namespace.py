@@ -32,6 +32,9 @@ from enhance_a_video.lab.study.definition import parse_study, read_study
 from enhance_a_video.lab.vote import Ballots, find_pairs, results
 from enhance_a_video.policies import Constant
 from enhance_a_video.progress import Flow
+from enhance_a_video.web import uploads
+from enhance_a_video.web.form import Form, form_from_link, forms_from
+from enhance_a_video.web.gallery import Gallery
 
 from .materials import frames
 
@@ -156,10 +159,13 @@ def run(**options: Any) -> np.ndarray:
 
 
 __all__ = [
-    "SAY", "A", "B", "Ballots", "Constant", "D", "F", "Flow", "Image", "Kernel", "M", "O", "Outputs", "Path",
+    "SAY", "A", "B", "Ballots", "Constant", "D", "F", "Flow", "Form", "Gallery",
+    "Image", "Kernel", "M", "O", "Outputs", "Path",
     "Settings", "Strength", "T", "Temperature", "Tokens", "acted_or_warned", "batches", "clip", "compare",
     "compare_seeds", "copy", "cross_frame_intensity", "described", "differs", "enhance", "enhance_attention",
-    "find_pairs", "generate", "hooked", "in_pieces", "inf", "json", "metrics", "nan", "nn", "np", "open_video",
+    "find_pairs",
+    "form_from_link", "forms_from", "generate", "hooked", "in_pieces", "inf", "json", "metrics", "nan", "nn", "np",
+    "open_video",
     "own", "paired", "parse_study", "pictures", "pipe", "pipelines", "plan", "policies", "read_study", "results",
-    "run", "same", "scores", "stats", "t", "torch", "types", "video", "warnings", "x",
+    "run", "same", "scores", "stats", "t", "torch", "types", "uploads", "video", "warnings", "x",
 ]  # fmt: skip

@@ -94,6 +94,9 @@ def _says_error(data: dict) -> bool:
     error = data.get("error")
     if isinstance(error, dict) and {"class", "message"} <= set(error) and "command" in data:
         return True
+    credentials = data.get("credentials")  # inspect: exit code 1 where they do not hold
+    if isinstance(credentials, dict) and credentials.get("present") and not credentials.get("valid"):
+        return True
     files = data.get("files")  # score: the other files' numbers are not lost for one that cannot be read
     if isinstance(files, list) and any(isinstance(one, dict) and one.get("error") for one in files):
         return True

@@ -50,6 +50,8 @@ def inspect(
             command = again.command_for(record, file.name)
         except (SettingsError, KeyError, TypeError, ValueError) as error:
             notes(str(error) if isinstance(error, SettingsError) else "The embedded record is of another version.")
+    if credentials and credentials.present and not credentials.valid:
+        notes("The content credentials do not hold: the file was changed after it was signed.")
     mark = _watermark(file, notes)
     found = {
         "credentials": credentials and credentials.to_dict(), "watermark": mark and mark.to_dict(), "record": record,
