@@ -203,6 +203,15 @@ def test_compare_seeds_and_panels(run, tiny_folder):
     assert "95 % interval" in page and "Over 3 seeds" in page
 
 
+def test_compare_on_two_axes(run, tiny_folder):
+    options = ("--axis", "time=2", "--axis", "space:1=1.5", "--seeds", 1, "--steps", 1, "--json")
+    code, out, err = run("compare", "--model", tiny_folder, "-p", PROMPT, "-o", "c", *options)
+    assert code == 0, err
+    settings = json.loads(out)["panels"][1]["settings"]
+    assert settings["odds"] == {"time": 2, "space:1": 1.5} and settings["scale"] == "exact"
+    assert "&#39;space:1&#39;: 1.5" in Path("c/report.html").read_text()
+
+
 def test_compare_prints_a_table_with_intervals(run, tiny_folder):
     code, out, _ = run("compare", "--model", tiny_folder, "-p", PROMPT, "--seeds", 2, "--steps", 1)
     assert code == 0

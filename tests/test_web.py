@@ -48,6 +48,8 @@ FORMS = [
     Form(PROMPT, 2**64 - 1, "owner/name", EFFECTS["strong"].to_dict(), {"extra": {"max_sequence_length": 16}}),
     Form(PROMPT, settings=Settings(temperature=4, start=0.0, end=1.0).to_dict(), load={"offload": "model"}),
     Form(PROMPT, settings=Settings(strength=0.5, layers=[0, 1]).to_dict()),
+    Form(PROMPT, settings=Settings(odds={"time": 2, "prompt": 1.5}).to_dict()),
+    Form(PROMPT, settings=Settings(axis="near:3", odds=1.5).to_dict()),
     Form(PROMPT, settings=Settings(policy={"name": "constant", "gain": 1.2}).to_dict()),
 ]
 

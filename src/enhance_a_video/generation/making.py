@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..alternatives import Change
+from ..axes import Time
 from ..enhancement import Enhancement
 from ..errors import NoEffectWarning
 from ..limits import or_none
@@ -179,7 +180,7 @@ def generate_with(
     if settings is None and not observe:
         return generate(pipe, prompt, notice=notice, **options), None
     own = Settings(observe_only=True, start=0.0, end=1.0) if settings is None else settings
-    own = replace(own, attention_maps=observe or own.attention_maps)
+    own = replace(own, attention_maps=(observe and own.axes == (Time(),)) or own.attention_maps)
     with _noticed(notice), Enhancement(pipe, own) as handle:
         frames, summary = generate(pipe, prompt, notice=notice, **options), handle.summary()
     return frames, summary

@@ -205,7 +205,8 @@ def values_of(form: Form) -> dict[str, Any]:
     settings = dict(form.settings or {})
     own = form.effect == OWN
     usual = {n: v for n, v in Settings().to_dict().items() if n not in (*KNOBS, "odds")}
-    further = {n: v for n, v in settings.items() if n not in KNOBS and v is not None and usual.get(n) != v}
+    by_axis = {"odds": settings.pop("odds")} if isinstance(settings.get("odds"), Mapping) else {}
+    further = {n: v for n, v in settings.items() if n not in KNOBS and v is not None and usual.get(n) != v} | by_axis
     options = dict(form.options)
     extra = options.pop("extra", None)
     return {
