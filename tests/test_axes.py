@@ -305,7 +305,7 @@ def test_two_axes_in_one_call_their_record_and_undo():
     assert [n.partition(" ")[2] for n in summary.layers[:2]] == ["(time)", "(prompt)"]
     assert len(summary.layers) == 2 * tiny.layers and set(summary.operators.values()) == {"biased"}
     assert torch.isfinite(torch.tensor(summary.mass)).all() and not summary.no_effect
-    assert "time" in str(summary)
+    assert "time" in str(summary) and summary.mass_means == "share of attention for the others"
     with enhance(model, odds={"prompt": 1.5, "time": 2}):
         assert torch.allclose(run(model, inputs), both, atol=1e-6)
     assert (both - plain).abs().max() > 1e-4 and torch.equal(run(model, inputs), plain)

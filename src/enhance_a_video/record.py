@@ -5,7 +5,7 @@ traces under torch.compile. summary() is what moves them to the host.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,13 @@ class Summary:
         return [name for i, name in enumerate(self.layers) if np.isnan(self.mass[:, i]).all()]
 
     @property
+    def mass_means(self) -> str:
+        """What `mass` is: of the axis of time, or of others."""
+        odds = self.settings.get("odds")
+        axes = list(odds) if isinstance(odds, Mapping) else [self.settings.get("axis") or "time"]
+        return "cross-frame mass" if axes == ["time"] else "share of attention for the others"
+
+    @property
     def _one_frame(self) -> bool:
         """Whether there was one frame in every call, and no axis besides those of frames."""
         return bool((self.num_frames <= 1).all()) and not np.isfinite(self.mass).any()
@@ -262,7 +269,7 @@ class Summary:
         top, bottom = figure.subplots(2, 1, sharex=True)
         for axes, data, title, colours in (
             (top, self.gain, "gain applied", "magma"),
-            (bottom, self.mass, "cross-frame mass", "viridis"),
+            (bottom, self.mass, self.mass_means, "viridis"),
         ):
             image = axes.imshow(data.T, aspect="auto", origin="lower", interpolation="nearest", cmap=colours)
             figure.colorbar(image, ax=axes)

@@ -196,8 +196,8 @@ def gain_plot(summary: Summary | None) -> str:
     top = max(1.05, float(np.nanmax(shown)) if np.isfinite(shown).any() else 1.05)
     figure, axes = _figure(2, 1, (4.6, 2.7))
     _heat(axes[0][0], shown, "Gain", "YlOrRd", 1.0, top, summary.layers)
-    _heat(axes[0][1], mass, "Cross-frame mass", "GnBu", None, None, summary.layers)
-    return svg(figure, "Two heat maps, layer by denoising step: the gain and the cross-frame mass")
+    _heat(axes[0][1], mass, summary.mass_means.capitalize(), "GnBu", None, None, summary.layers)
+    return svg(figure, f"Two heat maps, layer by denoising step: the gain and the {summary.mass_means}")
 
 
 @styled
