@@ -23,7 +23,7 @@ class Settings:
     temperature   the paper's tau (eq. 7), s = max(1, (tau + T) * CFI), at least -1; at most one of the four
     odds          by how much the odds that attention leaves its frame are multiplied: 1.5 = half as much again, 1 =
                   nothing. It scales what a frame takes from the others, not the whole output
-                  (operators/cross_frame.py). The default. A layer in which that part cannot be told apart is scaled
+                  (operators/cross_frame.py). The default. A layer in which that part cannot be separated is scaled
                   by the default strength, with a WholeOutputWarning. Several axes at once: {"time": 2, "prompt": 1.5}
     axis          which keys are the others: "time", other frames, the default; "near:2", "far:2", "reference",
                   "prompt", "space:2" (axes.py). All but time take odds or a policy, by the true share of attention
@@ -33,7 +33,7 @@ class Settings:
                   is not finite acts as 1
     start, end    the part of the denoising in which the gain acts: 0 = pure noise, 1 = clean.
                   (0, 1) acts in every forward call; it is the default with odds, which need no end, and with a policy,
-                  which knows itself when to act
+                  which sets by itself when it acts
     scale         what the gain multiplies: "output", all that the layer puts out, as the paper does; "cross-frame", the
                   part that comes from other frames, as odds do, by the mass at a token's own place in all frames;
                   "exact", the same part by each token's true share of attention for other frames, read off the
@@ -139,7 +139,7 @@ class Settings:
 
     @property
     def gain_policy(self) -> Callable[..., Any]:
-        """The policy these settings ask for."""
+        """The policy of these settings."""
         if callable(self.policy):
             return self.policy
         if self.odds is not None:
@@ -173,7 +173,7 @@ class Settings:
 
     @property
     def operator(self) -> Operator:
-        """What the gain does on the axis of time. Odds have a fallback; what is asked for by name has none."""
+        """What the gain does on the axis of time. Odds have a fallback; what is requested by name has none."""
         whole = Output(self.sites)
         if self.scale == whole.name:
             return whole

@@ -18,13 +18,13 @@ prints the list.
 
 **What was tested.** Every variant named under *tested* is a tiny random-weight model of the real class, on the CPU, in
 fp32. On each of them: the layers found and the frames counted at every call; planted videos whose answer is known
-(equal frames look at each other, unrelated ones do not), on which a wrong axis, a wrong frame count and a slice that is
-one frame off are noticed; an effect; as many tokens scaled as are seen; bit-equal when observing, outside the window
+(equal frames attend to each other, unrelated ones do not), on which a wrong axis, a wrong frame count and a slice that
+is one frame off are noticed; an effect; as many tokens scaled as are seen; bit-equal when observing, outside the window
 and with one frame; a batch of two equal to two batches of one; complete undo; plain copies. What a class cannot do (one
 frame, a batch, a place in the denoising without a scheduler) is skipped, and so is a class that the installed diffusers
 lacks. **None of the published checkpoints was run** where this was built.
 
-**Attention.** *3D*: full self-attention over all frames, of which the intensity looks at one site in all frames at a
+**Attention.** *3D*: full self-attention over all frames, of which the intensity measures one site in all frames at a
 time; *joint*: in one sequence with text. *Temporal*: layers that see one site in all frames, next to others that see
 single frames. **Axes**: which partitions of the keys odds can act on (what each is worth:
 [axes.md](../results/axes.md)). **Window**: what the timestep means to a bare transformer, so that `start` and `end` can
@@ -36,7 +36,7 @@ commands make videos.
 
 
 def described(row: Model) -> dict[str, Any]:
-    """What a reader wants to know of a row, JSON-able."""
+    """A row for its readers, JSON-able."""
     return {
         "name": row.name,
         "transformer": row.transformer,

@@ -4,7 +4,7 @@
 
 o is the layer's attention, before its output projection; o_own the same attention of each frame to itself alone (and to
 what is not video: text, references). With m the share of a token's attention that leaves its frame, o - o_own is m
-times the difference between what the others and what the frame itself have to say. So a gain on it moves weight from
+times the difference between what the others and what the frame itself contribute. So a gain on it moves weight from
 the frame's own tokens to the others' and keeps the sum of the weights at 1: nothing grows, as it does when the whole
 output is scaled. Each token of each head has a gain of its own, from its own mass, for heads are as different as can
 be: some attend to their frame alone, some nearly never. policies.Odds is the gain that multiplies the odds of
