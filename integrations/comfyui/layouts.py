@@ -61,6 +61,10 @@ def _none(call: ModelCall) -> int:
     return 0
 
 
+def _no_reason(call: ModelCall) -> str:
+    return ""
+
+
 def _any(call: ModelCall, video: Video, attention: Attention) -> bool:
     return True
 
@@ -77,6 +81,7 @@ class Layout:
     first: Callable[[ModelCall], int] = _none  # latent frames in front that are a reference, not the video
     end: Callable[[ModelCall], int] = _none  # latent frames at the end that are guides, not the video
     attends: Attends = _any  # whether a self-attention of fitting length is the video's
+    barred: Callable[[ModelCall], str] = _no_reason  # why nothing can be done in this call; "" = it can
     norm_behind: bool = False  # a norm behind the attention takes a gain on the whole output back
     notes: str = ""
     refused: str = ""  # why nothing can be done; the other fields then mean nothing
@@ -171,6 +176,14 @@ def _reference_frame(call: ModelCall) -> int:
     return int((window.index_list[0] if anchor is None or anchor < 0 else anchor) == 0)
 
 
+def _causal(call: ModelCall) -> str:
+    """ComfyUI's sampler for it keeps keys and values between calls, and hands its attention no options."""
+    return "the sampler makes it a few frames at a time, and it takes no override then" if _AR in call.options else ""
+
+
+_AR = "ar_state"  # what that sampler puts into transformer_options
+
+
 def _ltx_guides(call: ModelCall) -> int:
     guides = call.arguments.get("keyframe_idxs")
     _, height, width = call.grid
@@ -188,6 +201,7 @@ LAYOUTS: tuple[Layout, ...] = (
         before=_wan_reference,
         notes="text-, image- and first-last-frame-to-video, Fun Control, camera, Bernini's in-context latents",
     ),
+    Layout("CausalWanModel", "Wan causal", barred=_causal, notes="with SamplerARVideo nothing is done"),
     Layout(
         "VaceWanModel",
         "Wan VACE",
@@ -220,7 +234,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("MiniTrainDIT", "Cosmos Predict2", attends=_all),
     Layout("Kandinsky5", "Kandinsky 5", attends=_all_in_block),
     Layout("MiniMaxH3Model", "MiniMax-H3", last=True, joint=True, attends=_more_than_text),
-    Layout("NaDiT", "SeedVR2", refused="its attention is windowed and takes no override"),
+    Layout("NaDiT", "SeedVR2", refused="ComfyUI gives its attention, which is windowed, no override"),
 )
 
 

@@ -66,10 +66,9 @@ class Patch:
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """A new record for each run; afterwards what was done, and what could not be, in the log and on the node."""
         self.record = self._new_record()
-        try:
-            return executor(*args, **kwargs)
-        finally:
-            self.report(self.record.sentence())
+        result = executor(*args, **kwargs)  # a run that fails or is stopped has its own message
+        self.report(self.record.sentence())
+        return result
 
     # --------------------------------------------------------------------------------------- around a model call
     def apply_model(
@@ -86,7 +85,8 @@ class Patch:
         self.record.percent_to_sigma = model.model_sampling.percent_to_sigma
         self.record.steps.append(step)
         samples = self._samples(transformer_options, step)
-        if not step.active or video.num_frames < 2 or samples == ():
+        step.problem = self.layout.barred(call) if step.active else ""
+        if not step.active or step.problem or video.num_frames < 2 or samples == ():
             step.skipped = samples == ()
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
         running = Running(call, video, step, transformer_options.get(OVERRIDE), samples)

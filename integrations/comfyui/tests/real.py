@@ -84,6 +84,7 @@ class Family:
     first: int = 0  # latent frames in front that are no video
     layers: int = 2  # attention layers of the video
     width: int = 48  # numbers in a query
+    from_latent: bool = False  # it turns one video into another: sampling begins at the latent, without noise
 
 
 def model(family: Family) -> Any:
@@ -174,8 +175,9 @@ def sample(
     """comfy.sample.sample with Euler; the video latent that comes out."""
     import comfy.sample
 
+    begin = noise if family.from_latent else latent(family, batch)
     out = comfy.sample.sample(
         patcher, noise, steps, cfg, "euler", "simple", conditioning(family, 2), conditioning(family, 3),
-        latent(family, batch), seed=0, disable_pbar=True, **more,
+        begin, seed=0, disable_pbar=True, **more,
     )  # fmt: skip
     return out.unbind()[0] if getattr(out, "is_nested", False) else out

@@ -31,7 +31,7 @@ def test_it_runs_where_it_is_unpacked(tmp_path):
     command = [sys.executable, "-c", ALONE, str(folder), BLOCKED]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("odds 2 18 ./web"), done.stdout
+    assert done.stdout.startswith("odds 2 19 ./web"), done.stdout
 
 
 def test_it_has_what_comfyui_needs_and_no_more(tmp_path):

@@ -133,6 +133,17 @@ def test_a_single_frame_and_a_window_without_a_call():
     assert "outside of the window" in patch.record.sentence()
 
 
+def test_a_run_that_fails_reports_nothing_of_its_own():
+    said = []
+    base = Patcher(Model(WanModel()))
+    model = Patch(layout_of(base.model.diffusion_model), Choice(), said.append).attach(base)
+    with pytest.raises(RuntimeError, match="unflatten"):
+        model.sample(NOISE, TEXT[:, :, :5])
+    assert said == []
+    model.sample(NOISE, TEXT)
+    assert len(said) == 1 and "acted in 2 layers" in said[0]
+
+
 def test_a_cache_that_skips_calls_is_no_failure():
     model, patch = enhanced(WanModel)
     wrappers = model.wrappers["apply_model"]
@@ -228,6 +239,19 @@ def test_the_reference_frame_of_animate_in_context_windows(window, frames):
 def test_guide_frames_of_ltx_are_no_video():
     video = _row("LTXVModel").video(_call({"keyframe_idxs": torch.zeros(1, 3, 32, 2)}))
     assert (video.num_frames, video.rows(96)) == (4, slice(0, 64))
+
+
+def test_a_model_that_is_made_a_few_frames_at_a_time_is_left_alone_and_reported():
+    class CausalWanModel(WanModel):
+        pass
+
+    base = Patcher(Model(CausalWanModel()))
+    model, patch = enhanced(CausalWanModel, of=base)
+    model.model_options["transformer_options"]["ar_state"] = {"start_frame": 0}
+    assert torch.equal(model.sample(NOISE, TEXT), base.sample(NOISE, TEXT))
+    sentence = patch.record.sentence()
+    assert sentence.startswith("Warning") and "a few frames at a time" in sentence, sentence
+    assert enhanced(CausalWanModel)[1].layout.name == "Wan causal"
 
 
 # ----------------------------------------------------------------------------------- ComfyUI's attention arguments

@@ -96,6 +96,12 @@ def test_a_planted_frame_is_found_where_the_layout_has_it(family, seen):
     assert changed == list(range(rows.start + frame * S, rows.start + (frame + 1) * S))
 
 
+def test_a_reference_in_front_of_hunyuanvideo_is_no_frame(seen):
+    """One sample a call: ComfyUI's own code fails on a batch of them."""
+    family = dataclasses.replace(NAMED["HunyuanVideo"], conditions=lambda: {"ref_latent": families.reference()})
+    test_a_planted_frame_is_found_where_the_layout_has_it(family, seen)
+
+
 @every_family
 def test_every_layer_acts_once_in_every_call(family):
     model_, patch = enhanced(family)
@@ -355,8 +361,8 @@ def test_the_frames_of_a_context_window_are_counted(name):
 @pytest.mark.parametrize(
     "name, conditions, why",
     [
-        ("LTX-Video, a guide frame", lambda: families._guided(0.5), "a guide with a strength below 1"),
-        ("Wan Animate 2", lambda: {"pose_video_latent": families._reference(5)}, "a pose is applied"),
+        ("LTX-Video, a guide frame", lambda: families.guided(0.5), "a guide with a strength below 1"),
+        ("Wan Animate 2", lambda: {"pose_video_latent": families.reference(5)}, "a pose is applied"),
     ],
 )
 def test_attention_in_parts_is_left_alone_and_reported(name, conditions, why):
@@ -368,6 +374,68 @@ def test_attention_in_parts_is_left_alone_and_reported(name, conditions, why):
     assert sentence.startswith("Warning") and why in sentence, sentence
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_causal_model_with_its_own_sampler_is_left_alone_and_reported(frames):
+    """ComfyUI's SamplerARVideo: a few frames at a time, with the keys and values of those before."""
+    import comfy.sample
+    import comfy.samplers
+
+    family = NAMED["Wan causal, with a plain sampler"]
+    sampler = comfy.samplers.ksampler("ar_video", {"num_frame_per_block": frames})
+
+    def sampled(model_: Any) -> Tensor:
+        sigmas = comfy.samplers.calculate_sigmas(model_.get_model_object("model_sampling"), "simple", 2)
+        text = real.conditioning(family, 2)
+        return comfy.sample.sample_custom(
+            model_, real.noise(family), 1.0, sampler, sigmas, text, text, real.latent(family), disable_pbar=True, seed=0
+        )
+
+    model_, patch = enhanced(family)
+    assert torch.equal(sampled(model_), sampled(model(family.name)))
+    sentence = patch.record.sentence()
+    assert sentence.startswith("Warning: nothing was done to Wan causal") and "a few frames at a time" in sentence
+
+
+# -------------------------------------------------------------------------------------------- what loads the model
+@pytest.mark.parametrize("order", ["before", "behind"])
+def test_a_lora_before_and_behind(order):
+    import comfy.sd
+
+    family = NAMED["Wan T2V"]
+    base, generator = real.model(family), torch.Generator().manual_seed(3)
+    name, random = "diffusion_model.blocks.0.self_attn.q", functools.partial(torch.randn, generator=generator)
+    lora = {f"{name}.lora_A.weight": random(4, 48), f"{name}.lora_B.weight": random(48, 4)}
+
+    def with_lora(model_: Any) -> Any:
+        return comfy.sd.load_lora_for_models(model_, None, lora, 1.0, 0.0)[0]
+
+    made = enhanced(family, of=with_lora(base))[0] if order == "before" else with_lora(enhanced(family, of=base)[0])
+    record = made.get_wrappers("apply_model", KEY)[0].__self__
+    out = real.sample(made, family, real.noise(family))
+    assert all(len(step.layers) == family.layers for step in record.record.steps)
+    without = real.sample(enhanced(family, of=base)[0], family, real.noise(family))
+    only = real.sample(with_lora(base), family, real.noise(family))
+    assert (out - without).norm() > 1e-3 * out.norm() and (out - only).norm() > 1e-3 * out.norm()
+
+
+def test_a_model_of_a_loaders_own_class_stays_of_that_class():
+    """As ComfyUI-GGUF keeps its models: a class of its own with a clone of its own."""
+    import comfy.model_patcher
+
+    class Loaded(comfy.model_patcher.ModelPatcher):
+        def clone(self, *args: Any, **kwargs: Any) -> Any:
+            other = super().clone(*args, **kwargs)
+            other.__class__ = Loaded
+            return other
+
+    family = NAMED["Wan T2V"]
+    base = Loaded(model(family.name).model, torch.device("cpu"), torch.device("cpu"))
+    made, _ = enhanced(family, of=base)
+    assert type(made) is Loaded and made is not base
+    wanted = real.sample(enhanced(family)[0], family, real.noise(family))
+    assert torch.equal(real.sample(made, family, real.noise(family)), wanted)
+
+
 # ------------------------------------------------------------------------------------------------- the node itself
 def test_a_model_that_is_no_video_model_is_warned_about(caplog, monkeypatch):
     from ..enhance_node import EnhanceAVideo
@@ -375,14 +443,28 @@ def test_a_model_that_is_no_video_model_is_warned_about(caplog, monkeypatch):
     class Flux(torch.nn.Module):
         pass
 
-    class NaDiT(torch.nn.Module):
-        pass
-
     monkeypatch.setattr(EnhanceAVideo, "hidden", types.SimpleNamespace(unique_id=None), raising=False)
-    for kind, why in ((Flux, "it is not among Wan"), (NaDiT, "windowed and takes no override")):
-        base = types.SimpleNamespace(get_model_object=lambda name, kind=kind: kind())
-        out = EnhanceAVideo.execute(base, {"gain": "odds", "odds": 2.0}, 0.0, 1.0)
-        assert out.result == (base,) and why in caplog.text
+    base = types.SimpleNamespace(get_model_object=lambda name: Flux())
+    out = EnhanceAVideo.execute(base, {"gain": "odds", "odds": 2.0}, 0.0, 1.0)
+    assert out.result == (base,) and "it is not among Wan" in caplog.text
+
+
+def test_seedvr2_gives_its_attention_no_override_and_is_warned_about(caplog, monkeypatch):
+    """Its attention runs, and never through the override. Should this fail one day, its row can be written."""
+    import comfy.ldm.modules.attention as attention
+
+    from ..enhance_node import EnhanceAVideo
+
+    base, through, all_calls = real.model(families.SEEDVR2), [], []
+    every = attention.optimized_attention
+    monkeypatch.setattr(attention, "optimized_attention", lambda *a, **k: (all_calls.append(1), every(*a, **k))[1])
+    watched = base.clone()
+    watched.model_options["transformer_options"][OVERRIDE] = lambda f, *a, **k: (through.append(1), f(*a, **k))[1]
+    real.sample(watched, families.SEEDVR2, real.noise(families.SEEDVR2), cfg=1.0)
+    assert all_calls and not through
+    monkeypatch.setattr(EnhanceAVideo, "hidden", types.SimpleNamespace(unique_id=None), raising=False)
+    out = EnhanceAVideo.execute(base, {"gain": "odds", "odds": 2.0}, 0.0, 1.0)
+    assert out.result == (base,) and "nothing will be done to NaDiT: ComfyUI gives its attention" in caplog.text
 
 
 def test_two_nodes_in_a_row_are_named(caplog, monkeypatch):
