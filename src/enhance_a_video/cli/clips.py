@@ -95,7 +95,9 @@ def generate(
     ctx: typer.Context,
     *,
     prompt: Prompt,
-    out: Annotated[Path, typer.Option("--out", "-o", parser=path_of, help="The video to write, .mp4.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", parser=path_of, help="The video to write, .mp4, or picture, .png.")
+    ],
     model: Model = "embedded",
     enhance: Annotated[
         bool, typer.Option("--enhance/--no-enhance", rich_help_panel="Enhancement", help="On by default.")
@@ -109,11 +111,12 @@ def generate(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Generate one video with any supported model, enhanced by default.
+    """Generate one video or picture with any supported model, enhanced by default.
 
     enhance-a-video generate -p "a red ball moves to the right over a green meadow" -o ball.mp4
     enhance-a-video generate -m Wan-AI/Wan2.1-T2V-14B-Diffusers -p "..." -o x.mp4 --offload model --vae-tiling
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
+    enhance-a-video generate -m black-forest-labs/FLUX.1-dev -p "..." -o cat.png --axis space=1.2
     """
     settings = knobs.settings(enhance)
     from ..generation.credentials import chosen
@@ -133,8 +136,9 @@ def generate(
     screen = Screen()
     if made.summary is not None:
         screen.print(str(made.summary), highlight=False, markup=False)
-    size = f"{record['width']}x{record['height']}, {made.fps:g} fps, {made.seconds:.1f} s"
-    shape = f"{count(record['frames'], 'frame')}, {size}"
+    size, time = f"{record['width']}x{record['height']}", f"made in {made.seconds:.1f} s"
+    frames = f"{count(record['frames'], 'frame')}, {size}, {made.fps:g} fps"
+    shape = f"{size if out.suffix.lower() == '.png' else frames}, {time}"
     screen.print(f"[bold green]Written:[/] {escape(str(out))}  [dim]({shape})[/]", soft_wrap=True)
 
 

@@ -58,7 +58,7 @@ def check(frames: np.ndarray, scene: Scene) -> dict[str, float]:
     result = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key.endswith("right")}
     result["backdrop_right"] = float(shown == scene.backdrop)
     right = [row[key] for row in rows for key in row if key.endswith("right")] + [result["backdrop_right"]]
-    result["attributes_right"] = float(np.mean(right))
+    result["attributes_right"] = float(np.nanmean(right))  # a picture has no motion
     for key in ("colour_drift", "area_drift", "shape_change", "jerk", "path_length"):
         values = [row[key] for row in rows if np.isfinite(row[key])]
         result[key] = float(np.mean(values)) if values else float("nan")
@@ -134,7 +134,7 @@ def _judge(mask: np.ndarray, thing: Thing, frames: np.ndarray, clear: np.ndarray
         "colour_right": float(seen.mean() >= 0.75),
         "kind_right": float(_kind(mask[usable]) == thing.kind),
         "texture_right": float(_texture(mask[usable], frames[usable]) == thing.texture),
-        "motion_right": float(_motion(mask) == thing.motion),
+        "motion_right": float(_motion(mask) == thing.motion) if len(mask) > 1 else float("nan"),
     }
     centre = _centres(mask)  # (F, 2), NaN where unseen
     row["jerk"] = _mean_norm(np.diff(centre, n=3, axis=0)[_runs(usable, 4)])
@@ -156,6 +156,8 @@ def _mean_norm(vectors: np.ndarray) -> float:
 
 def _runs(usable: np.ndarray, length: int) -> np.ndarray:
     """Starts (F - length + 1,) bool of runs of `length` usable frames."""
+    if len(usable) < length:
+        return np.zeros(0, bool)
     return np.asarray(np.lib.stride_tricks.sliding_window_view(usable, length).all(axis=1))
 
 

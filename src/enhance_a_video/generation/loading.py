@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import limits
+from ..alternatives import Change
 from ..errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
-from ..models import known_models
+from ..models import Model, known_models
 from .requests import OPTIONS, check_option
 
 EMBEDDED = "embedded"
@@ -71,14 +72,8 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
         raise SettingsError(f"{source}: {_INDEX} names no pipeline class (_class_name). {_AGAIN}")
     given = {key: part for key, part in config.items() if isinstance(part, list | tuple) and len(part) == 2}
     parts = {key: (str(library), str(kind)) for key, (library, kind) in given.items() if library and kind}
-    supported = {row.transformer: row.name for row in known_models() if row.refused or "time" in row.axes}
-    pictures = {row.transformer for row in known_models()} - supported.keys()
+    supported = {row.transformer: row.name for row in known_models()}
     classes = [kind for _, kind in parts.values()]
-    if set(classes) & pictures:
-        raise UnsupportedModelError(
-            f"{source} is a {name}, which makes pictures: the commands make videos. In Python: "
-            "enhance(pipe, axis='space', odds=1.2)."
-        )
     if not set(classes) & set(supported):
         listed = ", ".join(f"{name} ({transformer})" for transformer, name in supported.items())
         raise UnsupportedModelError(
@@ -92,6 +87,35 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
                 f"{_did_you_mean(kind, dir(diffusers), 0.85)} Update it (pip install -U diffusers)."
             )
     return parts
+
+
+def rows_of(source: str) -> list[Model]:
+    """The rows of a pipeline's denoisers, before weights are read. Errors as `parts_of`."""
+    classes = {kind for _, kind in parts_of(source).values()}
+    return [row for row in known_models() if row.transformer in classes]
+
+
+def check_videos(model: str | Path) -> None:
+    """SettingsError for a pipeline that makes no videos, for commands that need them. Errors also as `parts_of`."""
+    source = source_of(model)
+    for row in rows_of(source):
+        if row.makes != "videos":
+            raise SettingsError(
+                f"{source} ({row.name}) makes {row.makes}, and this command takes models that make videos. "
+                "generate and compare take it."
+            )
+
+
+def check_axes(model: str | Path, changes: Iterable[Change | None]) -> None:
+    """SettingsError where a pipeline lacks an axis of settings, before weights are read. Errors also as `parts_of`."""
+    rows = rows_of(source_of(model))
+    for axes in dict.fromkeys(change.axes for change in changes if change is not None):
+        for row in (row for row in rows if row.axes):
+            try:
+                row.attention_with(axes)
+            except SettingsError as error:
+                flags = " or ".join(f"--axis {name}=1.2" for name in row.axes)
+                raise SettingsError(f"{error}. Give {flags}.") from None
 
 
 def check_folder(source: str) -> None:

@@ -18,14 +18,16 @@ import numpy as np
 from ..alternatives import Change
 from ..axes import Time
 from ..enhancement import Enhancement
-from ..errors import NoEffectWarning
+from ..errors import NoEffectWarning, SettingsError
 from ..limits import or_none
+from ..models import find
 from ..record import Summary
 from ..settings import Settings
 from . import pipelines, preflight, video
 from .credentials import Claim
 from .events import Progress, Report, silent
 from .files import refuse_existing, write_into
+from .loading import check_axes, rows_of, source_of
 from .pipelines import Notice, defaults, describe, generate, quiet
 from .requests import ClipRequest
 
@@ -131,7 +133,7 @@ def make_file(
     notice: Notice,
     progress: Report = silent,
 ) -> Made:
-    """One clip in one mp4 that carries its record. The outputs are checked before the model is loaded.
+    """One clip in one mp4, or a picture in one PNG, that carries its record. Checked before the model is loaded.
 
     Args:
         model, load: as `pipelines.load` takes them.
@@ -141,9 +143,14 @@ def make_file(
     Raises:
         OutputExistsError, VideoFileError: of `out`. SettingsError, EnhanceAVideoError: as loading and generating.
     """
-    video.check_video_target(out, item.options.get("fps", 1))
+    video.check_target(out, item.options.get("fps", 1))
     refuse_existing([out], force=force)
+    check_axes(model, [item.settings])
+    if any(row.makes == "pictures" for row in rows_of(source_of(model))) and out.suffix.lower() != ".png":
+        raise SettingsError(f"{model} makes pictures, which are written as .png; got {str(out)!r}.")
     pipe = opened(model, load, progress)
+    if out.suffix.lower() == ".png" and preflight.frames_of(pipe, item) != 1:
+        raise SettingsError(f"{out} can hold a single picture. Add --frames 1, or name it {out.stem}.mp4.")
     notes = preflight.notices(pipe, [item])
     for text in notes:
         notice(text)
@@ -152,7 +159,7 @@ def make_file(
     record = {**made.record(), "model": model}
     write_into(
         out.parent,
-        lambda folder: video.write_video(
+        lambda folder: video.write_clip(
             folder / out.name, made.frames, made.fps, force=force, comment=json.dumps(record), claim=Claim(record)
         ),
     )
@@ -177,13 +184,18 @@ def generate_with(
         notice: as in `generate`, and called with what would be a NoEffectWarning.
         options: of `generate`.
     """
-    if settings is None and not observe:
+    if settings is None and not (observe and _has_frames(pipe)):
         return generate(pipe, prompt, notice=notice, **options), None
     own = Settings(observe_only=True, start=0.0, end=1.0) if settings is None else settings
     own = replace(own, attention_maps=(observe and own.axes == (Time(),)) or own.attention_maps)
     with _noticed(notice), Enhancement(pipe, own) as handle:
         frames, summary = generate(pipe, prompt, notice=notice, **options), handle.summary()
     return frames, summary
+
+
+def _has_frames(pipe: Any) -> bool:
+    """Whether a pipeline's denoisers have the axis "time": those of pictures have not."""
+    return all("time" in row.axes for row in map(find, pipe.components.values()) if row is not None)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Loads a diffusers video pipeline and generates with it.
+"""Loads a diffusers pipeline of videos or pictures and generates with it.
 
 pipe = load()                                               # the embedded model, or a hub id, or a folder
 frames = generate(pipe, "a red ball rolls ...", seed=0)     # uint8 (T, H, W, 3)
@@ -262,7 +262,7 @@ def generate(
     notice: Notice | None = None,
     **options: Unpack[ClipOptions],
 ) -> np.ndarray:
-    """One video. An option that is None or left out is the default of the model.
+    """One video or picture. An option that is None or left out is the default of the model.
 
     Args:
         pipe: from `load`, or any diffusers video pipeline.
@@ -281,7 +281,7 @@ def generate(
             and another number of frames or pixels than was requested; that is a warning without `notice`.
 
     Returns:
-        uint8 (T, H, W, 3); for several prompts (n, T, H, W, 3).
+        uint8 (T, H, W, 3), T = 1 for a picture; for several prompts (n, T, H, W, 3).
 
     Raises:
         PromptError: an empty prompt.
@@ -310,7 +310,7 @@ def generate(
     call = _rounded(pipe, call) | ({} if latents is None else {"latents": latents})
     try:
         with torch.inference_mode(), fitting_threads(pipe), _logged(notice), _under(pipe, options.get("guider"), seed):
-            videos = pipe(prompt=text, generator=generator, output_type="np", **call).frames
+            videos = _videos_in(pipe(prompt=text, generator=generator, output_type="np", **call))
     except EnhanceAVideoError:
         raise
     except (ValueError, TypeError) as error:
@@ -326,6 +326,11 @@ def generate(
     clips = _quantized(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
     _compare_with(call if notice else requested, clips, notice or _warn)  # preflight has reported what is rounded
     return clips[0] if isinstance(prompt, str) else clips
+
+
+def _videos_in(output: Any) -> Any:
+    """(n, T, H, W, 3) from what a pipeline returns; a picture is a video of one frame."""
+    return output.images[:, None] if hasattr(output, "images") else output.frames
 
 
 def _under(pipe: Any, guider: Any, seed: int | Sequence[int]) -> AbstractContextManager[None]:
@@ -407,7 +412,8 @@ def _arguments(name: str, accepted: Iterable[str], given: Mapping[str, Any], kno
     """The pipeline's arguments from ours; one that is given and does not exist there is an error."""
     call = {}
     names = {
-        ours: theirs if theirs in accepted else _ELSEWHERE.get(theirs, theirs) for ours, theirs in _ARGUMENTS.items()
+        ours: theirs if theirs in accepted or _ELSEWHERE.get(theirs, "") not in accepted else _ELSEWHERE[theirs]
+        for ours, theirs in _ARGUMENTS.items()
     }
     for ours, theirs in names.items():
         if ours in given and theirs not in accepted:

@@ -56,6 +56,15 @@ def notices(pipe: Any, items: Sequence[ClipRequest]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def frames_of(pipe: Any, item: ClipRequest) -> int | None:
+    """The frames that a pipeline will make, 1 for a picture; None where neither the call nor the pipeline says it."""
+    rows = list(filter(None, map(find, pipe.components.values())))
+    if any(row.makes == "pictures" for row in rows):
+        return 1
+    frames = _value(pipe, pipelines.call_of(pipe, **item.options), "num_frames", "video_length")
+    return (made_frames(pipe, frames) or frames) if frames else None
+
+
 def notices_about(model: str | Path, items: Sequence[ClipRequest]) -> list[str]:
     """`notices` for a model that is not loaded here. One that cannot be read gives none: loading it explains why."""
     pipe = outline(model)
@@ -161,8 +170,9 @@ def _of_change(pipe: Any, settings: Change | None, call: Mapping[str, Any]) -> I
     frames = _value(pipe, call, "num_frames", "video_length")
     ratio, patch = frames_per_latent(pipe) or 1, _temporal_patch(pipe)
     made = (made_frames(pipe, frames) or frames) if frames else None
-    between_frames = all(axis.needs == "frames" for axis in settings.axes)
-    if between_frames and made and (made - 1) // ratio + 1 <= patch:  # latent frames that make one frame of tokens
+    if (
+        between_frames(settings) and made and (made - 1) // ratio + 1 <= patch
+    ):  # latent frames that make one frame of tokens
         what = "1 frame" if made == 1 else f"{made} frames, which are one inside this model"
         yield f"{what}: the method acts between frames and will do nothing. Request {patch * ratio + 1} frames or more."
     steps = _value(pipe, call, "num_inference_steps")
@@ -171,6 +181,11 @@ def _of_change(pipe: Any, settings: Change | None, call: Mapping[str, Any]) -> I
             f"None of the {steps} steps lies between start={settings.start:g} and end={settings.end:g}: the method "
             "will do nothing. Give more steps or a wider window."
         )
+
+
+def between_frames(settings: Change) -> bool:
+    """Whether settings act between frames only, and so not at all in a picture."""
+    return all(axis.needs == "frames" for axis in settings.axes)
 
 
 def _idle(settings: Change) -> str:

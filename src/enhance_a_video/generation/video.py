@@ -1,4 +1,4 @@
-"""Writes videos and pictures: H.264 that every browser plays, whole or not at all.
+"""Writes videos and pictures: H.264 that every browser plays, and PNG; whole or not at all. A picture is one frame.
 
 Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
 """
@@ -25,6 +25,37 @@ from .media import read_video as read_video
 from .media import to_uint8 as to_uint8
 
 _BT709 = 1  # the code of ITU-R BT.709 in H.264's colour fields: conversion and tag have to agree
+
+
+def write_clip(path: str | Path, frames: np.ndarray, fps: float, **how: Any) -> Path:
+    """`write_video`, or `write_picture` for a name that ends in .png. how: force, comment, claim."""
+    if Path(path).suffix.lower() == ".png":
+        return write_picture(path, frames, **how)
+    return write_video(path, frames, fps, **how)
+
+
+def write_picture(
+    path: str | Path, frames: np.ndarray, *, force: bool = False, comment: str = "", claim: Claim | None = None
+) -> Path:
+    """Writes a clip of one frame, (1, H, W, 3), as a PNG file, atomically.
+
+    Args and errors as in `write_video`. SettingsError: more frames than one.
+    """
+    from PIL import Image, PngImagePlugin
+
+    path, frames = check_target(path), to_uint8(frames)
+    if len(frames) != 1:
+        raise SettingsError(f"{path} can hold a single picture, and there are {len(frames)} frames: name it .mp4.")
+    if claim is not None and watermark.wanted():
+        frames = np.stack([watermark.marked(frame) for frame in frames])
+    text = PngImagePlugin.PngInfo()
+    if comment:
+        text.add_itxt("Comment", comment.encode("utf-8", "backslashreplace").decode())
+    with atomic(path, force=force) as draft:
+        Image.fromarray(frames[0]).save(draft, "PNG", pnginfo=text)
+        if claim is not None:
+            sign(draft, claim)
+    return path
 
 
 def write_video(
@@ -108,11 +139,15 @@ def video_bytes(
 
 def check_video_target(path: str | Path, fps: float = 1) -> Path:
     """The path, if its name and the frame rate can make a video; raises SettingsError."""
+    return check_target(path, fps, (".mp4",))
+
+
+def check_target(path: str | Path, fps: float = 1, endings: tuple[str, ...] = (".mp4", ".png")) -> Path:
+    """The path, if its name and the frame rate can make a video, or a picture; raises SettingsError."""
     path = named(path) if isinstance(path, str) else path  # of ./~name a Path keeps ~name
-    if path.suffix.lower() != ".mp4":
-        raise SettingsError(
-            f"Videos are written as .mp4; got {str(path)!r}. Give a name such as {path.stem or 'video'}.mp4."
-        )
+    if path.suffix.lower() not in endings:
+        what = "Videos are written as .mp4" + ", pictures as .png" * (".png" in endings)
+        raise SettingsError(f"{what}; got {str(path)!r}. Give a name such as {path.stem or 'video'}.mp4.")
     limits.option("fps", fps, "Frames per second")
     return path
 

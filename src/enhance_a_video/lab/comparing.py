@@ -1,21 +1,27 @@
-"""`Comparing`: a comparison as a folder, with the videos of every seed, pictures of the first, and a report."""
+"""`Comparing`: a comparison as a folder, with every seed's videos, stills of the first one's, and a report.
+
+Of a model that makes pictures, or with one frame, the same with pictures in place of the videos and without stills.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .. import limits
-from ..errors import SettingsError
+from ..errors import EnhanceAVideoError, SettingsError
 from ..generation import pipelines, preflight, video
 from ..generation.credentials import Claim
 from ..generation.events import Report, silent
 from ..generation.files import refuse_existing, write_into, write_text
+from ..generation.loading import check_axes, rows_of, source_of
 from ..generation.making import opened
 from ..generation.pipelines import Notice
+from ..generation.preflight import between_frames
 from ..generation.prompts import checked_prompt
 from ..generation.requests import ClipRequest, check_panels
 from ..generation.shape import frames_per_latent, made_frames
@@ -24,8 +30,6 @@ from ..wording import count
 from . import pictures, report
 from .comparison import Comparison, MeasureSet, Take, compare_seeds, general_measures, truth_measures
 
-# Nothing is written under another name: all of them are checked before the first step of the denoising.
-_SHARED = ("side_by_side.mp4", "strip.png", "steadiness.png", "report.html")
 _PAGE = 30_000_000  # bytes of videos that a report contains; further seeds' play from their files
 
 
@@ -88,10 +92,28 @@ class Comparing:
     notice: Notice = lambda text: None
     progress: Report = silent
 
+    @cached_property
+    def ending(self) -> str:
+        """Of the files: .png for pictures, else .mp4."""
+        try:
+            rows = rows_of(source_of(self.model))
+        except EnhanceAVideoError:  # loading the model explains it
+            rows = []
+        pictures = self.options.get("frames") == 1 or any(row.makes == "pictures" for row in rows)
+        return ".png" if pictures else ".mp4"
+
     @property
     def names(self) -> list[str]:
         """The files of one seed's videos, one for each panel."""
-        return ["baseline.mp4", "enhanced.mp4", *(f"panel-{n}.mp4" for n in range(3, len(self.panels) + 1))]
+        names = ["baseline", "enhanced", *(f"panel-{n}" for n in range(3, len(self.panels) + 1))]
+        return [name + self.ending for name in names]
+
+    @property
+    def shared(self) -> list[str]:
+        """The files of all panels. Nothing is written under another name: all of them are checked before the first step
+        of the denoising."""
+        stills = ["strip.png", "steadiness.png"] if self.ending == ".mp4" else []
+        return ["side_by_side" + self.ending, *stills, "report.html"]
 
     def run(self, prompt: str | None, seed: int | None, seeds: int = 1) -> Compared:
         """Loads, generates, measures and writes; prompt and first seed are the model's own where they are None.
@@ -103,15 +125,17 @@ class Comparing:
         if prompt is not None:
             checked_prompt(prompt)
         check_panels(self.panels, self.own)
-        video.check_video_target(self.folder / self.names[0], self.options.get("fps", 1))
+        video.check_target(self.folder / self.names[0], self.options.get("fps", 1))
         self._refuse_existing(range(seed or 0, (seed or 0) + seeds))
+        check_axes(self.model, [settings for _, settings in self.panels])
         pipe = opened(self.model, self.load, self.progress)
         known = pipelines.defaults(pipe)
         options = known | self.options
         prompt = known.get("prompt") if prompt is None else prompt
         if prompt is None:
             raise SettingsError(f"{self.model} comes without a prompt of its own: give one with --prompt.")
-        _refuse_one_frame(pipe, options.get("frames", 2))
+        if self.ending == ".mp4" or all(settings is None or between_frames(settings) for _, settings in self.panels):
+            _refuse_one_frame(pipe, options.get("frames", 2))
         chosen = limits.seeds_from(known.get("seed", 0) if seed is None else seed, seeds)
         items = [
             ClipRequest(prompt, chosen[0], label, settings, {**self.options, **self.own.get(label, {})})
@@ -123,7 +147,7 @@ class Comparing:
         comparison, pairs = self._compare(pipe, prompt, chosen, options)
         about = self._about(pipe, comparison, options)
         write_into(self.folder, lambda place: self._write_shared(place, comparison, pairs, options["fps"], about))
-        files = tuple(self.folder / name for name in (*self.names, *_SHARED))
+        files = tuple(self.folder / name for name in (*self.names, *self.shared))
         return Compared(comparison, files, tuple(pairs), about)
 
     def _compare(
@@ -150,8 +174,10 @@ class Comparing:
     def _refuse_existing(self, seeds: range) -> None:
         """Refuses outputs that are there; makes only the folder itself, as a model that cannot be loaded leaves no
         empty ones."""
-        own = [self.folder / name for name in (*self.names, *_SHARED)]
-        others = [_seed_folder(self.folder, seed) / name for seed in seeds[1:] for name in (*self.names, _SHARED[0])]
+        own = [self.folder / name for name in (*self.names, *self.shared)]
+        others = [
+            _seed_folder(self.folder, seed) / name for seed in seeds[1:] for name in (*self.names, self.shared[0])
+        ]
         refuse_existing([*own, *(path for path in others if path.exists())], force=self.force)
 
     def _keep(self, takes: Sequence[Take], fps: float, first: bool) -> Kept:
@@ -161,7 +187,7 @@ class Comparing:
             videos = {}
             for name, take in zip(self.names, takes, strict=True):
                 record = {**take.record(), "model": self.model}
-                videos[take.label] = video.write_video(
+                videos[take.label] = video.write_clip(
                     place / name,
                     video.enlarged(take.frames),
                     fps,
@@ -170,17 +196,22 @@ class Comparing:
                     claim=Claim(record),
                 )
             both = pictures.side_by_side([take.frames for take in takes], [take.label for take in takes])
-            path = video.write_video(place / _SHARED[0], both, fps, force=self.force, claim=Claim(record))
+            path = video.write_clip(place / self.shared[0], both, fps, force=self.force, claim=Claim(record))
             return Kept(takes[0].seed, videos, path)
 
         return write_into(self.folder if first else _seed_folder(self.folder, takes[0].seed), write)
 
     def _about(self, pipe: Any, comparison: Comparison, options: Mapping[str, Any]) -> dict[str, str]:
         shape = comparison.takes[0].frames.shape
+        size = f"{shape[2]}×{shape[1]}"
         named = ("steps", "guidance", "negative")
         return {
             "model": self.model,
-            "video": f"{shape[0]} frames, {shape[2]}×{shape[1]}, {options['fps']:g} fps",
+            **(
+                {"picture": size}
+                if comparison.of_pictures
+                else {"video": f"{shape[0]} frames, {size}, {options['fps']:g} fps"}
+            ),
             "seeds": ", ".join(map(str, comparison.seeds)),
             **{name: str(options[name]) for name in named if options.get(name) is not None},
             **pipelines.describe(pipe),
@@ -190,13 +221,13 @@ class Comparing:
         self, place: Path, comparison: Comparison, pairs: Sequence[Kept], fps: float, about: Mapping[str, str]
     ) -> None:
         """What all seeds share: the film strip of the first one, the picture of its steadiness, and the report."""
-        strip, steadiness, page = (place / name for name in _SHARED[1:])
         labels, clips = [take.label for take in comparison.takes], [take.frames for take in comparison.takes]
-        video.write_png(strip, pictures.film_strip(clips, labels), force=self.force)
-        video.write_png(steadiness, pictures.steadiness_picture(clips, labels), force=self.force)
+        for name, draw in (("strip.png", pictures.film_strip), ("steadiness.png", pictures.steadiness_picture)):
+            if name in self.shared:
+                video.write_png(place / name, draw(clips, labels), force=self.force)
         links = {kept.seed: kept.relative_to(pairs[0].side_by_side.parent) for kept in pairs} if len(pairs) > 1 else {}
         how: dict[str, Any] = {"title": self.title, "about": about, "command": self.command, "fps": fps, "pairs": links}
-        write_text(page, report.render(comparison, _sources(pairs, links), **how), force=self.force)
+        write_text(place / self.shared[-1], report.render(comparison, _sources(pairs, links), **how), force=self.force)
 
 
 def _refuse_one_frame(pipe: Any, frames: int) -> None:

@@ -18,6 +18,7 @@ from ..generation.events import Progress, Report, silent
 from ..generation.making import Made, brief, make_clips
 from ..generation.measures import Measure
 from ..generation.pipelines import Notice
+from ..generation.preflight import between_frames
 from ..generation.requests import ClipRequest
 from ..limits import or_none
 from ..settings import Settings
@@ -50,6 +51,11 @@ class Comparison:
     takes: tuple[Take, ...]  # of the first seed, one for each panel
     values: dict[str, dict[str, list[float]]]  # label -> measure -> one value per seed
     measures: MeasureSet = field(repr=False)
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether what is compared are pictures: clips of one frame."""
+        return len(self.takes[0].frames) == 1
 
     def differences(self) -> dict[str, dict[str, Paired]]:
         """label -> measure -> paired difference from the first panel, where there is a finite pair."""
@@ -118,7 +124,7 @@ def compare(
     labels = [label for label, _ in panels]
     if len(panels) < 2 or len(set(labels)) < len(labels):
         raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
-    if options.get("frames") == 1:
+    if options.get("frames") == 1 and all(settings is None or between_frames(settings) for _, settings in panels):
         raise SettingsError("frames=1: the method acts between frames, so there is nothing to compare. Give more.")
     measures = measures or general_measures()
     takes = []
@@ -160,7 +166,15 @@ def compare_seeds(
         for take in takes:
             for name, value in take.measures.items():
                 values[take.label][name].append(value)
-    return Comparison(prompt, tuple(seeds), tuple(first), values, measures)
+    found = Comparison(prompt, tuple(seeds), tuple(first), values, measures)
+    return _of_one_frame(found) if found.of_pictures else found
+
+
+def _of_one_frame(found: Comparison) -> Comparison:
+    """Without the measures that compare frames."""
+    rows = [row for row in found.measures.rows if any(np.isfinite(by[row.name]).any() for by in found.values.values())]
+    values = {label: {row.name: by[row.name] for row in rows} for label, by in found.values.items()}
+    return replace(found, values=values, measures=replace(found.measures, rows=tuple(rows)))
 
 
 def _part(progress: Report, number: int, parts: int, doing: str = "") -> Report:

@@ -40,7 +40,7 @@ def render(
 
     Args:
         comparison: what was generated and measured.
-        videos: seed -> label -> a video of every take: the bytes of an mp4 file, or its address relative to the report.
+        videos: seed -> label -> every take: the bytes of its mp4 or PNG file, or its address relative to the report.
         title: of the page.
         about: name -> value, what ran (model, sizes, versions).
         command: how to repeat it.
@@ -73,13 +73,14 @@ def render(
 
 def _players(comparison: Comparison, seed: int, videos: Mapping[str, bytes | str]) -> list[dict[str, str]]:
     """What the page's player shows side by side."""
+    kind = "image/png" if comparison.of_pictures else "video/mp4"
     made = {take.label: f", made in {number(take.seconds, 1)} s" for take in comparison.takes if take.seed == seed}
     return [
         {
             "label": label,
             "note": f"seed {seed}{made.get(label, '')}",
-            "src": pages.data_url(data, "video/mp4") if isinstance(data, bytes) else quote(data),
-            "alt": f"Video {label}, seed {seed}: {comparison.prompt}",
+            "src": pages.data_url(data, kind) if isinstance(data, bytes) else quote(data),
+            "alt": f"{'Picture' if comparison.of_pictures else 'Video'} {label}, seed {seed}: {comparison.prompt}",
         }
         for label, data in videos.items()
     ]
@@ -114,6 +115,8 @@ def verdict(comparison: Comparison, label: str) -> str:
     judged = {name: judgement(rows[name], pair) for name, pair in differences.items()}
     better, total = list(judged.values()).count("better"), len(judged)
     worse = [f"{within(rows[name].label)}{_relative(differences[name])}" for name, w in judged.items() if w == "worse"]
+    if not total:
+        return "None of these measures has a good direction: a picture alone does not show which one is better. Look."
     of = f"of {count(total, 'measure')} with a good direction"
     if len(comparison.seeds) == 1:
         return (

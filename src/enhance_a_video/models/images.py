@@ -75,7 +75,8 @@ register(Model(
     checkpoints=(
         "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell", "black-forest-labs/FLUX.1-Kontext-dev",
     ),
-    notes="pictures; the tokens of reference pictures (Kontext) are neither counted nor changed",
+    makes="pictures",
+    notes="the tokens of reference pictures (Kontext) are neither counted nor changed",
     tested=("flux", "flux_kontext"),
 ))  # fmt: skip
 
@@ -85,7 +86,8 @@ register(Model(
     attention=(_DOUBLE, _SINGLE),
     noise=None,
     checkpoints=("black-forest-labs/FLUX.2-dev",),
-    notes="pictures; the tokens of reference pictures are neither counted nor changed; cached ones are not tried",
+    makes="pictures",
+    notes="the tokens of reference pictures are neither counted nor changed; cached ones are not tried",
     tested=("flux2",),
 ))  # fmt: skip
 
@@ -102,7 +104,8 @@ register(Model(
     ),),
     noise=Flow(shift=3.0),
     checkpoints=("stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large"),
-    notes="pictures; the second attention of some blocks, to the picture alone, is left as it is",
+    makes="pictures",
+    notes="the second attention of some blocks, to the picture alone, is left as it is",
     tested=("sd3",),
 ))  # fmt: skip
 
@@ -132,7 +135,8 @@ register(Model(
     ),),
     noise=None,
     checkpoints=("Qwen/Qwen-Image", "Qwen/Qwen-Image-Edit"),
-    notes="pictures; the tokens of pictures that are edited lie behind and are neither counted nor changed",
+    makes="pictures",
+    notes="the tokens of pictures that are edited lie behind and are neither counted nor changed",
     tested=("qwen_image", "qwen_image_edit"),
 ))  # fmt: skip
 
@@ -147,6 +151,7 @@ register(Model(
     ),),
     noise=VariancePreserving(),
     checkpoints=("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "PixArt-alpha/PixArt-XL-2-1024-MS"),
-    notes="pictures; the prompt's cross-attention masks its padding, so it has no other keys",
+    makes="pictures",
+    notes="the prompt's cross-attention masks its padding, so it has no other keys",
     tested=("pixart",),
 ))  # fmt: skip

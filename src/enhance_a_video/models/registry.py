@@ -140,6 +140,7 @@ class Model:
     timestep     how noisy the latents are: the name of an argument or a function; "" = no argument is the noise level,
                  so the scheduler's steps count
     batch        the number of samples; None = as many as the first tensor argument has
+    makes        "videos" or "pictures"
     checkpoints  published weights of this class, as on the model hub
     tested       the variants that the tests run: tiny models of the real class (docs/reference/models.md)
     refused      why the class cannot be enhanced; the other fields then mean nothing
@@ -151,6 +152,7 @@ class Model:
     noise: Noise | None
     timestep: str | Callable[[Config, Arguments], Any] = "timestep"
     batch: Callable[[Config, Arguments], int] | None = None
+    makes: str = "videos"
     checkpoints: tuple[str, ...] = ()
     notes: str = ""
     tested: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import EnhanceAVideoError
 from ..generation import pipelines, preflight
 from ..generation.events import Progress
-from ..generation.loading import out_of_memory
+from ..generation.loading import check_videos, out_of_memory
 from ..generation.making import Made, brief, make_clips, opened
 from ..generation.restore import Restoring, restore_file
 from ..lab import report
@@ -165,7 +165,7 @@ class Maker:
             self._loading = None
         if self._loading is None:
             watch(Progress(0, doing=f"loading {form.model}"))
-            self._loading = _Loading(wanted, lambda: opened(form.model, dict(form.load)))
+            self._loading = _Loading(wanted, lambda: _opened(form))
         try:
             return self._loading.wait(watch)
         except Exception:
@@ -290,3 +290,9 @@ def did(made: Made) -> str:
         f"The method acted in {numbers['active_calls']} of {numbers['calls']} passes of {numbers['layers']} layers, "
         f"with a gain of {numbers['mean_gain']:.2f} on average and {numbers['highest_gain']:.2f} at most.{shares}"
     )
+
+
+def _opened(form: Form) -> Any:
+    """The pipeline of a form. Errors as `pipelines.load`, and for one that makes no videos."""
+    check_videos(form.model)
+    return opened(form.model, dict(form.load))

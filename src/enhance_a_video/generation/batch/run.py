@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import pipelines, preflight, video
+from .. import loading, pipelines, preflight, video
 from ..credentials import Claim
 from ..events import Report, silent
 from ..making import Made
@@ -69,6 +69,8 @@ def run(
     pipelines.check_load(load)
     if ray is None:
         pipelines.check(model, **load)
+        loading.check_videos(model)
+        loading.check_axes(model, [item.settings for item in items])
     else:  # a cluster's machines may have a folder that this one has not, but a folder that is here is theirs too
         pipelines.check_on_a_cluster(model)
     started = time.perf_counter()

@@ -31,7 +31,7 @@ MADE, EDITED = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
 CORRECTED = "algorithmicallyEnhanced"  # an edit without any model: restore --noise 0
 _FORMATS = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".avi": "video/x-msvideo",
-    ".webp": "image/webp", ".gif": "image/gif", ".webm": "video/webm", ".mkv": "video/x-matroska",
+    ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png", ".webm": "video/webm", ".mkv": "video/x-matroska",
 }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def chosen(wanted: bool, notice: Callable[[str], None]) -> Iterator[None]:
 
 
 def sign(path: Path, claim: Claim) -> bool:
-    """Signs an mp4 in its place; its content must not be changed any more.
+    """Signs an mp4 or PNG file in its place; its content must not be changed any more.
 
     Returns:
         False where clips are not labelled, and where signing failed: the finished clip is worth more than its label, so
@@ -127,12 +127,13 @@ def sign(path: Path, claim: Claim) -> bool:
     import c2pa
 
     who, signed = identity(), path.with_name(path.name + ".signed")
+    kind = _FORMATS[path.suffix.lower()]
     try:
-        with c2pa.Context() as context, c2pa.Builder(_manifest(claim), context) as builder:
+        with c2pa.Context() as context, c2pa.Builder(_manifest(claim, kind), context) as builder:
             _intend(builder, claim)
             info = c2pa.C2paSignerInfo(who.algorithm.encode(), who.chain, who.key, None)
             with c2pa.Signer.from_info(info) as signer, path.open("rb") as source, signed.open("w+b") as target:
-                builder.sign(signer, "video/mp4", source, target)
+                builder.sign(signer, kind, source, target)
         try:
             os.replace(signed, path)
         except OSError:  # a file system on which a file cannot take another's place
@@ -147,14 +148,14 @@ def sign(path: Path, claim: Claim) -> bool:
     return True
 
 
-def _manifest(claim: Claim) -> dict[str, Any]:
+def _manifest(claim: Claim, file_type: str) -> dict[str, Any]:
     assertions: list[dict[str, Any]] = [{"label": SETTINGS, "data": claim.data()}]
     if claim.source is not None:
         kind = CORRECTED if claim.record.get("noise") == 0 else EDITED
         edited = {"action": "c2pa.edited", "digitalSourceType": _SOURCES + kind}
         assertions.append({"label": "c2pa.actions.v2", "data": {"actions": [edited]}})
     generator = {"name": "Enhance-A-Video", "version": version("enhance-a-video")}
-    return {"claim_generator_info": [generator], "format": "video/mp4", "assertions": assertions}
+    return {"claim_generator_info": [generator], "format": file_type, "assertions": assertions}
 
 
 def _intend(builder: Any, claim: Claim) -> None:

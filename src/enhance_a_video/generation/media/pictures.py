@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import EnhanceAVideoError, SettingsError
+from ...errors import EnhanceAVideoError, SettingsError, VideoFileError
 from ...limits import ordinary
 
 
@@ -43,6 +43,14 @@ def as_rgb(picture: Any) -> Any:
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture)
     return ground.convert("RGB")
+
+
+def picture_comment(path: str | Path) -> str:
+    """The comment in a picture's metadata; "" where there is none. Raises VideoFileError: it cannot be read."""
+    from PIL import Image
+
+    with decoding(f"{path} cannot be read", VideoFileError), open(ordinary(path), "rb") as file:
+        return str(Image.open(file).info.get("Comment", ""))
 
 
 @contextmanager

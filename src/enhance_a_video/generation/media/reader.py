@@ -23,7 +23,7 @@ import numpy as np
 from ...errors import VideoFileError
 from ...limits import ordinary
 from ...wording import count
-from .pictures import as_rgb, decoding
+from .pictures import as_rgb, decoding, picture_comment
 from .structure import ends_early
 
 _MOST_PIXELS = (
@@ -157,6 +157,8 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
 
 def read_comment(path: str | Path) -> str:
     """The comment in a file's metadata; "" where there is none. VideoFileError as in `open_video`."""
+    if Path(path).suffix.lower() == ".png":
+        return picture_comment(path)
     with open_video(path) as clip:
         return clip.comment
 

@@ -25,6 +25,7 @@ from .. import video
 from ..credentials import Claim
 from ..events import Progress, Report, silent
 from ..files import atomic, explained, only_one, refuse_existing, write_into, write_text
+from ..loading import check_videos
 from ..making import brief, opened
 from ..media import VideoSource, open_video, scan
 from ..pipelines import Notice, describe
@@ -132,7 +133,9 @@ def restore_file(
         restored = Restored(out, scanned, how, model, None, 0, None, perf_counter() - started, tuple(notes), about)
         _write(restored, frames, force)
         return restored
-    pipe = pipe or opened(model, load or {}, progress)
+    if pipe is None:
+        check_videos(model)
+        pipe = opened(model, load or {}, progress)
     if mismatch := size_note(pipe, scanned.height, scanned.width):
         note(mismatch)
     made = plan(pipe, how, scanned.frames, scanned.height, scanned.width)

@@ -1,4 +1,4 @@
-// Videos of one player run together, on the same frame; only players in view run. A clip that several players show is
+// Videos of one player run together, on the same frame; only players in view run. Pictures have the line alone. A clip that several players show is
 // in the page once (in #clips) and becomes a video when it comes near.
 "use strict";
 const stored = JSON.parse(document.getElementById("clips")?.textContent || "{}"), made = {};
@@ -15,12 +15,12 @@ class Player {
     on("slow", (button) => { this.speed = this.speed === 1 ? 0.25 : 1; button.setAttribute("aria-pressed", this.speed !== 1); this.run(); });
     on("wipe", (button) => this.wipe(button));
     this.seek = root.querySelector("[data-do=seek]"); this.divider = root.querySelector(".divider");
-    this.seek.oninput = () => { this.wanted = false; this.run(); this.go(this.seek.value / 1000 * this.length()); };
+    if (this.seek) this.seek.oninput = () => { this.wanted = false; this.run(); this.go(this.seek.value / 1000 * this.length()); };
     this.divider.oninput = () => root.style.setProperty("--at", this.divider.value / 100);
     root.querySelector(".controls").hidden = false;
     this.run();
   }
-  length() { return Math.min(...this.videos.map((video) => video.duration || 0)) || 0; }
+  length() { return this.lead && Math.min(...this.videos.map((video) => video.duration || 0)) || 0; }
   go(time) { const end = Math.max(0, this.length() - this.frame / 2); this.videos.forEach((video) => { video.currentTime = Math.min(Math.max(0, time), end); }); this.show(); }
   show() { if (this.length()) this.seek.value = 1000 * this.lead.currentTime / this.length(); }
   toggle() { this.wanted = !this.wanted; this.run(); if (!this.wanted) this.go(this.lead.currentTime); }
@@ -48,7 +48,7 @@ class Player {
     if (on) this.divider.focus({ preventScroll: true });
   }
   keep_together() {  // small differences by speed, large ones by a jump; around the end, where videos begin again, none
-    if (!this.wanted || !this.near || this.lead.readyState < 3) return;
+    if (!this.lead || !this.wanted || !this.near || this.lead.readyState < 3) return;
     for (const video of this.videos.slice(1)) {
       const lag = this.lead.currentTime - video.currentTime, whole = this.length();
       if (video.seeking || video.readyState < 3 || !whole || Math.abs(lag) > whole - 2 * this.frame) continue;

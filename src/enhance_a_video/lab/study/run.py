@@ -17,7 +17,7 @@ import numpy as np
 
 from ...embedded import checker, model_folder, world
 from ...errors import EnhanceAVideoError, VideoFileError
-from ...generation import files, pipelines, video
+from ...generation import files, loading, pipelines, video
 from ...generation.events import Report, silent
 from ...generation.making import Made
 from ...generation.preflight import notices_about
@@ -94,6 +94,8 @@ def run(
     load = {name: value for name, value in study.load.items() if name != "batch"}
     for model in study.models if ray is None else ():  # a cluster's machines may have a model that this one has not
         pipelines.check(model, **load)
+        loading.check_videos(model)
+        loading.check_axes(model, study.settings.values())
     folder = Path(folder)
     with Store(folder) as store, only_one(folder):
         weights = {model: weights_of(model, study.load) for model in study.models}
