@@ -150,7 +150,8 @@ class Patch:
         step.layers[name] = done.mass, done.gain
         step.operators.add(done.operator)
         if done.why_estimated:
-            step.notes.add(f"attention by {call.made_by}: {done.why_estimated}")
+            known = f"{call.made_by} does not give the exact ones"
+            step.notes.add(done.why_estimated if call.is_torchs else known)
         return done.output
 
     def _layer(self, running: Running, call: Attention) -> str | None:

@@ -19,7 +19,9 @@ from . import real
 
 PACK = Path(__file__).parents[1]
 PICTURE = PACK.parents[1] / "docs" / "guide" / "comfyui.png"
-SIZE = {"width": 1680, "height": 980}
+SIZE = {"width": 1680, "height": 1250}
+IN_THE_DOCS = {"x": 0, "y": 0, "width": 1680, "height": 850}
+QUIET = {"Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}  # settings of the page
 MODELS = {  # as ComfyUI's own templates name them
     "diffusion_models": "wan2.1_t2v_1.3B_fp16.safetensors",
     "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
@@ -56,7 +58,7 @@ def text_to_video(compared: bool) -> Placed:
             "14": (node("VAEDecode", samples=["13", 0], vae=["3", 0]), (1450, 520)),
             "15": (node("EnhanceAVideoCompare", first=["14", 0], second=["10", 0], fps=16.0,
                         filename_prefix="video/compare"), (1780, 60)),
-            "16": (node("EnhanceAVideoReport", model=["5", 0], after=["9", 0]), (780, 460)),
+            "16": (node("EnhanceAVideoReport", model=["5", 0], after=["9", 0]), (1780, 600)),
         }  # fmt: skip
     return graph
 
@@ -72,12 +74,12 @@ def shown_in_the_docs(first: str, second: str) -> Placed:
         "2": (_with(enhance_node(), model=["1", 0]), (400, 60)),
         "3": (node("RandomText", seed=1, tokens=16), (40, 230)),
         "4": (node("EmptyHunyuanLatentVideo", width=64, height=64, length=33, batch_size=1), (40, 420)),
-        "5": (sampler, (400, 440)),
+        "5": (sampler, (400, 470)),
         "6": (node("EnhanceAVideoReport", model=["2", 0], after=["5", 0]), (760, 60)),
-        "7": (node("LoadVideo", file=first), (760, 470)),
-        "8": (node("LoadVideo", file=second), (1110, 560)),
+        "7": (node("LoadVideo", file=first), (760, 520)),
+        "8": (node("LoadVideo", file=second), (1070, 520)),
         "9": (node("EnhanceAVideoCompare", first=["7", 0], second=["8", 0], fps=16.0, filename_prefix="video/compare"),
-              (1180, 60)),
+              (1380, 60)),
     }  # fmt: skip
 
 
@@ -105,8 +107,8 @@ def load(page: Any, graph: Placed, width: int = SIZE["width"]) -> None:
         """places => {
             for (const node of window.app.graph._nodes) {
                 node.pos = places[node.id];
-                if (node.type === "EnhanceAVideo") node.setSize([300, 320]);
-                if (node.type === "EnhanceAVideoReport") node.setSize([330, 330]);
+                if (node.type === "EnhanceAVideo") node.setSize([300, 350]);
+                if (node.type === "EnhanceAVideoReport") node.setSize([420, 400]);
                 for (const widget of node.widgets ?? []) {
                     if (widget.name === "control_after_generate") widget.value = "fixed";
                 }
@@ -121,10 +123,26 @@ def load(page: Any, graph: Placed, width: int = SIZE["width"]) -> None:
     page.wait_for_timeout(1500)
 
 
-def picture(page: Any, path: Path) -> None:
+def nodes_alone(page: Any) -> dict[str, float]:
+    """The part of the page that its nodes take up, a little around them; what lies above it moved out of the way."""
+    return page.evaluate(
+        """() => {
+            const { canvas, graph } = window.app, { scale } = canvas.ds, edge = 24;
+            canvas.ds.offset[1] = 140 / scale;
+            canvas.setDirty(true, true);
+            const low = Math.max(...graph._nodes.map((n) => n.pos[1] + n.size[1]));
+            const right = Math.max(...graph._nodes.map((n) => n.pos[0] + n.size[0]));
+            const [x, y] = [60, 90], bottom = (low + canvas.ds.offset[1]) * scale + edge;
+            const end = (right + canvas.ds.offset[0]) * scale + edge;
+            return { x, y, width: Math.min(end, window.innerWidth) - x, height: Math.min(bottom, window.innerHeight) - y };
+        }"""
+    )
+
+
+def picture(page: Any, path: Path, clip: dict[str, float] | None = None) -> None:
     page.keyboard.press("Escape")
     page.wait_for_timeout(500)
-    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    shot = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
     shot.save(path, quality=85) if path.suffix == ".jpg" else shot.quantize(128).save(path, optimize=True)
 
 
@@ -140,15 +158,18 @@ def main(first: str, second: str) -> None:
             (base / "models" / kind).mkdir(exist_ok=True)
             (base / "models" / kind / name).touch()
         with running(base) as server, opened(server, SIZE) as page:
+            page.evaluate("async all => { for (const [k, v] of Object.entries(all)) await "
+                          "window.app.extensionManager.setting.set(k, v); }", QUIET)
             examples = PACK / "example_workflows"
             for name, compared in (("Wan 2.1 enhanced", False), ("Wan 2.1 plain and enhanced", True)):
                 load(page, text_to_video(compared))
                 workflow = page.evaluate("() => window.app.graph.serialize()")
                 (examples / f"{name}.json").write_text(json.dumps(workflow, indent=1) + "\n")
-                picture(page, examples / f"{name}.jpg")
+                picture(page, examples / f"{name}.jpg", nodes_alone(page))
             load(page, shown_in_the_docs(Path(first).name, Path(second).name))
             run(page, server)
-            picture(page, PICTURE)
+            page.wait_for_timeout(6000)  # until the page's own message is gone
+            picture(page, PICTURE, IN_THE_DOCS)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """ComfyUI's own page in a headless Chromium: our nodes on it, run, with their report, player and messages."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install play
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("no Chromium found; apt-get install chromium", allow_module_level=True)
+EXAMPLES = sorted((Path(__file__).parents[1] / "example_workflows").glob("*.json"))
 
 from .server import Server, prepared, running  # noqa: E402
 from .test_server import enhance_node, workflow  # noqa: E402
@@ -100,6 +103,30 @@ def test_the_line_wipes_and_both_clips_stop_and_step_together(page):
     assert found["wiped"] == "inset(0px 0px 0px 25%)" and found["paused"] == [True, True], found
     assert found["at"] == [pytest.approx(found["duration"] / 2, abs=0.05)] * 2
     assert "type=output" in found["link"] and min(found["rect"]) > 100
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_example_workflows_load_and_give_our_node_its_defaults(page, path):
+    """As the page's templates load them: all nodes known, and the saved values where the node has them today."""
+    workflow = json.loads(path.read_text())
+    found = page.evaluate(
+        """async workflow => {
+            await window.app.loadGraphData(workflow);
+            const { output } = await window.app.graphToPrompt();
+            const known = window.app.graph._nodes.every((node) => node.type in LiteGraph.registered_node_types);
+            return { known, nodes: Object.values(output) };
+        }""",
+        workflow,
+    )
+    assert found["known"]
+    inputs = next(made["inputs"] for made in found["nodes"] if made["class_type"] == "EnhanceAVideo")
+    link = inputs.pop("model")
+    assert isinstance(link, list) and inputs == {
+        "gain": "odds", "gain.odds": 2, "start_percent": 0, "end_percent": 1, "blocks": "", "passes": "both",
+        "observe_only": False,
+    }  # fmt: skip
+    kinds = {made["class_type"] for made in found["nodes"]}
+    assert ({"EnhanceAVideoCompare", "EnhanceAVideoReport"} <= kinds) == ("plain and" in path.stem)
 
 
 def test_help_pages_are_served(page):

@@ -332,7 +332,7 @@ def test_the_sentence_names_the_function_whose_shares_are_estimated(kind):
     model, patch = enhanced(kind)
     model.sample(NOISE, TEXT, (1.0,))
     where = attention.__module__
-    assert f"(estimated shares: attention by attention of {where}: its kernel is not" in patch.record.sentence()
+    assert f"(estimated shares: attention of {where} does not give the exact ones)" in patch.record.sentence()
 
 
 @every_model

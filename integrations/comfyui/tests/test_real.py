@@ -220,7 +220,7 @@ def test_comfyuis_own_functions_are_known_and_named(name, monkeypatch):
     model_, patch = enhanced(family)
     real.sample(model_, family, real.noise(family), steps=1)
     exact, line = name == "pytorch", patch.record.sentence()
-    how = "(exact shares)" if exact else f"(estimated shares: attention by ComfyUI's attention_{name}: "
+    how = "(exact shares)" if exact else f"(estimated shares: ComfyUI's attention_{name} does not give the"
     assert how in line, line
     assert [step.operators for step in patch.record.steps] == [{"exact" if exact else "cross-frame"}]
 
@@ -298,7 +298,7 @@ def test_an_override_of_another_node_is_called_too(family, order, monkeypatch):
     assert torch.equal(real.sample(both, family, real.noise(family)), alone)
     assert calls and both.model_options["transformer_options"][OVERRIDE] is others_override
     line = both.get_wrappers("apply_model", KEY)[0].__self__.record.sentence()
-    assert "attention by the override others_override of another node" in line, line
+    assert "the override others_override of another node does not give the exact ones" in line, line
 
 
 @every_family
