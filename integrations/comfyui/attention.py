@@ -5,7 +5,7 @@ An attention function of ComfyUI takes q, k, v as (B, L, H*D), or as (B, H, L, D
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,18 @@ class Attention:
             return f"the override {_origin(self.function.func)[1]} of another node"
         module, name = _origin(self.function)
         return f"ComfyUI's {name}" if module == COMFYUIS else f"{name} of {module}"
+
+    @property
+    def batch(self) -> int:
+        """B, the number of samples."""
+        return self.query.shape[0]
+
+    def of(self, samples: tuple[int, ...]) -> "Attention":
+        """The same call for these samples of its batch alone. A mask has a batch where it has three axes or four."""
+        mask, chosen = self.mask, list(samples)
+        if mask is not None and mask.ndim > 2 and mask.shape[0] == self.batch:
+            mask = mask[chosen]
+        return replace(self, query=self.query[chosen], key=self.key[chosen], value=self.value[chosen], mask=mask)
 
     @property
     def length(self) -> int:

@@ -31,14 +31,15 @@ def enhanced(
 ) -> Done:
     """One attention with the gain applied to its video tokens, each sample by its own measure.
 
-    rows: the video's T*S tokens among the call's. samples: those of the batch that are changed; None = all. With
-    observe_only the output is what the function returned. Raises UnsupportedModelError where the attention cannot be
-    taken apart.
+    rows: the video's T*S tokens among the call's. samples: those of the batch that are changed, and alone measured; None
+    = all. With observe_only the output is what the function returned. Raises UnsupportedModelError where the attention
+    cannot be taken apart.
     """
-    query, key, value = call.tensors()
+    part = call if samples is None else call.of(samples)
+    query, key, value = part.tensors()
     tensors = AttentionCall(
-        query, key, value, num_frames, rows, mask=call.mask_by_heads(), scale=call.scale, kernel=call.kernel,
-        kernel_is_torchs=call.is_torchs,
+        query, key, value, num_frames, rows, mask=part.mask_by_heads(), scale=part.scale, kernel=part.kernel,
+        kernel_is_torchs=part.is_torchs,
     )  # fmt: skip
     return (_by_token if choice.kind == ODDS else _whole_output)(call, tensors, choice, samples)
 
@@ -50,16 +51,22 @@ def _by_token(call: Attention, tensors: AttentionCall, choice: Choice, samples: 
 
     def gains(mass: Tensor) -> Tensor:  # (B, H, T*S)
         gain = choice.policy(mass.flatten(), _moment(tensors)).view_as(mass)
-        numbers.extend(_of(samples, mass.mean((1, 2)), gain.mean((1, 2))))
-        return gain if samples is None else torch.ones_like(gain).index_copy(0, *_placed(samples, gain))
+        numbers.extend((mass.mean((1, 2)), gain.mean((1, 2))))
+        return gain
 
     if choice.observe_only:
         output = call()
         gains(operator.mass(tensors))
-    elif operator is BY_TOKEN:
+    elif operator is BY_TOKEN and samples is None:
         output = call.as_returned(operator.attend(tensors, gains))
+    elif operator is BY_TOKEN:
+        others = tuple(i for i in range(call.batch) if i not in samples)
+        whole = _merged(call.of(others)(), others, call.batch)
+        output = _merged(call.as_returned(operator.attend(tensors, gains)), samples, call.batch, whole)
     else:
-        output = call.as_returned(operator.finish(tensors, call.output_by_heads(call()), gains))
+        whole = call()
+        changed = operator.finish(tensors, call.output_by_heads(_of(whole, samples)), gains)
+        output = _merged(call.as_returned(changed), samples, call.batch, whole)
     return Done(output, *numbers, operator.name, "; ".join(reasons))
 
 
@@ -69,22 +76,24 @@ def _whole_output(call: Attention, tensors: AttentionCall, choice: Choice, sampl
     gain = choice.policy(mass, _moment(tensors))
     output = call()
     if not choice.observe_only:
-        acting = gain if samples is None else torch.ones_like(gain).index_copy(0, *_placed(samples, gain))
-        by_heads = call.output_by_heads(output).clone()
-        by_heads[:, :, tensors.video] *= acting[:, None, None, None].to(output.dtype)
-        output = call.as_returned(by_heads)
-    return Done(output, *_of(samples, mass, gain))
+        by_heads = call.output_by_heads(_of(output, samples)).clone()
+        by_heads[:, :, tensors.video] *= gain[:, None, None, None].to(output.dtype)
+        output = _merged(call.as_returned(by_heads), samples, call.batch, output)
+    return Done(output, mass, gain)
 
 
-def _placed(samples: tuple[int, ...], numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """These samples' places as a tensor, and their numbers."""
-    places = torch.tensor(samples, device=numbers.device)
-    return places, numbers[places]
+def _of(whole: Tensor, samples: tuple[int, ...] | None) -> Tensor:
+    """These samples of a batch."""
+    return whole if samples is None else whole[list(samples)]
 
 
-def _of(samples: tuple[int, ...] | None, *numbers: Tensor) -> list[Tensor]:
-    """Numbers (B,) of these samples alone."""
-    return list(numbers) if samples is None else [_placed(samples, each)[1] for each in numbers]
+def _merged(part: Tensor, samples: tuple[int, ...] | None, batch: int, whole: Tensor | None = None) -> Tensor:
+    """A batch with `part` as these samples, and the others as in `whole`, or not yet there."""
+    if samples is None:
+        return part
+    whole = part.new_empty(batch, *part.shape[1:]) if whole is None else whole.clone()
+    whole[list(samples)] = part
+    return whole
 
 
 def _moment(tensors: AttentionCall) -> GainContext:

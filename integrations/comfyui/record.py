@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from enhance_a_video.record import Summary
+from enhance_a_video.wording import count
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Record:
         summary = self.summary()
         verb = "observed" if self.settings["observe_only"] else "acted in"
         return (
-            f"{self.choice} {verb} {len(summary.layers)} layers, {int(summary.active.sum())} of {len(summary.active)} "
+            f"{self.choice} {verb} {count(len(summary.layers), 'layer')}, {int(summary.active.sum())} of {len(summary.active)} "
             f"calls of {self.model}: mean cross-frame mass {np.nanmean(summary.mass):.3f}, mean gain "
             f"{np.nanmean(summary.gain):.3f}{self._how()}."
         )

@@ -14,6 +14,10 @@ HUNYUAN = dict(
 )  # fmt: skip
 LTX = dict(in_channels=128, cross_attention_dim=48, attention_head_dim=24, num_attention_heads=2, caption_channels=32,
            num_layers=2)  # fmt: skip
+LTX_2 = dict(
+    LTX, audio_cross_attention_dim=32, audio_attention_head_dim=16, audio_num_attention_heads=2,
+    connector_attention_head_dim=16, connector_num_attention_heads=2, connector_num_layers=1,
+)  # fmt: skip
 COSMOS = dict(
     max_img_h=32, max_img_w=32, max_frames=16, in_channels=16, out_channels=16, patch_spatial=2, patch_temporal=1,
     concat_padding_mask=True, model_channels=48, num_blocks=2, num_heads=2, mlp_ratio=2.0, crossattn_emb_channels=32,
@@ -115,10 +119,9 @@ FAMILIES = (
            "patch_size": [1, 1, 1]}, (32, 5, 3, 4), (5, 12)),
     Family("LTX-Video", "LTXV", LTX, (128, 5, 3, 4), (5, 12), conditions=lambda: MASKED),
     Family("LTX-Video, a guide frame", "LTXV", LTX, (128, 6, 3, 4), (5, 12), conditions=lambda: guided()),
-    Family("LTX-2", "LTXAV", dict(
-        LTX, audio_cross_attention_dim=32, audio_attention_head_dim=16, audio_num_attention_heads=2,
-        connector_attention_head_dim=16, connector_num_attention_heads=2, connector_num_layers=1,
-    ), (128, 5, 3, 4), (5, 12), text=(7, 64), audio=(8, 90, 16), conditions=lambda: MASKED),
+    Family("LTX-2", "LTXAV", LTX_2, (128, 5, 3, 4), (5, 12), text=(7, 64), audio=(8, 90, 16), conditions=lambda: MASKED),
+    Family("LTX-2, a guide frame", "LTXAV", LTX_2, (128, 6, 3, 4), (5, 12), text=(7, 64), audio=(8, 90, 16),
+           conditions=lambda: {**guided(), "concat_mask": torch.ones(1, 1, 128 * 6 * 12 + 8 * 90 * 16)}),
     Family("Kandinsky 5", "Kandinsky5", dict(
         in_visual_dim=16, out_visual_dim=16, in_text_dim=32, in_text_dim2=16, time_dim=32, model_dim=48, ff_dim=64,
         visual_embed_dim=132, num_text_blocks=1, num_visual_blocks=2, axes_dims=(8, 8, 8),

@@ -1,16 +1,19 @@
 """The table of docs/guide/comfyui.md, and what a sampling run costs, on real ComfyUI code on a CPU.
 
 python -m comfyui.tests.measure table                # in integrations/; needs what real.py needs
-python -m comfyui.tests.measure cost [--frames 9]    # one layer wide as Wan 2.1 1.3B at 480 x 272, a few minutes
+python -m comfyui.tests.measure cost                 # blocks as wide as Wan 2.1 1.3B's; --help has the sizes
 """
 
 import argparse
+import math
 import statistics
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..choice import STRENGTH, TEMPERATURE, Choice
 from . import real
 
 COLUMNS = ("model", "static: mass, error", "unrelated: mass, error", "effect", "batch", "frames in windows of 4")
@@ -82,40 +85,74 @@ def windows(family: real.Family) -> str:
     return ", ".join(str(step.num_frames) for step in patch.record.steps)
 
 
-def cost(frames: int, rounds: int) -> str:
-    """Seconds of one model call with each setting, in turn: two blocks of Wan 2.1 1.3B's width, one sample."""
-    from ..choice import STRENGTH, TEMPERATURE, Choice
+@dataclass(frozen=True)
+class Way:
+    """One row of the cost table: what is done, to how many samples a call, and by which shares."""
+
+    name: str
+    choice: Choice | None = None
+    estimated: bool = False  # as if the attention function were not torch's
+    guided: bool = False  # prompt and negative prompt in one call; else the prompt alone
+
+
+WAYS = (
+    Way("plain"), Way("odds 2, exact shares", Choice()), Way("odds 2, estimated shares", Choice(), estimated=True),
+    Way("temperature 4", Choice(TEMPERATURE, 4.0)), Way("strength 0.3", Choice(STRENGTH, 0.3)),
+    Way("guided, plain", guided=True), Way("guided, odds 2 in both", Choice(), guided=True),
+    Way("guided, odds 2 in the prompt's", Choice(conditional=True), guided=True),
+)  # fmt: skip
+
+
+def cost(shape: tuple[int, int, int], blocks: int, steps: int, rounds: int, names: str = "") -> str:
+    """The processor's seconds of a sampling run each way, in turn: blocks of Wan 2.1 1.3B's width, Euler, one thread.
+
+    shape: latent frames, rows and columns; a token is 2 x 2 of a frame. The processor's time and not the clock's, so
+    that what else runs on the machine counts for little. names: a part of the names of the ways to measure.
+    """
     from . import test_real as tests
 
-    wide = {"dim": 1536, "ffn_dim": 8960, "freq_dim": 256, "text_dim": 4096, "num_heads": 12, "num_layers": 2}
+    torch.set_num_threads(1)
+    frames, height, width = shape
+    wide = {"dim": 1536, "ffn_dim": 8960, "freq_dim": 256, "text_dim": 4096, "num_heads": 12, "num_layers": blocks}
+    sites = height // 2 * (width // 2)
     family = real.Family(
-        "Wan 1.3B", "WAN21_T2V", {**wide, "in_dim": 16, "out_dim": 16}, (16, frames, 34, 60), (frames, 510), (512, 4096)
+        "Wan 1.3B", "WAN21_T2V", {**wide, "in_dim": 16, "out_dim": 16}, (16, *shape), (frames, sites), (512, 4096)
     )
     base = real.model(family)
-    settings: dict[str, Choice | None] = {"plain": None, "odds 2": Choice()}
-    settings |= {"temperature 4": Choice(TEMPERATURE, 4.0), "strength 0.3": Choice(STRENGTH, 0.3)}
-    models = {name: base if c is None else tests.enhanced(family, c, base)[0] for name, c in settings.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(rounds + 1):  # the first round warms up
-        for name, model in models.items():
-            begin = time.perf_counter()
-            real.sample(model, family, real.noise(family), steps=1, cfg=1.0)
-            times[name].append(time.perf_counter() - begin)
-    plain = statistics.median(times["plain"][1:])
-    lines = [f"{frames} latent frames of 510 tokens, {torch.get_num_threads()} threads, {rounds} rounds, medians"]
-    for name, seconds in times.items():
-        median = statistics.median(seconds[1:])
-        lines.append(f"{name}: {median:.2f} s ({median / plain - 1:+.1%})")
+    ways = [way for way in WAYS if names in way.name]
+    times: dict[Way, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            model = tests.enhanced(family, way.choice, base)[0] if way.choice else base
+            with tests.pytest.MonkeyPatch.context() as patched:
+                if way.estimated:
+                    patched.setattr(tests.Attention, "is_torchs", False)
+                begin = time.process_time()
+                real.sample(model, family, real.noise(family), steps=steps, cfg=6.0 if way.guided else 1.0)
+                times[way].append(time.process_time() - begin)
+    head = f"{frames} latent frames of {sites} tokens, {blocks} blocks, {steps} steps, {rounds} rounds, medians"
+    lines = [head, "", "| | seconds | against plain |", "|---|---|---|"]
+    for way, seconds in times.items():
+        plain = next((s for other, s in times.items() if not other.choice and other.guided == way.guided), [math.nan])
+        median, against = statistics.median(seconds), statistics.median(plain)
+        share = f"{100 * (median / against - 1):+.1f} %" if way.choice else ""
+        lines.append(f"| {way.name} | {median:.2f} | {share} |")
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["table", "cost"])
-    parser.add_argument("--frames", type=int, default=9)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shape", type=int, nargs=3, default=(9, 34, 60), metavar=("FRAMES", "ROWS", "COLUMNS"))
+    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", default="", help="only those whose name has this part")
     given: Any = parser.parse_args(arguments)
-    print(table() if given.what == "table" else cost(given.frames, given.rounds))
+    if given.what == "table":
+        print(table())
+    else:
+        print(cost(tuple(given.shape), given.blocks, given.steps, given.rounds, given.ways))
 
 
 if __name__ == "__main__":

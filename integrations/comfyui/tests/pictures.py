@@ -134,7 +134,8 @@ def nodes_alone(page: Any) -> dict[str, float]:
             const right = Math.max(...graph._nodes.map((n) => n.pos[0] + n.size[0]));
             const [x, y] = [60, 90], bottom = (low + canvas.ds.offset[1]) * scale + edge;
             const end = (right + canvas.ds.offset[0]) * scale + edge;
-            return { x, y, width: Math.min(end, window.innerWidth) - x, height: Math.min(bottom, window.innerHeight) - y };
+            const { innerWidth, innerHeight } = window;
+            return { x, y, width: Math.min(end, innerWidth) - x, height: Math.min(bottom, innerHeight) - y };
         }"""
     )
 
@@ -158,8 +159,11 @@ def main(first: str, second: str) -> None:
             (base / "models" / kind).mkdir(exist_ok=True)
             (base / "models" / kind / name).touch()
         with running(base) as server, opened(server, SIZE) as page:
-            page.evaluate("async all => { for (const [k, v] of Object.entries(all)) await "
-                          "window.app.extensionManager.setting.set(k, v); }", QUIET)
+            page.evaluate(
+                "async all => { for (const [k, v] of Object.entries(all)) await "
+                "window.app.extensionManager.setting.set(k, v); }",
+                QUIET,
+            )
             examples = PACK / "example_workflows"
             for name, compared in (("Wan 2.1 enhanced", False), ("Wan 2.1 plain and enhanced", True)):
                 load(page, text_to_video(compared))

@@ -356,3 +356,23 @@ def test_exact_shares_where_the_function_is_torchs(kind, monkeypatch):
     bias = math.log(2.0) * (frame[:, None] != frame)
     expected = ((query @ key.mT * 8**-0.5 + bias).softmax(-1) @ value).transpose(1, 2).flatten(2)
     assert (done.output.double() - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("torchs", [True, False])
+@pytest.mark.parametrize("choice", [Choice(), Choice(TEMPERATURE, 30.0)], ids=str)
+@pytest.mark.parametrize("mask", [None, torch.randn(9, 9), torch.randn(3, 9, 9), torch.randn(1, 2, 9, 9)])
+def test_some_samples_of_a_call_are_changed_and_measured_as_if_alone(monkeypatch, torchs, choice, mask):
+    """The others come out as the function returns them; and the work is theirs that are changed."""
+    from ..gains import enhanced as one_attention
+
+    if torchs:
+        as_torchs(monkeypatch)
+    q, k, v = (torch.randn(3, 9, 8, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    call = Attention(attention, q, k, v, 2, mask, {})
+    done = one_attention(call, slice(1, 9), 4, choice, (0, 2))
+    plain = call()
+    assert torch.allclose(done.output[1], plain[1], atol=1e-6) and done.mass.shape == done.gain.shape == (2,)
+    for i, sample in enumerate((0, 2)):
+        alone = one_attention(call.of((sample,)), slice(1, 9), 4, choice)
+        assert torch.allclose(done.output[sample], alone.output[0], atol=1e-6)
+        assert torch.allclose(done.gain[i], alone.gain[0]) and not torch.equal(done.output[sample], plain[sample])
