@@ -31,9 +31,9 @@ def enhanced(
 ) -> Done:
     """One attention with the gain applied to its video tokens, each sample by its own measure.
 
-    rows: the video's T*S tokens among the call's. samples: those of the batch that are changed, and alone measured; None
-    = all. With observe_only the output is what the function returned. Raises UnsupportedModelError where the attention
-    cannot be taken apart.
+    rows: the video's T*S tokens of the call's. samples: those of the batch that are measured and changed; None = all.
+    With observe_only the output is what the function returned. Raises UnsupportedModelError where the attention cannot
+    be taken apart.
     """
     part = call if samples is None else call.of(samples)
     query, key, value = part.tensors()

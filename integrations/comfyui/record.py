@@ -49,11 +49,10 @@ class Record:
             return f"Warning: nothing was done to {self.model} in {why}."
         summary = self.summary()
         verb = "observed" if self.settings["observe_only"] else "acted in"
-        return (
-            f"{self.choice} {verb} {count(len(summary.layers), 'layer')}, {int(summary.active.sum())} of {len(summary.active)} "
-            f"calls of {self.model}: mean cross-frame mass {np.nanmean(summary.mass):.3f}, mean gain "
-            f"{np.nanmean(summary.gain):.3f}{self._how()}."
-        )
+        where = f"{count(len(summary.layers), 'layer')}, {int(summary.active.sum())} of {len(summary.active)} calls"
+        mass, gain = np.nanmean(summary.mass), np.nanmean(summary.gain)
+        found = f"mean cross-frame mass {mass:.3f}, mean gain {gain:.3f}"
+        return f"{self.choice} {verb} {where} of {self.model}: {found}{self._how()}."
 
     def _how(self) -> str:
         """By which share odds were moved, and what was done otherwise than requested."""

@@ -119,7 +119,8 @@ FAMILIES = (
            "patch_size": [1, 1, 1]}, (32, 5, 3, 4), (5, 12)),
     Family("LTX-Video", "LTXV", LTX, (128, 5, 3, 4), (5, 12), conditions=lambda: MASKED),
     Family("LTX-Video, a guide frame", "LTXV", LTX, (128, 6, 3, 4), (5, 12), conditions=lambda: guided()),
-    Family("LTX-2", "LTXAV", LTX_2, (128, 5, 3, 4), (5, 12), text=(7, 64), audio=(8, 90, 16), conditions=lambda: MASKED),
+    Family("LTX-2", "LTXAV", LTX_2, (128, 5, 3, 4), (5, 12), text=(7, 64), audio=(8, 90, 16),
+           conditions=lambda: MASKED),
     Family("LTX-2, a guide frame", "LTXAV", LTX_2, (128, 6, 3, 4), (5, 12), text=(7, 64), audio=(8, 90, 16),
            conditions=lambda: {**guided(), "concat_mask": torch.ones(1, 1, 128 * 6 * 12 + 8 * 90 * 16)}),
     Family("Kandinsky 5", "Kandinsky5", dict(
