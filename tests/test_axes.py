@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import IMAGES, TINY, run, take
+from tiny_models import IMAGES, SOUNDS, TINY, run, take
 from torch._dynamo.testing import CompileCounter
 
 from enhance_a_video import Settings, enhance
 from enhance_a_video.axes import AXES, Far, Near, Prompt, Reference, Space, Time, axis_named
 from enhance_a_video.cli.options import Knobs
 from enhance_a_video.enhanced_layer import EnhancedLayer
-from enhance_a_video.errors import SettingsError, UnsupportedModelError
+from enhance_a_video.errors import SettingsError, TokenLayoutError, UnsupportedModelError
 from enhance_a_video.generation import again, preflight
 from enhance_a_video.models import known_models, row_of
 from enhance_a_video.operators import AttentionCall, Biased, Exact, biased
@@ -195,7 +195,7 @@ def test_an_axis_that_a_model_lacks_is_refused_with_those_it_has():
 
 
 # ------------------------------------------------------------------------------------------- real classes
-EVERY_CLASS = {**TINY, **IMAGES}
+EVERY_CLASS = {**TINY, **IMAGES, **SOUNDS}
 
 
 def axes_of(name):
@@ -273,8 +273,9 @@ def test_planted_even_attention_has_the_mass_that_counting_gives(name, axis, mon
         others = kind.others(call.places)
         others = others[..., call.rows, :].double()
         weights = torch.ones_like(others)
-        if call.mask is not None and call.mask.dtype == torch.bool:
-            weights = call.mask.expand(*call.mask.shape[:-2], call.query.shape[2], -1)[0, 0][call.rows].double()
+        if call.mask is not None:
+            seen = call.mask if call.mask.dtype == torch.bool else call.mask == 0
+            weights = seen.expand(*seen.shape[:-2], call.query.shape[2], -1)[0, 0][call.rows].double()
             weights = weights.expand_as(others)
         counted.append(float(((others * weights).sum(-1) / weights.sum(-1)).mean()))
     assert found[0].tolist() == pytest.approx(counted[: len(found[0])], abs=1e-4)
@@ -318,6 +319,30 @@ def test_time_among_other_axes_is_exact_odds():
         exact = run(model, inputs)
     with enhance(model, odds={"time": 2.0, "reference": 1.0}):
         assert torch.allclose(run(model, inputs), exact, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_a_step_of_sound_is_a_frame_of_one_token(name):
+    tiny = SOUNDS[name]
+    model, inputs = tiny.model(), tiny.inputs(batch=2)
+    plain = run(model, inputs)
+    with enhance(model, odds=2.0) as estimate:
+        assert (run(model, inputs) - plain).abs().max() > 1e-4
+    assert estimate.summary().num_frames.tolist() == [23] and not estimate.summary().no_effect
+    with enhance(model, odds=2.0, scale="exact"):
+        exact = run(model, inputs)
+    with enhance(model, odds={"time": 2.0, "reference": 1.0}):
+        assert torch.allclose(run(model, inputs), exact, atol=1e-5)
+    with enhance(model, odds={"near:3": 2.0, "far:3": 2.0}):  # together they are all other steps
+        assert torch.allclose(run(model, inputs), exact, atol=1e-5)
+
+
+def test_prompts_of_different_lengths_in_one_call_of_lumina_are_refused():
+    tiny = IMAGES["lumina2"]
+    model, inputs = tiny.model(), tiny.inputs(batch=2)
+    inputs["encoder_attention_mask"][1, 3:] = False
+    with pytest.raises(TokenLayoutError, match="make one prompt a call"), enhance(model, axis="prompt", odds=2.0):
+        run(model, inputs)
 
 
 def test_the_window_and_one_frame():

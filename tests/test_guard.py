@@ -13,7 +13,7 @@ from pathlib import Path
 import diffusers
 import pytest
 from packaging.version import Version
-from tiny_models import IMAGES, TINY
+from tiny_models import IMAGES, SOUNDS, TINY
 from tiny_models.base import absent
 
 from enhance_a_video.models import known_models
@@ -32,7 +32,6 @@ LEFT_OUT = {
     "HunyuanImageTransformer2DModel": "pictures; its blocks are those of HunyuanVideo",
     "JoyImageEditTransformer3DModel": "edits pictures",
     "JoyImageEditPlusTransformer3DModel": "edits pictures",
-    "ZImageTransformer2DModel": "pictures, laid out as a single frame",
     "MiniMaxMusic3Transformer1DModel": "music",
     "MiniMaxMusic3RVQDepthDecoder": "music",
 }
@@ -116,7 +115,7 @@ def test_every_video_class_of_diffusers_has_a_row_or_a_reason():
 
 
 def test_the_search_finds_every_row_that_diffusers_has():
-    videos = [row for row in known_models() if "time" in row.axes or row.refused]
+    videos = [row for row in known_models() if row.makes == "videos"]
     present = {row.transformer for row in videos if hasattr(diffusers, row.transformer)}
     assert present and present - video_classes(DIFFUSERS) == set()
 
@@ -166,5 +165,6 @@ def test_the_page_is_made_of_the_rows():
 
 @pytest.mark.parametrize("family", known_models(), ids=lambda f: f.name)
 def test_what_a_row_calls_tested_is(family):
-    variants = tuple(name for name, tiny in {**TINY, **IMAGES}.items() if tiny.transformer == family.transformer)
+    every = {**TINY, **IMAGES, **SOUNDS}
+    variants = tuple(name for name, tiny in every.items() if tiny.transformer == family.transformer)
     assert family.tested == variants and bool(variants) != bool(family.refused)

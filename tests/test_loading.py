@@ -44,6 +44,10 @@ BROKEN = {
     ),
     "mistyped pipeline": (lambda d: change_index(d, _class_name="WanPipelin"), "Did you mean WanPipeline"),
     "unknown part": (lambda d: change_index(d, vae=["diffusers", "AutoencoderDream"]), "class AutoencoderDream"),
+    "sound": (
+        lambda d: change_index(d, transformer=["diffusers", "StableAudioDiTModel"]),
+        "which makes sound: the commands make videos and pictures",
+    ),
     "no class": (lambda d: change_index(d, _class_name=5), "names no pipeline class"),
     "index": (lambda d: write(d, "model_index.json", ""), "model_index.json is not valid JSON"),
     "no index": (lambda d: (d / "model_index.json").unlink(), "has no model_index.json"),

@@ -137,7 +137,7 @@ def run(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
 
 def take(inputs: Mapping[str, Any], rows: slice) -> dict[str, Any]:
     """Some samples of a batch of inputs."""
-    size = len(inputs["hidden_states" if "hidden_states" in inputs else "sample"])
+    size = len(next(inputs[name] for name in ("hidden_states", "sample", "x") if name in inputs))
 
     def part(value: Any) -> Any:
         if isinstance(value, Tensor):

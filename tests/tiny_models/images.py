@@ -92,6 +92,35 @@ def pixart() -> Any:
     )  # fmt: skip
 
 
+def lumina2() -> Any:
+    return diffusers.Lumina2Transformer2DModel(
+        in_channels=4, hidden_size=24, num_layers=2, num_refiner_layers=1, num_attention_heads=2, num_kv_heads=1,
+        multiple_of=8, axes_dim_rope=(4, 4, 4), axes_lens=(32, 32, 32), cap_feat_dim=16,
+    )  # fmt: skip
+
+
+def _lumina2(batch: int) -> dict[str, Any]:
+    words = torch.ones(batch, WORDS + 2, dtype=torch.bool)
+    words[:, WORDS:] = False
+    states = noise(batch, WORDS + 2, 16, seed=1)
+    return _latents(batch, encoder_hidden_states=states, encoder_attention_mask=words)
+
+
+def z_image() -> Any:
+    return diffusers.ZImageTransformer2DModel(
+        in_channels=4, dim=24, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=16,
+        axes_dims=[4, 4, 4], axes_lens=[128, 32, 32],
+    )  # fmt: skip
+
+
+def _z_image(batch: int) -> dict[str, Any]:
+    return {
+        "x": list(noise(batch, 4, 1, 2 * H, 2 * W)),
+        "t": torch.full((batch,), 0.5),
+        "cap_feats": list(noise(batch, WORDS, 16, seed=1)),
+    }
+
+
 def _tiny(transformer: str, build: Any, inputs: Any, layers: int, **more: Any) -> Tiny:
     return Tiny(transformer, build, lambda batch, frames: inputs(batch), layers=layers, frames=(1,), **more)
 
@@ -104,4 +133,6 @@ IMAGES: dict[str, Tiny] = {
     "qwen_image": _tiny("QwenImageTransformer2DModel", qwen, _qwen, 2, top=1.0),
     "qwen_image_edit": _tiny("QwenImageTransformer2DModel", qwen, lambda batch: _qwen(batch, 2), 2, top=1.0),
     "pixart": _tiny("PixArtTransformer2DModel", pixart, _latents, 2),
+    "lumina2": _tiny("Lumina2Transformer2DModel", lumina2, _lumina2, 2),
+    "z_image": _tiny("ZImageTransformer2DModel", z_image, _z_image, 2, top=1.0, timestep="t", stream="x"),
 }

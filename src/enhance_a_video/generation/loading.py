@@ -74,6 +74,11 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
     parts = {key: (str(library), str(kind)) for key, (library, kind) in given.items() if library and kind}
     supported = {row.transformer: row.name for row in known_models()}
     classes = [kind for _, kind in parts.values()]
+    if set(classes) & {row.transformer for row in known_models() if row.makes == "sounds"}:
+        raise UnsupportedModelError(
+            f"{source} is a {name}, which makes sound: the commands make videos and pictures. In Python: "
+            "enhance(pipe, axis='near:32', odds=1.2)."
+        )
     if not set(classes) & set(supported):
         listed = ", ".join(f"{name} ({transformer})" for transformer, name in supported.items())
         raise UnsupportedModelError(

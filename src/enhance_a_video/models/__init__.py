@@ -1,4 +1,4 @@
-"""The supported video transformers: one declarative row a class, a file a group of relatives.
+"""The supported transformers, of videos, pictures and sound: one declarative row a class, a file a group of relatives.
 
 A row describes where the video self-attention of a class is, how its tokens lie, where the frame count is read and
 on which noise schedule the class was trained. Nothing else in the package depends on a model's name. Adding yours:
@@ -21,6 +21,7 @@ from . import (  # noqa: F401  (each registers its rows)
     mochi,
     motif,
     sana,
+    sound,
     unet,
     wan,
     wan_animate_2,

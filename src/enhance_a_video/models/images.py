@@ -1,4 +1,5 @@
-"""Picture models: no axis of frames, but those of the prompt and of space; for FLUX, SD3, Qwen-Image and PixArt."""
+"""Picture models: no axis of frames, but those of the prompt and of space; for FLUX, SD3, Qwen-Image, PixArt, Lumina 2
+and Z-Image."""
 
 from torch import Tensor
 
@@ -154,4 +155,99 @@ register(Model(
     makes="pictures",
     notes="the prompt's cross-attention masks its padding, so it has no other keys",
     tested=("pixart",),
+))  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------- Lumina 2
+def _words_in_front(config: Config, arguments: Arguments) -> int:
+    """The prompt's length without its padding, which is left out; one for all samples."""
+    mask = arguments["encoder_attention_mask"]
+
+    def read() -> int:
+        lengths = set(mask.sum(1).tolist())  # waited for once
+        if len(lengths) > 1:
+            raise TokenLayoutError(
+                "the prompts of one call have different lengths, so that the pictures begin at different tokens: "
+                "make one prompt a call"
+            )
+        return int(lengths.pop())
+
+    return once(mask, "length", read)
+
+
+def _lumina_picture(config: Config, arguments: Arguments) -> Rows:
+    rows, columns = (side // config["patch_size"] for side in arguments["hidden_states"].shape[-2:])
+    return slice(_words_in_front(config, arguments), _words_in_front(config, arguments) + rows * columns)
+
+
+def _lumina_stream(config: Config, arguments: Arguments) -> slice:
+    return slice(_words_in_front(config, arguments), None)
+
+
+register(Model(
+    name="Lumina 2",
+    transformer="Lumina2Transformer2DModel",
+    attention=(SelfAttention(
+        names=r"^layers\.\d+\.attn$",
+        tokens=Tokens("video only"),
+        frames=None,
+        columns=Columns(),
+        video=_lumina_picture,
+        stream=_lumina_stream,
+    ),),
+    noise=None,
+    makes="pictures",
+    checkpoints=("Alpha-VLLM/Lumina-Image-2.0",),
+    notes="prompts of different lengths in one call are refused; the refiners before the joint layers stay as they are",
+    tested=("lumina2",),
+))  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- Z-Image
+_PADDED_TO = 32  # tokens: pictures and prompts are padded to a multiple of it
+
+
+def _z_grid(arguments: Arguments) -> tuple[int, int]:
+    """(rows, columns) of tokens."""
+    pictures = arguments["x"]
+    if isinstance(pictures[0], list):
+        raise TokenLayoutError("several pictures in one call (Omni) are not tried")
+    if len({picture.shape for picture in pictures}) > 1:
+        raise TokenLayoutError("the pictures of one call have different sizes: make one size a call")
+    patch = arguments.get("patch_size", 2)
+    return pictures[0].shape[-2] // patch, pictures[0].shape[-1] // patch
+
+
+def _z_columns(config: Config, arguments: Arguments) -> int:
+    return _z_grid(arguments)[1]
+
+
+def _z_picture(config: Config, arguments: Arguments) -> Rows:
+    rows, columns = _z_grid(arguments)
+    return slice(0, rows * columns)
+
+
+def _z_stream(config: Config, arguments: Arguments) -> slice:
+    rows, columns = _z_grid(arguments)
+    return slice(0, -(-rows * columns // _PADDED_TO) * _PADDED_TO)
+
+
+register(Model(
+    name="Z-Image",
+    transformer="ZImageTransformer2DModel",
+    attention=(SelfAttention(
+        names=r"^layers\.\d+\.attention$",
+        tokens=Tokens("video only"),
+        frames=None,
+        columns=_z_columns,
+        video=_z_picture,
+        stream=_z_stream,
+    ),),
+    noise=None,
+    makes="pictures",
+    timestep="",
+    batch=lambda config, arguments: len(arguments["x"]),
+    checkpoints=("Tongyi-MAI/Z-Image", "Tongyi-MAI/Z-Image-Turbo"),
+    notes="the refiners before the joint layers stay as they are; several pictures in one call (Omni) are refused",
+    tested=("z_image",),
 ))  # fmt: skip

@@ -140,7 +140,7 @@ class Model:
     timestep     how noisy the latents are: the name of an argument or a function; "" = no argument is the noise level,
                  so the scheduler's steps count
     batch        the number of samples; None = as many as the first tensor argument has
-    makes        "videos" or "pictures"
+    makes        "videos", "pictures" or "sounds"
     checkpoints  published weights of this class, as on the model hub
     tested       the variants that the tests run: tiny models of the real class (docs/reference/models.md)
     refused      why the class cannot be enhanced; the other fields then mean nothing

@@ -12,7 +12,7 @@ _HEAD = f"""\
 
 <!-- Made from the rows in src/enhance_a_video/models: {REGENERATE} -->
 
-{{count}} transformer and UNet classes of diffusers, some of pictures. They are found by class, checkpoints and
+{{count}} transformer and UNet classes of diffusers, some of them of pictures or sound. They are found by class, checkpoints and
 fine-tunes alike; a class of your own takes one row: [add-a-model.md](../guide/add-a-model.md). `enhance-a-video models`
 prints the list.
 
@@ -30,8 +30,9 @@ single frames. **Axes**: which partitions of the keys odds can act on (what each
 [axes.md](../results/axes.md)). **Window**: what the timestep means to a bare transformer, so that `start` and `end` can
 be placed; in a pipeline its scheduler comes first.
 
-**Picture models** (*2D*) have no axis of frames; `enhance(pipe, axis="space", odds=1.2)` acts on them in Python. The
-commands make videos.
+**Picture models** (*2D*) have no axis of frames; `enhance(pipe, axis="space", odds=1.2)` acts on them, and so do the
+commands `generate` and `compare`. **Sound models** (*1D*): a step of the latent sound is a frame of one token, so that
+`near:32` are the others at most 32 steps away; in Python.
 """
 
 
@@ -40,6 +41,7 @@ def described(row: Model) -> dict[str, Any]:
     return {
         "name": row.name,
         "transformer": row.transformer,
+        "makes": row.makes,
         "attention": _attention(row),
         "axes": list(row.axes),
         "window": _noise(row.noise),
@@ -59,14 +61,13 @@ def _attention(row: Model) -> str:
     if row.refused:
         return "none that can be enhanced"
     kind = row.attention[0]
-    size = "3D" if "time" in row.axes else "2D"
+    size, what = {"videos": ("3D", "video"), "pictures": ("2D", "picture"), "sounds": ("1D", "sound")}[row.makes]
     if kind.tokens.place == "temporal":
         return "temporal"
     if kind.video is not None:
-        return f"{size}, video among other tokens" if size == "3D" else f"{size}, joint, picture among other tokens"
+        return f"{size}, {'joint, ' * (what == 'picture')}{what} among other tokens"
     if kind.tokens.keys != "none":
         return f"{size}, video and cached keys"
-    what = "video" if size == "3D" else "picture"
     places = {"video only": f"{what} alone", "text first": f"joint, {what} last", "video first": f"joint, {what} first"}
     return f"{size}, {places[kind.tokens.place]}"
 
