@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..attention import Rows, Tokens
-from .registry import Arguments, Config, CrossAttention, FrameCount, Model, SelfAttention, register
+from .registry import Arguments, Config, FrameCount, Model, SelfAttention, register
 
 
 def _behind_global_tokens(config: Config, arguments: Arguments) -> Rows:
