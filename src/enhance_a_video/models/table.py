@@ -13,8 +13,8 @@ _HEAD = f"""\
 <!-- Made from the rows in src/enhance_a_video/models: {REGENERATE} -->
 
 {{count}} transformer and UNet classes of diffusers, some of them of pictures or sound. They are found by class,
-checkpoints and fine-tunes alike; a class of your own takes one row: [add-a-model.md](../guide/add-a-model.md). `enhance-a-video models`
-prints the list.
+checkpoints and fine-tunes alike; a class of your own takes one row: [add-a-model.md](../guide/add-a-model.md).
+`enhance-a-video models` prints the list.
 
 **What was tested.** Every variant named under *tested* is a tiny random-weight model of the real class, on the CPU, in
 fp32. On each of them: the layers found and the frames counted at every call; planted videos whose answer is known
