@@ -11,20 +11,19 @@ from .patch import KEY, Patch
 SUPPORTED = ", ".join(row.name for row in LAYOUTS if not row.refused)
 PASSES = ["both", "conditional"]
 
-
 TIPS = {
-    "model": "A video diffusion model. It is cloned, never changed.",
-    "gain": "What grows, and the number that sets how much.",
-    ODDS: "How much the odds grow that attention leaves its own frame: 1 does nothing, 2 is a good start, at any "
-    "length of video. Only what comes from other frames grows.",
+    "model": "A video model, from its loader or from any node behind it (LoRA, shift). It is cloned, never changed.",
+    "gain": "How the strength is given. Odds are the gentle default; temperature and strength are the paper's method.",
+    ODDS: "How much more the frames look at each other: 1 does nothing, 2 is a good start, more is steadier with less "
+    "motion. Means the same at any length of video.",
     TEMPERATURE: "The paper's enhance temperature: the whole output of a layer grows. Its authors take 4 for Wan 2.1 "
     "and HunyuanVideo, 3.4 for CogVideoX. Stronger on shorter videos.",
-    STRENGTH: "The paper's gain by its largest value, 1 + strength, at any length of video. End it at about 0.7.",
+    STRENGTH: "The paper's method by its largest gain, 1 + strength, at any length. Set end_percent to about 0.7.",
     "start_percent": "Where in the denoising it begins: 0 is pure noise, 1 the finished video.",
     "end_percent": "Where in the denoising it ends.",
     "blocks": "Only these blocks of the model, counted from 0, such as 10-19, 25. Empty: all of them.",
-    "passes": "Under guidance: change the model's answers to both prompts, or to the positive prompt alone, which "
-    "guidance then multiplies, at half the cost.",
+    "passes": "With cfg above 1 the model answers the positive and the negative prompt. both: change both answers. "
+    "conditional: the positive one alone, at half the cost. cfg then multiplies the change: take odds of 1.3 to 1.5.",
     "observe_only": "Measure for the report and change nothing.",
 }
 

@@ -45,14 +45,20 @@ class Record:
 
     def sentence(self) -> str:
         """What was done, or a warning of what was not and why."""
+        acted = sum(bool(step.layers) for step in self.steps)
         if why := self._why_nothing():
-            return f"Warning: nothing was done to {self.model} in {why}."
+            others = f" In the others {self._done(acted)}." if acted and self.problems else ""
+            return f"Warning: nothing was done to {self.model} in {why}.{others}"
+        return f"{self._done(acted)}."
+
+    def _done(self, acted: int) -> str:
+        """What was done in so many calls."""
         summary = self.summary()
         verb = "observed" if self.settings["observe_only"] else "acted in"
-        where = f"{count(len(summary.layers), 'layer')}, {int(summary.active.sum())} of {len(summary.active)} calls"
+        where = f"{count(len(summary.layers), 'layer')}, {acted} of {len(self.steps)} calls"
         mass, gain = np.nanmean(summary.mass), np.nanmean(summary.gain)
         found = f"mean cross-frame mass {mass:.3f}, mean gain {gain:.3f}"
-        return f"{self.choice} {verb} {where} of {self.model}: {found}{self._how()}."
+        return f"{self.choice} {verb} {where} of {self.model}: {found}{self._how()}"
 
     def _how(self) -> str:
         """By which share odds were moved, and what was done otherwise than requested."""
@@ -64,7 +70,9 @@ class Record:
     def _why_nothing(self) -> str:
         """In which calls nothing was done and why; "" where all is well."""
         if self.problems:
-            return "some calls, because " + "; ".join(self.problems)
+            left = sum(bool(step.problem) for step in self.steps)
+            calls = f"{left} of {len(self.steps)} calls" if any(step.layers for step in self.steps) else "any call"
+            return f"{calls}, because {'; '.join(self.problems)}"
         active = [step for step in self.steps if step.active]
         if self.steps and not active:
             low, high = (f"{at(self.summary().progress):.2f}" for at in (np.min, np.max))

@@ -103,11 +103,11 @@ WAYS = (
 )  # fmt: skip
 
 
-def cost(shape: tuple[int, int, int], blocks: int, steps: int, rounds: int, names: str = "") -> str:
+def cost(shape: tuple[int, int, int], blocks: int, steps: int, rounds: int, guided: bool = True) -> str:
     """The processor's seconds of a sampling run each way, in turn: blocks of Wan 2.1 1.3B's width, Euler, one thread.
 
     shape: latent frames, rows and columns; a token is 2 x 2 of a frame. The processor's time and not the clock's, so
-    that what else runs on the machine counts for little. names: a part of the names of the ways to measure.
+    that what else runs on the machine counts for little. guided: those with guidance too, which take twice as long.
     """
     from . import test_real as tests
 
@@ -119,7 +119,7 @@ def cost(shape: tuple[int, int, int], blocks: int, steps: int, rounds: int, name
         "Wan 1.3B", "WAN21_T2V", {**wide, "in_dim": 16, "out_dim": 16}, (16, *shape), (frames, sites), (512, 4096)
     )
     base = real.model(family)
-    ways = [way for way in WAYS if names in way.name]
+    ways = [way for way in WAYS if guided or not way.guided]
     times: dict[Way, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
@@ -147,12 +147,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", default="", help="only those whose name has this part")
+    parser.add_argument("--unguided", action="store_true", help="leave out the ways with guidance")
     given: Any = parser.parse_args(arguments)
     if given.what == "table":
         print(table())
     else:
-        print(cost(tuple(given.shape), given.blocks, given.steps, given.rounds, given.ways))
+        print(cost(tuple(given.shape), given.blocks, given.steps, given.rounds, not given.unguided))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Real ComfyUI code on a CPU: how it is started from a checkout, and tiny random native models of every family.
 
-ENHANCE_A_VIDEO_COMFYUI is the checkout's folder; this Python needs ComfyUI's requirements, torchvision and torchaudio
-excepted. Without it the tests are skipped with the reason.
+ENHANCE_A_VIDEO_COMFYUI is the checkout's folder; this Python needs ComfyUI's requirements, torchaudio excepted, and of
+torchvision its Python part alone (README.md of the pack). Without it the tests are skipped with the reason.
 """
 
 import importlib.machinery

@@ -105,6 +105,14 @@ def test_the_line_wipes_and_both_clips_stop_and_step_together(page):
     assert "type=output" in found["link"] and min(found["rect"]) > 100
 
 
+def test_a_workflow_that_the_page_exports_runs_through_the_http_api(page):
+    """What the page's *Export (API)* writes, posted as a script would."""
+    page.evaluate("graph => window.app.loadApiJson(graph, 'workflow')", workflow(enhance_node(passes="conditional")))
+    exported = page.evaluate("async () => (await window.app.graphToPrompt()).output")
+    (outputs,) = [o for o in page.server.run(exported)["outputs"].values() if "text" in o]
+    assert outputs["text"][0].startswith("odds 2 with the prompt alone acted in 3 layers, 4 of 4 calls"), outputs
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_example_workflows_load_and_give_our_node_its_defaults(page, path):
     """As the page's templates load them: all nodes known, and the saved values where the node has them today."""

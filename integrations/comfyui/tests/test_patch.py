@@ -154,10 +154,26 @@ def test_a_cache_that_skips_calls_is_no_failure():
     wrappers["cache"] = [skip_second]
     model.sample(NOISE, TEXT)
     assert [step.skipped for step in patch.record.steps] == [False, True]
-    assert patch.record.sentence().startswith("odds 2 acted")
+    assert patch.record.sentence().startswith("odds 2 acted in 2 layers, 1 of 2 calls")
     wrappers["cache"] = [lambda executor, x, *args, **kwargs: torch.zeros_like(x)]
     model.sample(NOISE, TEXT)
     assert "accepts an override" in patch.record.sentence()
+
+
+def test_calls_in_which_it_could_not_act_are_counted_beside_the_others():
+    model, patch = enhanced(WanModel)
+    model.sample(NOISE, TEXT)
+    patch.record.steps[1].problem, patch.record.steps[1].layers = "a pose is applied", {}
+    sentence = patch.record.sentence()
+    assert sentence.startswith(
+        "Warning: nothing was done to Wan 2.1 and 2.2 in 1 of 2 calls, because a pose is applied. "
+    )
+    assert "In the others odds 2 acted in 2 layers, 1 of 2 calls" in sentence
+    patch.record.steps[0].problem, patch.record.steps[0].layers = "a pose is applied", {}
+    assert (
+        patch.record.sentence()
+        == "Warning: nothing was done to Wan 2.1 and 2.2 in any call, because a pose is applied."
+    )
 
 
 def test_a_norm_behind_the_layers_is_reported():

@@ -67,6 +67,17 @@ def test_a_workflow_runs_and_reports_what_it_did(server: Server):
     assert "Enhance A Video: odds 2 acted in 3 layers" in server.log.read_text()
 
 
+def test_every_input_of_the_node(server: Server):
+    more = {"start_percent": 0.1, "end_percent": 0.9, "blocks": "0, 2", "passes": "conditional", "observe_only": False}
+    inputs = server.get("/object_info/EnhanceAVideo")["EnhanceAVideo"]["input"]
+    assert {"model", "gain", *more} == {*inputs["required"], *inputs["optional"]}
+    text = server.run(workflow(enhance_node("odds", 1.4, **more)))["outputs"]["text"]["text"][0]
+    assert text.startswith("odds 1.4 with the prompt alone acted in 2 layers, "), text
+    assert "block 2" in text and "block 1" not in text
+    observed = server.run(workflow(enhance_node(observe_only=True)))["outputs"]["text"]["text"][0]
+    assert observed.startswith("odds 2 observed 3 layers") and "nothing was changed" in observed
+
+
 def test_a_cached_node_reports_each_run_anew(server: Server):
     """ComfyUI keeps the node's result; another latent is another run with its own frames."""
     server.run(workflow(enhance_node()))
