@@ -11,10 +11,10 @@ from tiny_models import IMAGES, SOUNDS, TINY, run, take
 from torch._dynamo.testing import CompileCounter
 
 from enhance_a_video import Settings, enhance
-from enhance_a_video.axes import AXES, Far, Near, Prompt, Reference, Space, Time, axis_named
+from enhance_a_video.axes import AXES, Far, Near, Prompt, Reference, Sound, Space, Time, axis_named
 from enhance_a_video.cli.options import Knobs
 from enhance_a_video.enhanced_layer import EnhancedLayer
-from enhance_a_video.errors import SettingsError, TokenLayoutError, UnsupportedModelError
+from enhance_a_video.errors import NoEffectWarning, SettingsError, TokenLayoutError, UnsupportedModelError
 from enhance_a_video.generation import again, preflight
 from enhance_a_video.models import known_models, row_of
 from enhance_a_video.operators import AttentionCall, Biased, Exact, biased
@@ -130,6 +130,61 @@ def test_a_policy_on_any_axis_is_exact_too(axis):
     wanted, share = reference(call, {axis: 2.5})
     assert (found - wanted).abs().max() <= 3e-6 * wanted.abs().max()
     assert (Exact(None, axis).mass(call) - share[:, :, call.video]).abs().max() <= 2e-6
+
+
+@pytest.mark.parametrize("cached", [0, 4])
+def test_sound_beside_video_in_one_sequence_against_loops(cached):
+    """[text as cached keys |] sound 5, video, sound 3."""
+    sound, video = [*range(5), *range(5 + T * S, 8 + T * S)], range(5, 5 + T * S)
+    length = T * S + 8
+    q = noise(2, 2, length, 8, seed=1)
+    k, v = (noise(2, 2, cached + length, 8, seed=n) for n in (2, 3))
+    call = AttentionCall(
+        q, k, v, num_frames=T, video=slice(5, 5 + T * S), video_keys=slice(cached + 5, cached + 5 + T * S),
+        stream=slice(cached, None), sound=torch.tensor(sound),
+    )  # fmt: skip
+    other = torch.zeros(length, cached + length, dtype=torch.bool)
+    for i, j in itertools.product(range(length), range(length)):
+        other[i, cached + j] = (i in video and j in sound) or (i in sound and j in video)
+    assert torch.equal(Sound().others(call.places), other)
+    assert not Reference().others(call.places)[:, [cached + n for n in sound]].any()
+    logits = q.double() @ k.double().mT * 8**-0.5
+    wanted = (logits + math.log(3.0) * other).softmax(-1) @ v.double()
+    found = Biased((Sound(),)).finish(call, None, lambda shares: torch.full((1, 1), 3.0))
+    assert (found - wanted).abs().max() <= 2e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("name", ["cosmos_3", "cosmos_3_sound_first", "minimax_h3"])
+def test_more_sound_is_heard_by_the_video_and_the_other_way_round(name):
+    tiny = TINY[name]
+    model, inputs = tiny.model(), tiny.inputs(batch=1)
+
+    def both():
+        with torch.no_grad():
+            found = model(**inputs, return_dict=False)
+        return [torch.cat([x.flatten() for x in (y if isinstance(y, list) else [y])]) for y in found if y is not None]
+
+    plain = both()
+    with enhance(model, axis="sound", odds=4.0) as handle:
+        louder = both()
+    assert len(plain) == 2 and all((a - b).abs().max() > 1e-4 for a, b in zip(plain, louder, strict=True))
+    assert ((handle.summary().mass > 0) & (handle.summary().mass < 0.5)).all()
+    assert all(torch.equal(a, b) for a, b in zip(plain, both(), strict=True))
+
+
+def test_a_call_without_sound_is_said_to_change_nothing():
+    tiny = TINY["cosmos_3"]
+    model, inputs = tiny.model(), tiny.inputs(batch=1)
+    inputs = {name: value for name, value in inputs.items() if not name.startswith("sound")}
+    inputs["sequence_length"] -= 3  # its tokens of sound were the last
+    inputs["position_ids"] = inputs["position_ids"][:, :-3]
+    plain = run(model, inputs)
+    with (
+        pytest.warns(NoEffectWarning, match="no others to attend to on this axis"),
+        enhance(model, axis="sound", odds=4.0) as handle,
+    ):
+        assert torch.equal(run(model, inputs), plain)
+    assert "no others" in handle.summary().no_effect
 
 
 def test_temporal_layers_have_the_axes_of_frames():
@@ -412,7 +467,9 @@ def test_gradients_are_those_of_the_biased_softmax():
 
 
 def test_every_axis_is_described():
-    assert all(kind.__doc__ and kind.purpose and kind.needs in ("frames", "grid", "prompt") for kind in AXES.values())
+    assert all(
+        kind.__doc__ and kind.purpose and kind.needs in ("frames", "grid", "prompt", "sound") for kind in AXES.values()
+    )
     assert [str(axis_named(n)) for n in ("near", "space:3", "time")] == ["near:2", "space:3", "time"]
     assert row_of(TINY["wan"].model()).axes == ("time", "near", "far", "reference", "prompt", "space")
 

@@ -9,6 +9,7 @@ others(places) is the partition; on plain tensors, without model or handle.
     axis_named("far:2")     frames more than 2 away                               identity over a clip
     axis_named("reference") reference tokens, or the first frame without any      identity in image-to-video
     axis_named("prompt")    the prompt's tokens                                   prompt following
+    axis_named("sound")     of video the sound, of sound the video                sound that fits
     axis_named("space:2")   places of the own frame more than 2 rows or columns away   global shape against detail
 
 What each is worth was measured: docs/results/axes.md.
@@ -35,6 +36,7 @@ class Places:
     width                    columns of a frame's grid of tokens; None = not known
     prompt                   (K,) or (B, 1, K) bool: which keys are the prompt
     reference                (K,) bool: which keys are reference images or history
+    query_sound, key_sound   (L,), (K,) bool: which are sound
     """
 
     query_frame: Tensor
@@ -44,10 +46,15 @@ class Places:
     width: int | None
     prompt: Tensor
     reference: Tensor
+    query_sound: Tensor
+    key_sound: Tensor
 
     def of(self, rows: slice | Tensor) -> Places:
         """The places of some queries and all keys."""
-        return replace(self, query_frame=self.query_frame[rows], query_site=self.query_site[rows])
+        return replace(
+            self, query_frame=self.query_frame[rows], query_site=self.query_site[rows],
+            query_sound=self.query_sound[rows],
+        )  # fmt: skip
 
     @property
     def apart(self) -> Tensor:
@@ -139,6 +146,19 @@ class Prompt(Axis):
 
 
 @dataclass(frozen=True)
+class Sound(Axis):
+    """The others: of video the sound, of sound the video, where a model has both in one sequence."""
+
+    name: ClassVar[str] = "sound"
+    needs: ClassVar[str] = "sound"
+    purpose: ClassVar[str] = "sound that fits the video"
+
+    def others(self, places: Places) -> Tensor:
+        video = places.query_frame >= 0, places.key_frame >= 0
+        return video[0][:, None] & places.key_sound | places.query_sound[:, None] & video[1]
+
+
+@dataclass(frozen=True)
 class Space(Axis):
     """The others: places of the query's own frame more than `reach` rows or columns away."""
 
@@ -158,7 +178,7 @@ class Space(Axis):
         return (places.apart == 0) & (torch.maximum(rows, columns) > self.reach)
 
 
-AXES: dict[str, type[Axis]] = {kind.name: kind for kind in (Time, Near, Far, Reference, Prompt, Space)}
+AXES: dict[str, type[Axis]] = {kind.name: kind for kind in (Time, Near, Far, Reference, Prompt, Sound, Space)}
 """By their names in settings and JSON."""
 
 

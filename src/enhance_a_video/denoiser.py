@@ -240,8 +240,8 @@ class Denoiser:
             return {"prompt": kind.prompt(config, arguments), "shared": shared}
         columns = getattr(kind, "columns", None) if any(axis.needs == "grid" for axis in self.axes) else None
         found = {"columns": columns and columns(config, arguments), "shared": shared}
-        stream = getattr(kind, "stream", None)
-        return found if stream is None else {**found, "stream": stream(config, arguments)}
+        given = {name: getattr(kind, name, None) for name in ("stream", "sound")}
+        return {**found, **{name: read(config, arguments) for name, read in given.items() if read is not None}}
 
     def _rows(self, kind: Attention, config: Any, arguments: Mapping[str, Any]) -> Rows:
         rows: Any = None if kind.video is None else kind.video(config, arguments)

@@ -192,6 +192,9 @@ class Summary:
             )
         if self.undone:
             return "a norm behind the layers takes every gain back"
+        mass = self.mass[self.active]
+        if self.mass_means != "cross-frame mass" and not (mass[~np.isnan(mass)] > 0).any():
+            return "there were no others to attend to on this axis"
         gain = self.gain[self.active]
         return "" if (gain[~np.isnan(gain)] != 1.0).any() else "every gain was 1"
 

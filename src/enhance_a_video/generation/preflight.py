@@ -170,9 +170,7 @@ def _of_change(pipe: Any, settings: Change | None, call: Mapping[str, Any]) -> I
     frames = _value(pipe, call, "num_frames", "video_length")
     ratio, patch = frames_per_latent(pipe) or 1, _temporal_patch(pipe)
     made = (made_frames(pipe, frames) or frames) if frames else None
-    if (
-        between_frames(settings) and made and (made - 1) // ratio + 1 <= patch
-    ):  # latent frames that make one frame of tokens
+    if between_frames(settings) and made and (made - 1) // ratio + 1 <= patch:  # latent frames in a frame of tokens
         what = "1 frame" if made == 1 else f"{made} frames, which are one inside this model"
         yield f"{what}: the method acts between frames and will do nothing. Request {patch * ratio + 1} frames or more."
     steps = _value(pipe, call, "num_inference_steps")

@@ -22,6 +22,16 @@ def _packed_rows(config: Config, arguments: Arguments) -> Rows:
     return as_rows(arguments["vision_sequence_indexes"], first=arguments["und_len"])
 
 
+def _packed_stream(config: Config, arguments: Arguments) -> Rows:
+    """Of the keys: the text's stand in front."""
+    return slice(arguments["und_len"], None)
+
+
+def _packed_sound(config: Config, arguments: Arguments) -> Rows:
+    indices = arguments.get("sound_sequence_indexes")
+    return slice(0) if indices is None else as_rows(indices, first=arguments["und_len"])
+
+
 register(Model(
     name="Cosmos 1, Predict2, Predict2.5, Transfer2.5",
     transformer="CosmosTransformer3DModel",
@@ -51,6 +61,8 @@ register(Model(
         tokens=Tokens("video only", keys="last", call=1, argument=1),  # its first kernel call is the text's
         frames=_packed_frames,
         video=_packed_rows,
+        stream=_packed_stream,
+        sound=_packed_sound,
     ),),
     noise=None,
     timestep="vision_timesteps",

@@ -2,7 +2,7 @@
 
 from ..attention import Rows, Tokens
 from ..errors import TokenLayoutError
-from .device_reads import last_run, once, steps
+from .device_reads import as_rows, last_run, once, steps
 from .registry import Arguments, Config, Model, SelfAttention, register
 
 
@@ -32,6 +32,15 @@ def _rows(config: Config, arguments: Arguments) -> Rows:
     return slice(*_target(arguments))
 
 
+def _without_text(config: Config, arguments: Arguments) -> Rows:
+    tags = arguments["token_tags"]  # 0 video, 1 text, 2 audio
+    return as_rows(once(tags, "no text", lambda: (tags != 1).nonzero().flatten()))
+
+
+def _audio(config: Config, arguments: Arguments) -> Rows:
+    return as_rows(arguments["audio_indices"])
+
+
 register(Model(
     name="MiniMax-H3",
     transformer="MiniMaxH3Transformer3DModel",
@@ -40,6 +49,8 @@ register(Model(
         tokens=Tokens("video only"),
         frames=_frames,
         video=_rows,
+        stream=_without_text,
+        sound=_audio,
     ),),
     noise=None,
     timestep="",  # one for each kind of token, counted from noise 0 up to clean 1

@@ -88,7 +88,7 @@ class Attention:
 
     @property
     def has(self) -> frozenset[str]:
-        """What an axis may need: "frames", "grid", "prompt" (axes.py)."""
+        """What an axis may need: "frames", "grid", "prompt", "sound" (axes.py)."""
         raise NotImplementedError
 
 
@@ -98,20 +98,23 @@ class SelfAttention(Attention):
 
     frames      T, the number of latent frames after patching; None = pictures
     columns     how many tokens one row of a frame has; None = not known, so that there is no axis "space"
-    stream      where the prompt lies in the layer's stream itself: which of its tokens are not the prompt; None = all
+    stream      which of the keys are not the prompt, where `tokens` does not tell it
+    sound       which of the stream's tokens are sound, behind any keys that are no queries; None = there is none
     """
 
     frames: FrameCount | Callable[[Config, Arguments], int] | None
     columns: Callable[[Config, Arguments], int] | None = None
-    stream: Callable[[Config, Arguments], slice] | None = None
+    stream: Callable[[Config, Arguments], Rows] | None = None
+    sound: Callable[[Config, Arguments], Rows] | None = None
 
     @property
     def has(self) -> frozenset[str]:
-        joint = self.stream is not None or self.tokens.place in ("text first", "video first")
+        joint = self.tokens.place in ("text first", "video first") and self.tokens.keys == "none"
         found = {
             "frames": self.frames is not None,
             "grid": self.columns is not None,
-            "prompt": joint and self.tokens.keys == "none",
+            "prompt": joint or self.stream is not None,
+            "sound": self.sound is not None,
         }
         return frozenset(name for name, there in found.items() if there)
 

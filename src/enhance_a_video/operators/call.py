@@ -36,6 +36,7 @@ class AttentionCall:
     kernel_is_torchs   whether it computes what scaled_dot_product_attention does, by the same kernels
     columns       tokens in a row of a frame; None = not known
     stream        which of the keys are the layer's own stream: what lies outside is the prompt; None = all of them
+    sound         which of the stream's tokens are sound, beside video in one sequence; None = none
     prompt        of cross-attention: (B, K) bool, which keys are words of the prompt and not padding; None = no such
     shared        for what the calls of one forward call of the model may share; None = nothing
     shards        where these are this rank's part of the tokens, all of them video
@@ -54,6 +55,7 @@ class AttentionCall:
     samples: int | None = None
     columns: int | None = None
     stream: Rows | None = None
+    sound: Rows | None = None
     prompt: Tensor | None = None
     shared: dict[Any, Any] | None = None
     kernel: Callable[..., Tensor] | None = None
@@ -95,20 +97,27 @@ class AttentionCall:
             every[rows] = values
             return every
 
-        frame, site = index // sites, index % sites
-        inside = torch.zeros(keys, dtype=torch.bool, device=device)
+        def marked(rows: Rows, tokens: int) -> Tensor:
+            every = torch.zeros(tokens, dtype=torch.bool, device=device)
+            every[rows] = True
+            return every
+
+        frame, site, nothing = index // sites, index % sites, slice(0)
+        query_frame, query_site = placed(frame, self.video, queries), placed(site, self.video, queries)
         if self.prompt is not None:
             none = torch.full((keys,), -1, dtype=torch.int64, device=device)
             return Places(
-                placed(frame, self.video, queries), none, placed(site, self.video, queries), none, self.columns,
-                self.prompt[:, None], inside,
+                query_frame, none, query_site, none, self.columns, self.prompt[:, None], marked(nothing, keys),
+                marked(nothing, queries), marked(nothing, keys),
             )  # fmt: skip
         at = self.video if self.video_keys is None else self.video_keys
         key_frame = placed(frame, at, keys)
-        inside[slice(None) if self.stream is None else self.stream] = True
+        inside = marked(slice(None) if self.stream is None else self.stream, keys)
+        query_sound = marked(nothing if self.sound is None else self.sound, queries)
+        key_sound = torch.cat([marked(nothing, keys - queries), query_sound]) if keys > queries else query_sound
         return Places(
-            placed(frame, self.video, queries), key_frame, placed(site, self.video, queries), placed(site, at, keys),
-            self.columns, ~inside, inside & (key_frame < 0),
+            query_frame, key_frame, query_site, placed(site, at, keys), self.columns, ~inside,
+            inside & (key_frame < 0) & ~key_sound, query_sound, key_sound,
         )  # fmt: skip
 
     def video_query_key(self) -> tuple[Tensor, Tensor]:
