@@ -137,6 +137,24 @@ def test_the_example_workflows_load_and_give_our_node_its_defaults(page, path):
     assert ({"EnhanceAVideoCompare", "EnhanceAVideoReport"} <= kinds) == ("plain and" in path.stem)
 
 
+@pytest.mark.parametrize("word", ["FETA", "flicker", "temporal consistency"])
+def test_the_page_finds_the_node_by_what_people_call_it(page, word):
+    page.mouse.dblclick(800, 500)
+    page.wait_for_timeout(1500)
+    page.keyboard.type(word)
+    page.get_by_text("Enhance A Video", exact=True).first.wait_for(timeout=10_000)
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(500)
+
+
+def test_the_page_shows_the_nodes_help(page):
+    page.evaluate("graph => window.app.loadApiJson(graph, 'workflow')", {"1": enhance_node()})
+    page.wait_for_timeout(1500)
+    page.evaluate("() => window.app.canvas.selectNode(window.app.graph._nodes[0])")
+    page.get_by_test_id("info-button").first.click()
+    page.get_by_role("heading", name="What the node says").wait_for(timeout=10_000)
+
+
 def test_help_pages_are_served(page):
     for kind in ("EnhanceAVideo", "EnhanceAVideoReport", "EnhanceAVideoCompare"):
         text = page.server.get(f"/extensions/enhance-a-video/docs/{kind}.md").decode()

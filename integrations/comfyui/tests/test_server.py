@@ -91,7 +91,7 @@ def test_the_old_nodes_are_replaced(server: Server, kind: str):
     assert text.startswith("temperature 4 acted"), text
 
 
-CACHE = node("EasyCache", reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False)
+CACHE = node("EasyCache", reuse_threshold=3.0, start_percent=0.0, end_percent=1.0, verbose=False)
 WINDOWS = node(
     "WanContextWindowsManual", context_length=17, context_overlap=5, context_schedule="standard_static",
     context_stride=1, closed_loop=False, fuse_method="pyramid", freenoise=False, retain_first_frame=False,
@@ -99,15 +99,26 @@ WINDOWS = node(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("other, frames", [(CACHE, "[9]"), (WINDOWS, "[5, 6]")], ids=["step cache", "context windows"])
+NAG = node("NAGuidance", nag_scale=5.0, nag_alpha=0.5, nag_tau=1.5)
+SKIPPED = node(
+    "SkipLayerGuidanceDiT", double_layers="1", single_layers="", scale=3.0, start_percent=0.0, end_percent=1.0,
+    rescaling_scale=0.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "other, calls, frames",
+    [(CACHE, "2 of 4", "[9]"), (WINDOWS, "8 of 8", "[5, 6]"), (NAG, "4 of 4", "[9]"), (SKIPPED, "8 of 8", "[9]")],
+    ids=["step cache", "context windows", "NAG", "skipped layers"],
+)
 @pytest.mark.parametrize("order", ["before", "behind"])
-def test_other_nodes_of_comfyui_before_and_behind(server: Server, other: dict, frames: str, order: str):
+def test_other_nodes_of_comfyui_before_and_behind(server: Server, other: dict, calls: str, frames: str, order: str):
     """A shift in front, another guidance behind, and one that skips or divides the model's calls."""
     ours = enhance_node("temperature", 20.0)
     pair = (other, ours) if order == "before" else (ours, other)
     chain = workflow(node("ModelSamplingSD3", shift=5.0), *pair, node("CFGZeroStar"), length=33)
     text = server.run(chain)["outputs"]["text"]["text"][0]
-    assert "acted in 3 layers" in text and f"frames {frames}" in text, text
+    assert f"acted in 3 layers, {calls} calls" in text and f"frames {frames}" in text, text
 
 
 def test_a_wrong_setting_is_an_error_and_a_block_that_is_not_there_a_warning(server: Server):
