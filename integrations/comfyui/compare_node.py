@@ -12,7 +12,7 @@ from torch import Tensor
 
 TIPS = {
     "first": "A video, or images that are its frames. Shown on the left of the line.",
-    "second": "The video to compare it with, shown on the right of the line; scaled to the size of the first.",
+    "second": "The video to compare it with, on the right of the line; in the size and the frame rate of the first.",
     "fps": "Frames per second of images. A video has its own.",
     "prefix": "Where the mp4 with both side by side is saved, under ComfyUI's output folder.",
 }
