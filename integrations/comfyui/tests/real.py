@@ -87,14 +87,14 @@ class Family:
     from_latent: bool = False  # it turns one video into another: sampling begins at the latent, without noise
 
 
-def model(family: Family) -> Any:
-    """A ModelPatcher of the family's class with random weights."""
+def model(family: Family, dtype: torch.dtype = torch.float32) -> Any:
+    """A ModelPatcher of the family's class with random weights; a few layers stay in fp32 whatever the dtype."""
     import comfy.model_patcher
     import comfy.supported_models
 
     config = getattr(comfy.supported_models, family.config)({**_config_of(family), **family.unet})
-    config.unet_config["dtype"] = torch.float32
-    config.set_inference_dtype(torch.float32, None)
+    config.unet_config["dtype"] = dtype
+    config.set_inference_dtype(dtype, None)
     made = config.get_model({}, device=torch.device("cpu"))
     made.diffusion_model.requires_grad_(False)
     fill(made.diffusion_model, torch.Generator().manual_seed(1))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import shutil
 import types
 from typing import Any
 
@@ -209,6 +210,21 @@ def test_odds_by_the_estimate_where_the_function_is_not_torchs(family, seen, mon
         assert torch.allclose(call.output_by_heads(done.output).double(), wanted, atol=2e-4)
 
 
+@every_family
+def test_in_bfloat16_as_real_weights_run(family, seen):
+    """The same share and the same softmax, to the rounding of bf16; the output in the model's dtype."""
+    model_, patch = enhanced(family, of=real.model(family, torch.bfloat16))
+    out = real.sample(model_, family, real.noise(family), steps=1, cfg=1.0)
+    assert out.isfinite().all() and all(len(step.layers) == family.layers for step in patch.record.steps)
+    for call, rows, _, done in seen.calls:
+        logits, others, value = dense(call, rows, family.grid)
+        wanted = (logits + math.log(2.0) * others).softmax(-1) @ value
+        made = call.output_by_heads(done.output)
+        assert made.dtype == call.query.dtype == torch.bfloat16 and done.operator == "exact"
+        assert torch.allclose(done.mass.double(), true_share(call, rows, family.grid), atol=1e-3)
+        assert (made.double() - wanted).norm() <= 1e-2 * wanted.norm()
+
+
 @pytest.mark.parametrize("name", ["pytorch", "sub_quad", "split", "basic"])
 def test_comfyuis_own_functions_are_known_and_named(name, monkeypatch):
     """Under its torch function the shares are exact; under its others estimated, and the line names them."""
@@ -340,6 +356,18 @@ def test_under_comfyuis_compile_wrapper(name, order):
         made, patch = enhanced(family, of=made)
     assert (real.sample(made, family, real.noise(family)) - wanted).norm() <= 1e-5 * wanted.norm()
     assert patch is None or all(len(step.layers) == family.layers for step in patch.record.steps)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_compiled_by_inductor():
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    family = NAMED["Wan T2V"]
+    wanted = real.sample(enhanced(family)[0], family, real.noise(family))
+    made, patch = enhanced(family, of=real.model(family))
+    set_torch_compile_wrapper(made, backend="inductor")
+    assert (real.sample(made, family, real.noise(family)) - wanted).norm() <= 1e-5 * wanted.norm()
+    assert all(len(step.layers) == family.layers for step in patch.record.steps)
 
 
 # ------------------------------------------------------------------------------------------------- context windows
