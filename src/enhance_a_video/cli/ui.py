@@ -11,13 +11,15 @@ from rich.markup import escape
 
 from ..generation.terminal import print_json
 from .app import app, err
-from .options import Json, Labels, Marked, path_of
+from .options import Json, Labels, grouped, path_of
 from .progress import Notes
 from .screen import Screen
 
 
 @app.command()
+@grouped
 def ui(
+    *,
     out: Annotated[
         Path, typer.Option("--out", "-o", parser=path_of, help="Folder for the gallery, the queue and presets.")
     ] = Path("enhance-a-video-ui"),
@@ -29,8 +31,7 @@ def ui(
         str, typer.Option(envvar="ENHANCE_A_VIDEO_PASSWORD", help="Asked for by the page; the name is free.")
     ] = "",
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    credentials: Labels = True,
-    watermark: Marked = False,
+    labels: Labels,
     json: Json = False,
 ) -> None:
     """A web page: prompt, strength, go; plain and enhanced in one player; a gallery, a queue, settings from any clip.
@@ -38,12 +39,10 @@ def ui(
     enhance-a-video ui --open
     ENHANCE_A_VIDEO_PASSWORD=... enhance-a-video ui --host 0.0.0.0
     """
-    from ..generation.credentials import chosen
-    from ..generation.watermark import marking
     from ..web.page import serve
 
     notes = Notes()
-    with chosen(credentials, notes), marking(watermark):
+    with labels.applied(notes):
         blocks, desk = serve(out, host=host, port=port, password=password, browser=open_)
         _stay(blocks, desk, out, host, json, notes)
 

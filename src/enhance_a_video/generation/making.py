@@ -24,6 +24,7 @@ from ..models import find
 from ..record import Summary
 from ..settings import Settings
 from . import pipelines, preflight, video
+from .content import Content, check_wanted, look
 from .credentials import Claim
 from .events import Progress, Report, silent
 from .files import refuse_existing, write_into
@@ -37,7 +38,8 @@ class Made:
     """A clip that was made.
 
     frames: uint8 (T, H, W, 3). summary: None for the plain model. seconds: of one clip, where several were made in one
-    call. notes: what was not done as requested. about: the pipeline, its device and versions (`pipelines.describe`).
+    call. notes: what was not done as requested. content: of the content check, where that is on. about: the pipeline,
+    its device and versions (`pipelines.describe`).
     """
 
     item: ClipRequest
@@ -46,6 +48,7 @@ class Made:
     seconds: float
     fps: float
     notes: tuple[str, ...] = ()
+    content: Content | None = None
     about: dict[str, str] | None = None
 
     @property
@@ -72,6 +75,7 @@ class Made:
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "enhancement": brief(self.summary),
             "warnings": list(self.notes),
+            **({} if self.content is None else {"content_check": self.content.to_dict()}),
             "about": {**(self.about or {}), "host": platform.node()},
         }
 
@@ -113,7 +117,16 @@ def make_clips(
         "summary": summary, "seconds": (time.perf_counter() - started) / len(items), "notes": tuple(notes),
         "fps": options.get("fps") or defaults(pipe)["fps"], "about": describe(pipe),
     }  # fmt: skip
-    return [Made(item, frames, **same) for item, frames in zip(items, videos, strict=True)]
+    clips = [Made(item, frames, **same) for item, frames in zip(items, videos, strict=True)]
+    return [_looked_at(made, notice) for made in clips] if check_wanted() else clips
+
+
+def _looked_at(made: Made, notice: Notice) -> Made:
+    """The clip with what the content check finds."""
+    content = look(made.frames)
+    if content.note:
+        notice(content.note)
+    return replace(made, content=content, notes=(*made.notes, *filter(None, [content.note])))
 
 
 def opened(model: str, load: dict[str, Any], progress: Report = silent) -> Any:

