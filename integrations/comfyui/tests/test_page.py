@@ -16,6 +16,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install play
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("no Chromium found; apt-get install chromium", allow_module_level=True)
+LINE = """() => window.app.graph._nodes.find((n) => n.type === "EnhanceAVideo")
+    .widgets.map((w) => String(w.value)).join(" ")"""  # what the node shows
 EXAMPLES = sorted((Path(__file__).parents[1] / "example_workflows").glob("*.json"))
 
 from .server import Server, prepared, running  # noqa: E402
@@ -159,3 +161,17 @@ def test_help_pages_are_served(page):
     for kind in ("EnhanceAVideo", "EnhanceAVideoReport", "EnhanceAVideoCompare"):
         text = page.server.get(f"/extensions/enhance-a-video/docs/{kind}.md").decode()
         assert text.startswith("# ") and "##" in text
+
+
+def test_the_nodes_work_as_the_pages_nodes_2_0(page):
+    """The page's other way to draw nodes: HTML in place of a canvas. Last here, as it changes the page's setting."""
+    page.evaluate("async () => await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
+    page.wait_for_timeout(3000)
+    page.evaluate("graph => window.app.loadApiJson(graph, 'workflow')", workflow(enhance_node("odds", 1.7)))
+    page.wait_for_timeout(1500)
+    run(page, page.server)
+    videos = page.evaluate(
+        "() => [...document.querySelectorAll('video')].map((v) => [!v.paused, v.getBoundingClientRect().width > 100])"
+    )
+    assert videos == [[True, True]] * 2
+    assert "odds 1.7 acted in 3 layers" in page.evaluate(LINE)
