@@ -112,6 +112,11 @@ def test_the_journey(page, served, tmp_path):
     clip = tmp_path / download.value.suggested_filename
     download.value.save_as(clip)
 
+    shots = os.environ.get("SCREENSHOTS")
+    if shots:  # the picture of docs/guide/ui.md
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=f"{shots}/ui-{width}.png", full_page=True)
+
     # a queue of three, stopped at any moment
     page.get_by_label("Steps").fill("600")
     page.get_by_label("Seeds").fill("1-3")
@@ -166,7 +171,6 @@ def test_the_journey(page, served, tmp_path):
     page.get_by_role("button", name="Restore this clip").click()
     shown(page, "seed 5 · restored, noise 0.1")
     playwright.expect(page.locator("#ev-gallery .thumbnail-item")).to_have_count(3)
-    shots = os.environ.get("SCREENSHOTS")
     if shots:
         page.screenshot(path=f"{shots}/restored-{width}.png", full_page=True)
 

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-__all__ = ["model_folder"]
+__all__ = ["LEAST_FRAMES", "model_folder"]
+
+LEAST_FRAMES = 25
+"""Clips of the packaged model with fewer frames begin with wrong colours: it was trained on 33, and only on these."""
 
 
 def model_folder() -> Path:

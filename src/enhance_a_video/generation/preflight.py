@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ..alternatives import Change
-from ..embedded import world
+from ..embedded import LEAST_FRAMES, model_folder, world
 from ..errors import SettingsError
 from ..models import FrameCount, SelfAttention, find
 from ..policies import Constant
@@ -155,6 +155,9 @@ def _of_shape(pipe: Any, call: Mapping[str, Any]) -> Iterator[str]:
     size = made_size(pipe, height, width) if height and width else None
     if size not in (None, (height, width)):
         yield f"{width}x{height} pixels cannot be made, {size[1]}x{size[0]} will be."
+    if (made or frames or 99) < LEAST_FRAMES and str(getattr(pipe, "name_or_path", "")) == str(model_folder()):
+        few = made or frames
+        yield f"{few} frames: with fewer than {LEAST_FRAMES} the packaged model's clips begin with wrong colours."
     usual = pipelines.defaults(pipe).get("steps") or _default(pipe, "num_inference_steps")
     if call.get("num_inference_steps") == 1 and isinstance(usual, int) and usual > 1:
         yield f"1 step: a model that was not made for it needs more (by default {usual}), and leaves noise."
