@@ -1,6 +1,7 @@
 """Other training-free methods: each acts on each kind of pipeline, costs what it says, composes, and is undone."""
 
 import math
+import shlex
 from pathlib import Path
 
 import diffusers
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from enhance_a_video.errors import NoLayersError, SettingsError
-from enhance_a_video.generation import peers, pipelines
+from enhance_a_video.generation import again, peers, pipelines, video
 from enhance_a_video.generation.making import generate_with
 from enhance_a_video.generation.peers.denoising import Level
 from enhance_a_video.generation.requests import ClipRequest, Prompt, expand, read_prompts
@@ -277,3 +278,45 @@ def test_the_studies_of_the_repository_can_be_read(name):
     if name == "peers-tuning":  # three trials for each
         methods = [label.rsplit(" ", 1)[0] for label in study.others]
         assert {methods.count(one) for one in methods} == {3}
+
+
+# ------------------------------------------------------------------------------------------------ on the command line
+
+
+@pytest.mark.parametrize("text, knobs", [
+    ("self_refining", {}),
+    ("self_refining: repeats=2,share=0.2", {"share": 0.2, "repeats": 2}),
+    ("slg: scale=0.3,layers=1", {"scale": 0.3, "layers": [1]}),
+])  # fmt: skip
+def test_guider_beside_the_enhancement_and_the_command_that_makes_the_clip_again(
+    command, tiny_folder, tmp_path, monkeypatch, text, knobs
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("generate", "-m", tiny_folder, "-p", "a red ball moves", "--steps", 4)
+    code, _, err = command(*words, "-o", "a.mp4", "--guider", text)
+    assert code == 0, err
+    record = again.record_in("a.mp4")
+    guider = record["options"]["guider"]
+    assert all(guider[name] == value for name, value in knobs.items())
+    made = shlex.split(again.command_for(record, "b.mp4"))
+    assert made[made.index("--guider") + 1] == text.replace("slg", "skip_layer")
+    code, _, err = command(*made[1:])
+    assert code == 0, err
+    assert command(*words, "-o", "plain.mp4")[0] == 0
+    clips = {name: video.read_video(f"{name}.mp4")[0] for name in ("a", "b", "plain")}
+    assert np.array_equal(clips["a"], clips["b"]) and not np.array_equal(clips["a"], clips["plain"])
+
+
+def test_a_guider_that_is_unknown_is_refused_before_the_work(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("generate", "-p", "x", "-o", "a.mp4", "--guider", "self_refine")
+    assert code == 2 and "Did you mean 'self_refining'" in err
+    code, _, err = command("generate", "-p", "x", "-o", "a.mp4", "--guider", "slg: scale")
+    assert code == 2 and "--guider 'scale' is not NAME=VALUE" in err
+
+
+def test_layers_of_a_guider_that_no_flag_can_give_are_said():
+    record = {"prompt": "x", "seed": 0, "settings": None,
+              "options": {"guider": {"name": "skip_layer", "layers": [1, 2]}}}  # fmt: skip
+    with pytest.raises(SettingsError, match=r"No flag sets layers=\[1, 2\]"):
+        again.command_for(record, "x.mp4")

@@ -140,6 +140,15 @@ Extra = Annotated[
         "a picture is given a file: last_image=end.png.",
     ),
 ]
+Guider = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel="Video",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="Another training-free method beside the enhancement, such as self_refining (1.4 times the time; "
+        "docs/results/peers.md) or 'slg: scale=0.3,layers=2'.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite outputs that are there already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Signed = Annotated[
@@ -251,6 +260,7 @@ class Clip:
     fps: Fps = None
     guidance: Guidance = None
     image: Image = None
+    guider: Guider = None
     extra: Extra = None
 
     def options(self, open_image: bool = True) -> dict[str, Any]:
@@ -264,6 +274,7 @@ class Clip:
                 limits.option(name, value, f"--{name}")
         from ..generation.requests import check_extra, located, opened
 
+        given["guider"] = None if self.guider is None else guider_of(self.guider, "--guider")
         given["extra"] = pairs_of("--set", self.extra or []) or None
         check_extra(given["extra"] or {}, "--set")
         found = located({name: value for name, value in given.items() if value is not None}, Path.cwd())
@@ -361,12 +372,12 @@ def panel_of(text: str) -> tuple[str, Settings]:
     return (label if colon else text).strip(), Settings.from_dict(knobs)
 
 
-def guider_of(text: str) -> dict[str, Any]:
+def guider_of(text: str, flag: str = "--against") -> dict[str, Any]:
     """Another training-free method from text, "slg" or "slg: scale=0.3,layers=2", as `peers` has it in JSON."""
     from ..generation import peers
 
     name, _, knobs = text.partition(":")
-    given = pairs_of("--against", knobs.split(",")) if knobs.strip() else {}
+    given = pairs_of(flag, knobs.split(",")) if knobs.strip() else {}
     return peers.from_dict({"name": name.strip(), **given}).to_dict()
 
 

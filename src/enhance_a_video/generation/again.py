@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..limits import parse_json
 from ..settings import Settings
+from . import peers
 from .media import read_comment
 
 
@@ -58,10 +59,23 @@ def _options(options: Mapping[str, Any]) -> list[str]:
             for key, inner in (value or {}).items():
                 words += ["--set", f"{key}={inner if isinstance(inner, str) else json.dumps(inner)}"]
         elif name == "guider" and value is not None:
-            raise SettingsError("No flag sets a guider: use generate(guider=...) in Python, or a study.")
+            words += ["--guider", _guider(value)]
         elif value is not None:
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
     return words
+
+
+def _guider(guider: Mapping[str, Any]) -> str:
+    """Another method as --guider takes it: its name, and the knobs that are not at their defaults."""
+    usual = peers.from_dict(guider["name"]).to_dict()
+    knobs = {name: value for name, value in guider.items() if value != usual.get(name)}
+    texts = []
+    for name, value in knobs.items():
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if isinstance(value, list):
+            raise SettingsError(f"No flag sets {name}={value} of a guider: use generate(guider=...) in Python.")
+        texts.append(f"{name}={json.dumps(value)}")
+    return guider["name"] + (f": {','.join(texts)}" if texts else "")
 
 
 def _knobs(settings: Mapping[str, Any] | None) -> list[str]:
