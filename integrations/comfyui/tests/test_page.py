@@ -167,7 +167,9 @@ def test_the_nodes_work_as_the_pages_nodes_2_0(page):
     """The page's other way to draw nodes: HTML in place of a canvas. Last here, as it changes the page's setting."""
     page.evaluate("async () => await window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', true)")
     page.wait_for_timeout(3000)
-    page.evaluate("graph => window.app.loadApiJson(graph, 'workflow')", workflow(enhance_node("odds", 1.7)))
+    page.evaluate(
+        "graph => window.app.loadApiJson(graph, 'workflow')", workflow(enhance_node("odds", 1.7, passes="both"))
+    )
     page.wait_for_timeout(1500)
     run(page, page.server)
     videos = page.evaluate(
