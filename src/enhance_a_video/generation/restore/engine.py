@@ -165,9 +165,10 @@ def denoised(
     shape: Any = tuple(clean.shape[1:])
     drawn = latents.noise_of_frames(how.seed, made.first_latent(first), shape)[None].to(clean)
     noised = made.start.signal * clean + made.start.noise * drawn
+    arranged = latents.format_of(pipe).arrange(pipe, noised)
     with latents.late(pipe.scheduler, made.start.steps):
         ready = pipelines.generate(
-            pipe, how.prompt, latents=noised, seed=how.seed, progress=progress, notice=notice,
+            pipe, how.prompt, latents=arranged, seed=how.seed, progress=progress, notice=notice,
             **_options(pipe, how, made.frames, made.height, made.width),
         )  # fmt: skip
     return ready[:count, :height, :width]
@@ -240,13 +241,16 @@ def _own_length(pipe: Any) -> int:
     known = pipelines.defaults(pipe).get("frames")
     parameters = inspect.signature(pipe.__call__).parameters
     theirs = [parameters[name].default for name in ("num_frames", "video_length") if name in parameters]
-    return int(known or theirs[0])
+    return int(known or theirs[0] or pipe.transformer.config.sample_frames)  # CogVideoX: its transformer has it
 
 
 def _own_size(pipe: Any) -> tuple[int, int] | None:
     """(height, width) of the clips that the model is made for; None where that is not known."""
     known, parameters = pipelines.defaults(pipe), inspect.signature(pipe.__call__).parameters
     height, width = (known.get(n) or getattr(parameters.get(n), "default", None) for n in ("height", "width"))
+    config = pipe.transformer.config
+    if height is None and hasattr(config, "sample_height"):  # CogVideoX, in latents
+        height, width = (side * pipe.vae_scale_factor_spatial for side in (config.sample_height, config.sample_width))
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 

@@ -55,6 +55,37 @@ def _scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return latents * vae.config.scaling_factor
 
 
+def _standardised_and_scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """As LTX and Mochi have it; LTX has the statistics among its weights, Mochi in its config, if at all."""
+    weights = dict(vae.named_buffers())
+    if "latents_mean" not in weights and vae.config.latents_mean is None:
+        return _scaled(vae, latents)
+    mean, deviation = (
+        (weights[name] if name in weights else torch.tensor(vae.config[name])).view(1, -1, 1, 1, 1).to(latents)
+        for name in ("latents_mean", "latents_std")
+    )
+    return (latents - mean) * vae.config.scaling_factor / deviation
+
+
+def _as_they_are(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    return latents
+
+
+def _frames_first(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    """(1, C, t, h, w) -> (1, t, C, h, w): CogVideoX."""
+    return latents.transpose(1, 2)
+
+
+def _channels_last(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    """(1, C, t, h, w) -> (1, t, h, w, C): Kandinsky 5."""
+    return latents.permute(0, 2, 3, 4, 1)
+
+
+def _packed(pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    """(1, C, t, h, w) -> (1, tokens, channels of a token): LTX-Video."""
+    return pipe._pack_latents(latents, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+
+
 def _encode_video(vae: Any, video: torch.Tensor) -> torch.Tensor:
     """(1, 3, T, H, W) -> (1, C, t, h, w): the mode of the VAE's distribution, which is no draw."""
     return vae.encode(video).latent_dist.mode()
@@ -69,7 +100,8 @@ def _encode_frames(vae: Any, video: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Format:
-    """How a pipeline holds a clip: encode(vae, video (1, 3, T, H, W) in -1..1) and then scale(vae, latents).
+    """How a pipeline holds a clip: encode(vae, video (1, 3, T, H, W) in -1..1), then scale(vae, latents), and, as its
+    call takes them, arrange(pipe, latents (1, C, t, h, w)).
 
     unguided: whether guidance_scale=1 is what switches classifier-free guidance off in its call.
     """
@@ -77,15 +109,19 @@ class Format:
     encode: Callable[[Any, torch.Tensor], torch.Tensor]
     scale: Callable[[Any, torch.Tensor], torch.Tensor]
     unguided: bool = True
+    arrange: Callable[[Any, torch.Tensor], torch.Tensor] = _as_they_are
 
 
-# By the pipeline's class: those whose `latents` are (1, C, t, h, w) and whose denoising depends on nothing else that is
-# drawn from the clip.
+# By the pipeline's class: those whose denoising depends on nothing else that is drawn from the clip.
 FORMATS: dict[str, Format] = {
     "WanPipeline": Format(_encode_video, _standardised),
     "MotifVideoPipeline": Format(_encode_video, _standardised, unguided=False),  # its guider decides
     "HunyuanVideoPipeline": Format(_encode_video, _scaled, unguided=False),  # its guidance is an input of the model
     "LattePipeline": Format(_encode_frames, _scaled),
+    "CogVideoXPipeline": Format(_encode_video, _scaled, arrange=_frames_first),
+    "LTXPipeline": Format(_encode_video, _standardised_and_scaled, arrange=_packed),
+    "MochiPipeline": Format(_encode_video, _standardised_and_scaled),
+    "Kandinsky5T2VPipeline": Format(_encode_video, _scaled, arrange=_channels_last),
 }
 
 
@@ -101,6 +137,11 @@ def format_of(pipe: Any) -> Format:
         raise UnsupportedModelError(
             f"restore cannot start {type(pipe.scheduler).__name__} in the middle of its schedule, as it takes several "
             "calls for a step. Give the pipeline another scheduler."
+        )
+    if getattr(pipe.transformer.config, "patch_size_t", None) not in (None, 1) and name.startswith("CogVideoX"):
+        raise UnsupportedModelError(
+            "restore cannot prepare the latents of CogVideoX 1.5, which are padded to pairs of frames. "
+            "CogVideoX 1.0 works."
         )
     return FORMATS[name]
 
@@ -139,7 +180,13 @@ class Grid:
 def grid_of(pipe: Any) -> Grid:
     patch = getattr(pipe.transformer.config, "patch_size", 1)
     patch = patch[-1] if isinstance(patch, list | tuple) else patch
-    spatial = int(getattr(pipe, "vae_scale_factor_spatial", 0) or getattr(pipe, "vae_scale_factor", 8))
+    names = (
+        "vae_scale_factor_spatial",
+        "vae_spatial_compression_ratio",
+        "vae_spatial_scale_factor",
+        "vae_scale_factor",
+    )
+    spatial = int(next(filter(None, (getattr(pipe, name, 0) for name in names)), 8))
     # Several pipelines refuse sides that are no multiples of 16, whatever their VAE and patch.
     return Grid(frames_per_latent(pipe) or 1, int(np.lcm(spatial * patch, 16)))
 
@@ -198,6 +245,7 @@ def _start(scheduler: Any, steps: int, total: int) -> Start:
     config = scheduler.config
     if "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction":
         sigma = float(scheduler.sigmas[0])
+        sigma = 1 - sigma if config.get("invert_sigmas") else sigma  # Mochi counts up to the clean clip
         return Start(steps, total, timestep, 1 - sigma, sigma)
     kept = float(scheduler.alphas_cumprod[int(timestep)])
     return Start(steps, total, timestep, kept**0.5, (1 - kept) ** 0.5)
