@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_tokenizer
 from tiny_models.flux_pipeline import save_flux_pipeline
 
 from enhance_a_video.embedded import checker, world
@@ -21,9 +20,11 @@ PROMPT = "a red ball moves right over the grass"
 
 
 @pytest.fixture(scope="session")
-def flux(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("flux")
-    return save_flux_pipeline(folder / "model", tiny_tokenizer(folder / "tokenizer"))
+def flux(tmp_path_factory, tiny_folder):
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("flux") / "model"
+    return save_flux_pipeline(folder, AutoTokenizer.from_pretrained(tiny_folder / "tokenizer"))
 
 
 @pytest.fixture

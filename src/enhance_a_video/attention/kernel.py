@@ -110,7 +110,7 @@ def _rest_of_call(kernel: Kernel, original: Any, args: tuple[Any, ...], kwargs: 
     def run_all_ranks() -> Tensor:
         return kernel.arrange(original(*args, **kwargs))
 
-    if mask is not None and original is not F.scaled_dot_product_attention:
+    if isinstance(mask, Tensor) and original is not F.scaled_dot_product_attention:
         query, key = given["query"], given["key"]  # (B, L, H, D)
         if mask.shape == (query.shape[0], key.shape[1]):  # (B, K): the dispatcher makes it one of keys, and so do we
             mask = mask[:, None, None]
