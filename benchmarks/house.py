@@ -35,7 +35,7 @@ WINGS: dict[str, tuple[str, ...]] = {
     "generation": (
         "terminal", "events", "files", "prompts", "shape", "media", "credentials", "video", "measures", "embedded",
         "peers", "requests", "loading", "preview", "pipelines", "preflight", "making", "again", "restore", "workers",
-        "batch", "watermark", "content",
+        "batch", "watermark", "content", "switches",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",

@@ -16,8 +16,7 @@ from restore import everything
 
 from enhance_a_video.embedded import world
 from enhance_a_video.generation import pipelines
-from enhance_a_video.generation.media import to_uint8
-from enhance_a_video.generation.restore import Restoring, engine
+from enhance_a_video.generation.restore import Restoring, engine, restore_frames
 from enhance_a_video.lab import stats
 from enhance_a_video.settings import Settings
 
@@ -26,14 +25,6 @@ def long_clip(scene: int) -> np.ndarray:
     """(97, 64, 64, 3), 0 to 1."""
     frames = world.render(world.held_out_scene(scene))[0].astype(np.float32) / 255
     return np.concatenate([frames, frames[-2::-1], frames[1:]])
-
-
-def restored(pipe: object, source: np.ndarray, how: Restoring) -> tuple[np.ndarray, engine.Plan]:
-    frames = to_uint8(source)
-    made = engine.plan(pipe, how, *frames.shape[:3])
-    with engine.method(pipe, how):
-        clips = [engine.restore_window(pipe, frames[s.first : s.last], s.first, how, made) for s in made.spans]
-    return np.stack(list(engine.blended(made.spans, clips))) / 255, made
 
 
 def seam(error: np.ndarray, made: engine.Plan) -> float:
@@ -62,8 +53,9 @@ def main() -> None:
             for scene in range(options.first, options.first + options.clips):
                 clean = long_clip(scene)
                 source = np.clip(everything(clean, scene), 0, 1).astype(np.float32)
-                frames, made = restored(pipe, source, Restoring(noise=level, settings=Settings(), overlap=overlap))
-                found.append(seam(frames - clean, made))
+                how = Restoring(noise=level, settings=Settings(), overlap=overlap, even_light=False)
+                frames = restore_frames(pipe, source, how).astype(np.float32) / 255
+                found.append(seam(frames - clean, engine.plan(pipe, how, *source.shape[:3])))
             low, high = stats.interval(found)
             cells.append(f"{np.mean(found):.2f} ({low:.2f} … {high:.2f})")
         print(f"| {overlap} | {' | '.join(cells)} |", flush=True)

@@ -154,8 +154,8 @@ class Sound(Axis):
     purpose: ClassVar[str] = "sound that fits the video"
 
     def others(self, places: Places) -> Tensor:
-        video = places.query_frame >= 0, places.key_frame >= 0
-        return video[0][:, None] & places.key_sound | places.query_sound[:, None] & video[1]
+        query_video, key_video = places.query_frame >= 0, places.key_frame >= 0
+        return query_video[:, None] & places.key_sound | places.query_sound[:, None] & key_video
 
 
 @dataclass(frozen=True)

@@ -124,9 +124,9 @@ def generate(
         made = make_file(out, item, model=model, load=asdict(load), force=force, notice=notes, progress=progress)
     record = made.record()
     if json:
-        kept = ("prompt", "seed", "fps", "frames", "height", "width", "seconds", "settings", "enhancement", "about")
-        data = {"out": str(out), "model": model, **{name: record[name] for name in kept}}
-        data |= {"content_check": record["content_check"]} if "content_check" in record else {}
+        kept = ("prompt", "seed", "fps", "frames", "height", "width", "seconds", "settings", "enhancement", "about",
+                "content_check")  # fmt: skip
+        data = {"out": str(out), "model": model, **{name: record[name] for name in kept if name in record}}
         print_json({"command": "generate", **data, "warnings": notes})
         return
     screen = Screen()

@@ -83,8 +83,7 @@ Axis = Annotated[
         rich_help_panel="Enhancement",
         metavar="NAME[=ODDS]",
         help="Odds on another partition of attention than time: time, near:2, far:2, reference, prompt, sound, "
-        "space:2. With "
-        "its odds, repeatable (time=2, prompt=1.5); alone, those of --odds or --policy.",
+        "space:2. With its odds, repeatable (time=2, prompt=1.5); alone, those of --odds or --policy.",
     ),
 ]
 Scale = Annotated[

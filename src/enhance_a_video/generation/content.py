@@ -6,44 +6,38 @@ its record and a note for people. What it finds and what it does not: docs/guide
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..extras import require
 from .media import open_video, to_uint8
+from .switches import is_on, switched_on
+
+Clip = TypeVar("Clip", bound=Any)
 
 ON = "ENHANCE_A_VIDEO_CONTENT_CHECK"  # "on": clips are looked at
 UNSURE, FOUND = 0.2, 0.8  # the classifier's authors: safe below, pornographic above, in between it does not know
 _FRAMES = 8
 
 
-@contextmanager
-def checking(wanted: bool) -> Iterator[None]:
+def checking(wanted: bool) -> AbstractContextManager[None]:
     """For a command and the processes that it starts: whether clips are looked at.
 
     Raises MissingExtraError: [content] is not installed.
     """
     if wanted or check_wanted():
         require("--content-check", "content")
-    before = os.environ.get(ON)
-    if wanted:
-        os.environ[ON] = "on"
-    try:
-        yield
-    finally:
-        if wanted and before is None:
-            os.environ.pop(ON)
+    return switched_on(ON, wanted)
 
 
 def check_wanted() -> bool:
-    return os.environ.get(ON, "").lower() in ("on", "1", "true", "yes")
+    return is_on(ON)
 
 
 @dataclass(frozen=True)
@@ -70,23 +64,35 @@ class Content:
         return {**asdict(self), "score": round(self.score, 4), "found": self.found}
 
 
-def look(frames: np.ndarray, first: int = 0) -> Content:
-    """The check of a clip, (T, H, W, 3): of at most 8 of its frames, evenly spread. first: the number of frames[0]."""
+def look(frames: np.ndarray) -> Content:
+    """The check of a clip, (T, H, W, 3): of at most 8 of its frames, evenly spread."""
     from PIL import Image
 
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int))
+    chosen = _spread(len(frames))
     scores = _classifier().score_images([Image.fromarray(frame) for frame in to_uint8(frames[chosen])])
     worst = int(scores.argmax())
-    return Content(float(scores[worst]), first + int(chosen[worst]), len(chosen))
+    return Content(float(scores[worst]), chosen[worst], len(chosen))
 
 
 def look_at_file(path: str | Path, length: int) -> Content:
     """The same of a video file of so many frames. VideoFileError: it cannot be read."""
-    wanted = set(np.linspace(0, length - 1, min(_FRAMES, length)).round().astype(int).tolist())
+    chosen = _spread(length)
     with open_video(path) as clip:
-        each = [(number, look(frame[None], number)) for number, frame in enumerate(clip) if number in wanted]
-    worst = max((content for _, content in each), key=lambda content: content.score)
-    return Content(worst.score, worst.frame, len(each))
+        found = look(np.stack([frame for number, frame in enumerate(clip) if number in chosen]))
+    return replace(found, frame=chosen[found.frame])
+
+
+def _spread(length: int) -> list[int]:
+    """The numbers of the frames that are looked at."""
+    return sorted(set(np.linspace(0, length - 1, min(_FRAMES, length)).round().astype(int).tolist()))
+
+
+def noted(made: Clip, content: Content, notice: Callable[[str], None]) -> Clip:
+    """A record of a clip, with fields `content` and `notes`, that has what was found; `notice` gets it, too."""
+    if not content.note:
+        return replace(made, content=content)
+    notice(content.note)
+    return replace(made, content=content, notes=(*made.notes, content.note))
 
 
 @lru_cache(maxsize=1)

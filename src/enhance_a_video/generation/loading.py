@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,26 +94,29 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
     return parts
 
 
-def rows_of(source: str) -> list[Model]:
-    """The rows of a pipeline's denoisers, before weights are read. Errors as `parts_of`."""
-    classes = {kind for _, kind in parts_of(source).values()}
+def rows_of(model: str | Path) -> list[Model]:
+    """The rows of a pipeline's denoisers, before weights are read. Errors as `source_of` and `parts_of`."""
+    classes = {kind for _, kind in parts_of(source_of(model)).values()}
     return [row for row in known_models() if row.transformer in classes]
 
 
-def check_videos(model: str | Path) -> None:
-    """SettingsError for a pipeline that makes no videos, for commands that need them. Errors also as `parts_of`."""
-    source = source_of(model)
-    for row in rows_of(source):
+def makes_pictures(rows: Iterable[Model]) -> bool:
+    """Whether a pipeline with these denoisers makes pictures."""
+    return any(row.makes == "pictures" for row in rows)
+
+
+def check_videos(model: str | Path, rows: Iterable[Model]) -> None:
+    """SettingsError for a pipeline that makes no videos, for commands that need them. rows: the model's."""
+    for row in rows:
         if row.makes != "videos":
             raise SettingsError(
-                f"{source} ({row.name}) makes {row.makes}, and this command takes models that make videos. "
+                f"{model} ({row.name}) makes {row.makes}, and this command takes models that make videos. "
                 "generate and compare take it."
             )
 
 
-def check_axes(model: str | Path, changes: Iterable[Change | None]) -> None:
-    """SettingsError where a pipeline lacks an axis of settings, before weights are read. Errors also as `parts_of`."""
-    rows = rows_of(source_of(model))
+def check_axes(rows: Sequence[Model], changes: Iterable[Change | None]) -> None:
+    """SettingsError where a pipeline's denoisers lack an axis of settings."""
     for axes in dict.fromkeys(change.axes for change in changes if change is not None):
         for row in (row for row in rows if row.axes):
             try:

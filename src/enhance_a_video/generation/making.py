@@ -24,11 +24,11 @@ from ..models import find
 from ..record import Summary
 from ..settings import Settings
 from . import pipelines, preflight, video
-from .content import Content, check_wanted, look
+from .content import Content, check_wanted, look, noted
 from .credentials import Claim
 from .events import Progress, Report, silent
 from .files import refuse_existing, write_into
-from .loading import check_axes, rows_of, source_of
+from .loading import check_axes, makes_pictures, rows_of
 from .pipelines import Notice, defaults, describe, generate, quiet
 from .requests import ClipRequest
 
@@ -118,15 +118,7 @@ def make_clips(
         "fps": options.get("fps") or defaults(pipe)["fps"], "about": describe(pipe),
     }  # fmt: skip
     clips = [Made(item, frames, **same) for item, frames in zip(items, videos, strict=True)]
-    return [_looked_at(made, notice) for made in clips] if check_wanted() else clips
-
-
-def _looked_at(made: Made, notice: Notice) -> Made:
-    """The clip with what the content check finds."""
-    content = look(made.frames)
-    if content.note:
-        notice(content.note)
-    return replace(made, content=content, notes=(*made.notes, *filter(None, [content.note])))
+    return [noted(made, look(made.frames), notice) for made in clips] if check_wanted() else clips
 
 
 def opened(model: str, load: dict[str, Any], progress: Report = silent) -> Any:
@@ -158,8 +150,9 @@ def make_file(
     """
     video.check_target(out, item.options.get("fps", 1))
     refuse_existing([out], force=force)
-    check_axes(model, [item.settings])
-    if any(row.makes == "pictures" for row in rows_of(source_of(model))) and out.suffix.lower() != ".png":
+    rows = rows_of(model)
+    check_axes(rows, [item.settings])
+    if makes_pictures(rows) and out.suffix.lower() != ".png":
         raise SettingsError(f"{model} makes pictures, which are written as .png; got {str(out)!r}.")
     pipe = opened(model, load, progress)
     if out.suffix.lower() == ".png" and preflight.frames_of(pipe, item) != 1:

@@ -28,7 +28,7 @@ from ..models import FrameCount, SelfAttention, find
 from ..policies import Constant
 from ..progress import progress_at_steps
 from . import pipelines
-from .loading import source_of
+from .loading import makes_pictures, source_of
 from .requests import ClipRequest
 from .shape import frames_per_latent, made_frames, made_size
 
@@ -58,8 +58,7 @@ def notices(pipe: Any, items: Sequence[ClipRequest]) -> list[str]:
 
 def frames_of(pipe: Any, item: ClipRequest) -> int | None:
     """The frames that a pipeline will make, 1 for a picture; None where neither the call nor the pipeline says it."""
-    rows = list(filter(None, map(find, pipe.components.values())))
-    if any(row.makes == "pictures" for row in rows):
+    if makes_pictures(filter(None, map(find, pipe.components.values()))):
         return 1
     frames = _value(pipe, pipelines.call_of(pipe, **item.options), "num_frames", "video_length")
     return (made_frames(pipe, frames) or frames) if frames else None
@@ -155,9 +154,9 @@ def _of_shape(pipe: Any, call: Mapping[str, Any]) -> Iterator[str]:
     size = made_size(pipe, height, width) if height and width else None
     if size not in (None, (height, width)):
         yield f"{width}x{height} pixels cannot be made, {size[1]}x{size[0]} will be."
-    if (made or frames or 99) < LEAST_FRAMES and str(getattr(pipe, "name_or_path", "")) == str(model_folder()):
-        few = made or frames
-        yield f"{few} frames: with fewer than {LEAST_FRAMES} the packaged model's clips begin with wrong colours."
+    number = made or frames
+    if number and number < LEAST_FRAMES and str(getattr(pipe, "name_or_path", "")) == str(model_folder()):
+        yield f"{number} frames: with fewer than {LEAST_FRAMES} the packaged model's clips begin with wrong colours."
     usual = pipelines.defaults(pipe).get("steps") or _default(pipe, "num_inference_steps")
     if call.get("num_inference_steps") == 1 and isinstance(usual, int) and usual > 1:
         yield f"1 step: a model that was not made for it needs more (by default {usual}), and leaves noise."

@@ -11,6 +11,11 @@ from typing import Any
 # What pipelines call the number of frames that one latent frame stands for.
 _RATIOS = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
 
+# What they call the number of pixels, each way, that one latent stands for.
+_SPATIAL = (
+    "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_spatial_scale_factor", "vae_scale_factor",
+)  # fmt: skip
+
 # n // ratio * ratio + 1: 36 frames become 37. Names begin with these.
 _NEAREST = (
     "WanPipeline",
@@ -40,6 +45,11 @@ def frames_per_latent(pipe: Any) -> int | None:
     return next((ratio for ratio in found if isinstance(ratio, int)), None)
 
 
+def pixels_per_latent(pipe: Any) -> int:
+    """Pixels, each way, that one latent stands for; 8 where the pipeline has no such attribute."""
+    return next((int(ratio) for name in _SPATIAL if (ratio := getattr(pipe, name, 0))), 8)
+
+
 def made_frames(pipe: Any, requested: int) -> int | None:
     """The frames that this pipeline makes of a requested number; None where its rule is not known."""
     name, ratio = type(pipe).__name__, frames_per_latent(pipe)
@@ -57,7 +67,7 @@ def made_size(pipe: Any, height: int, width: int) -> tuple[int, int] | None:
         return None
     if height % 16 or width % 16:  # the pipeline refuses these
         return None
-    steps = [pipe.vae_scale_factor_spatial * one for one in patch[1:]]
+    steps = [pixels_per_latent(pipe) * one for one in patch[1:]]
     return height // steps[0] * steps[0], width // steps[1] * steps[1]
 
 

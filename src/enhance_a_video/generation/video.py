@@ -46,8 +46,7 @@ def write_picture(
     path, frames = check_target(path), to_uint8(frames)
     if len(frames) != 1:
         raise SettingsError(f"{path} can hold a single picture, and there are {len(frames)} frames: name it .mp4.")
-    if claim is not None and watermark.wanted():
-        frames = np.stack([watermark.marked(frame) for frame in frames])
+    frames = _marked(frames, claim)
     text = PngImagePlugin.PngInfo()
     if comment:
         text.add_itxt("Comment", comment.encode("utf-8", "backslashreplace").decode())
@@ -87,8 +86,7 @@ def write_video(
     """
     path, frames = check_video_target(path, fps), to_uint8(frames)
     limits.whole("crf", crf, 0, 51)
-    if claim is not None and watermark.wanted():
-        frames = np.stack([watermark.marked(frame) for frame in frames])
+    frames = _marked(frames, claim)
     with atomic(path, force=force) as draft, _encoding(path):
         frames = even(frames)
         _encode(draft, frames, frames.shape[1:3], Fraction(fps).limit_denominator(1001), crf, comment)
@@ -124,6 +122,13 @@ def write_video_like(
         if claim is not None:
             sign(draft, claim)
     return path
+
+
+def _marked(frames: np.ndarray, claim: Claim | None) -> np.ndarray:
+    """Frames (T, H, W, 3) with the watermark, where clips that are signed get one."""
+    if claim is None or not watermark.wanted():
+        return frames
+    return np.stack([watermark.marked(frame) for frame in frames])
 
 
 def video_bytes(

@@ -9,10 +9,8 @@ picture, so that a crop and a shift can be searched. What it survives: docs/guid
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 
 from ..errors import UnlabelledWarning
 from .media import open_video
+from .switches import is_on, switched_on
 
 ON = "ENHANCE_A_VIDEO_WATERMARK"  # "on": clips that are signed are marked too
 NAME = "enhance-a-video, 64 bits, dwtDctSvd in luma"
@@ -39,21 +38,13 @@ _SCALES = (1.0, 2.0, 0.5, 4 / 3, 0.75, 1.5, 2 / 3)  # sizes that are searched, a
 _PATTERN = np.unpackbits(np.frombuffer(hashlib.sha256(b"enhance-a-video").digest()[:8], np.uint8)).reshape(_TILE, _TILE)
 
 
-@contextmanager
-def marking(wanted: bool) -> Iterator[None]:
+def marking(wanted: bool) -> AbstractContextManager[None]:
     """For a command and the processes that it starts: whether the clips that it signs are marked too."""
-    before = os.environ.get(ON)
-    if wanted:
-        os.environ[ON] = "on"
-    try:
-        yield
-    finally:
-        if wanted and before is None:
-            os.environ.pop(ON)
+    return switched_on(ON, wanted)
 
 
 def wanted() -> bool:
-    return os.environ.get(ON, "").lower() in ("on", "1", "true", "yes")
+    return is_on(ON)
 
 
 # ---------------------------------------------------------------------------------------------------------- marking

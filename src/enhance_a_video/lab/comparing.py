@@ -18,13 +18,14 @@ from ..generation import pipelines, preflight, video
 from ..generation.credentials import Claim
 from ..generation.events import Report, silent
 from ..generation.files import refuse_existing, write_into, write_text
-from ..generation.loading import check_axes, rows_of, source_of
+from ..generation.loading import check_axes, makes_pictures, rows_of
 from ..generation.making import opened
 from ..generation.pipelines import Notice
 from ..generation.preflight import between_frames
 from ..generation.prompts import checked_prompt
 from ..generation.requests import ClipRequest, check_panels
 from ..generation.shape import frames_per_latent, made_frames
+from ..models import Model
 from ..settings import Settings
 from ..wording import count
 from . import pictures, report
@@ -93,14 +94,17 @@ class Comparing:
     progress: Report = silent
 
     @cached_property
+    def rows(self) -> list[Model]:
+        """Of the model's denoisers; none where it cannot be read, as loading the model explains that."""
+        try:
+            return rows_of(self.model)
+        except EnhanceAVideoError:
+            return []
+
+    @property
     def ending(self) -> str:
         """Of the files: .png for pictures, else .mp4."""
-        try:
-            rows = rows_of(source_of(self.model))
-        except EnhanceAVideoError:  # loading the model explains it
-            rows = []
-        pictures = self.options.get("frames") == 1 or any(row.makes == "pictures" for row in rows)
-        return ".png" if pictures else ".mp4"
+        return ".png" if self.options.get("frames") == 1 or makes_pictures(self.rows) else ".mp4"
 
     @property
     def names(self) -> list[str]:
@@ -127,7 +131,7 @@ class Comparing:
         check_panels(self.panels, self.own)
         video.check_target(self.folder / self.names[0], self.options.get("fps", 1))
         self._refuse_existing(range(seed or 0, (seed or 0) + seeds))
-        check_axes(self.model, [settings for _, settings in self.panels])
+        check_axes(self.rows, [settings for _, settings in self.panels])
         pipe = opened(self.model, self.load, self.progress)
         known = pipelines.defaults(pipe)
         options = known | self.options

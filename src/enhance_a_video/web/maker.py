@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import EnhanceAVideoError
 from ..generation import pipelines, preflight
 from ..generation.events import Progress
-from ..generation.loading import check_videos, out_of_memory
+from ..generation.loading import check_videos, out_of_memory, rows_of
 from ..generation.making import Made, brief, make_clips, opened
 from ..generation.restore import Restoring, restore_file
 from ..lab import report
@@ -294,5 +294,5 @@ def did(made: Made) -> str:
 
 def _opened(form: Form) -> Any:
     """The pipeline of a form. Errors as `pipelines.load`, and for one that makes no videos."""
-    check_videos(form.model)
+    check_videos(form.model, rows_of(form.model))
     return opened(form.model, dict(form.load))

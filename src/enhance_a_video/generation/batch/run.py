@@ -69,8 +69,9 @@ def run(
     pipelines.check_load(load)
     if ray is None:
         pipelines.check(model, **load)
-        loading.check_videos(model)
-        loading.check_axes(model, [item.settings for item in items])
+        rows = loading.rows_of(model)
+        loading.check_videos(model, rows)
+        loading.check_axes(rows, [item.settings for item in items])
     else:  # a cluster's machines may have a folder that this one has not, but a folder that is here is theirs too
         pipelines.check_on_a_cluster(model)
     started = time.perf_counter()

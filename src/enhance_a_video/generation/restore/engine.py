@@ -27,6 +27,7 @@ from ..events import Progress, Report, silent
 from ..media import to_uint8
 from ..prompts import checked_prompt
 from ..requests import settings_text
+from ..shape import pixels_per_latent
 from . import detail, latents, light
 from .windows import Window, blended, padded, windows
 
@@ -250,7 +251,7 @@ def _own_size(pipe: Any) -> tuple[int, int] | None:
     height, width = (known.get(n) or getattr(parameters.get(n), "default", None) for n in ("height", "width"))
     config = pipe.transformer.config
     if height is None and hasattr(config, "sample_height"):  # CogVideoX, in latents
-        height, width = (side * pipe.vae_scale_factor_spatial for side in (config.sample_height, config.sample_width))
+        height, width = (side * pixels_per_latent(pipe) for side in (config.sample_height, config.sample_width))
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 

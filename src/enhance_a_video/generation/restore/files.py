@@ -10,7 +10,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +22,11 @@ import numpy as np
 from ...errors import OutputExistsError, SettingsError, VideoFileError
 from ...record import Summary
 from .. import video
-from ..content import Content, check_wanted, look_at_file
+from ..content import Content, check_wanted, look_at_file, noted
 from ..credentials import Claim
 from ..events import Progress, Report, silent
 from ..files import atomic, explained, only_one, refuse_existing, write_into, write_text
-from ..loading import check_videos
+from ..loading import check_videos, rows_of
 from ..making import brief, opened
 from ..media import VideoSource, open_video, scan
 from ..pipelines import Notice, describe
@@ -136,7 +136,7 @@ def restore_file(
         restored = Restored(out, scanned, how, model, None, 0, None, perf_counter() - started, tuple(notes), about)
         return _written(restored, frames, force, note)
     if pipe is None:
-        check_videos(model)
+        check_videos(model, rows_of(model))
         pipe = opened(model, load or {}, progress)
     if mismatch := size_note(pipe, scanned.height, scanned.width):
         note(mismatch)
@@ -224,10 +224,7 @@ def _written(restored: Restored, frames: Iterable[np.ndarray], force: bool, note
     write_into(out.parent, into)
     if not check_wanted():
         return restored
-    content = look_at_file(out, restored.source.frames)
-    if content.note:
-        note(content.note)
-    return replace(restored, content=content, notes=(*restored.notes, *filter(None, [content.note])))
+    return noted(restored, look_at_file(out, restored.source.frames), note)
 
 
 class _Store:

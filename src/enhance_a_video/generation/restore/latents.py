@@ -18,7 +18,7 @@ import torch
 
 from ...errors import SettingsError, UnsupportedModelError
 from ...wording import count
-from ..shape import frames_per_latent
+from ..shape import frames_per_latent, pixels_per_latent
 
 
 @dataclass(frozen=True)
@@ -180,15 +180,8 @@ class Grid:
 def grid_of(pipe: Any) -> Grid:
     patch = getattr(pipe.transformer.config, "patch_size", 1)
     patch = patch[-1] if isinstance(patch, list | tuple) else patch
-    names = (
-        "vae_scale_factor_spatial",
-        "vae_spatial_compression_ratio",
-        "vae_spatial_scale_factor",
-        "vae_scale_factor",
-    )
-    spatial = int(next(filter(None, (getattr(pipe, name, 0) for name in names)), 8))
     # Several pipelines refuse sides that are no multiples of 16, whatever their VAE and patch.
-    return Grid(frames_per_latent(pipe) or 1, int(np.lcm(spatial * patch, 16)))
+    return Grid(frames_per_latent(pipe) or 1, int(np.lcm(pixels_per_latent(pipe) * patch, 16)))
 
 
 # ---------------------------------------------------------------------------------------- noise and where to start

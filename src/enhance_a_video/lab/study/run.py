@@ -94,8 +94,9 @@ def run(
     load = {name: value for name, value in study.load.items() if name != "batch"}
     for model in study.models if ray is None else ():  # a cluster's machines may have a model that this one has not
         pipelines.check(model, **load)
-        loading.check_videos(model)
-        loading.check_axes(model, study.settings.values())
+        rows = loading.rows_of(model)
+        loading.check_videos(model, rows)
+        loading.check_axes(rows, study.settings.values())
     folder = Path(folder)
     with Store(folder) as store, only_one(folder):
         weights = {model: weights_of(model, study.load) for model in study.models}
