@@ -78,6 +78,8 @@ def test_where_it_is_said(run, tiny_folder):
     assert set(said) == {"score", "frame", "looked_at", "found"} and said["looked_at"] == 8
     assert again.record_in("a.mp4")["content_check"] == said
     assert "content check: pornography" in run("inspect", "a.mp4")[1]
+    code, out, err = run(*words[:-1], "-o", "b.mp4", "--content-check")
+    assert code == 0 and "Content check: pornography: " in out and "the highest of 8 frames" in out
     code, out, err = run(*words, "-o", "plain.mp4")
     assert code == 0 and "content_check" not in out and not content.check_wanted()
 

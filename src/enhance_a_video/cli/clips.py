@@ -132,6 +132,8 @@ def generate(
     screen = Screen()
     if made.summary is not None:
         screen.print(str(made.summary), highlight=False, markup=False)
+    if made.content is not None:
+        screen.print(f"Content check: {made.content}", highlight=False)
     size, time = f"{record['width']}x{record['height']}", f"made in {made.seconds:.1f} s"
     frames = f"{count(record['frames'], 'frame')}, {size}, {made.fps:g} fps"
     shape = f"{size if out.suffix.lower() == '.png' else frames}, {time}"

@@ -130,6 +130,8 @@ def _print(made: Restored, notes: list[str], json: bool) -> None:
     if made.summary is not None:
         screen.print(str(made.summary), highlight=False, markup=False)
     screen.print(_worked(made, record), highlight=False)
+    if made.content is not None:
+        screen.print(f"Content check: {made.content}", highlight=False)
     source = made.source
     shape = f"{count(source.frames, 'frame')}, {source.width}x{source.height}, {source.fps:g} fps, {made.seconds:.1f} s"
     screen.print(f"[bold green]Written:[/] {escape(str(made.out))}  [dim]({shape})[/]", soft_wrap=True)

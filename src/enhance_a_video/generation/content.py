@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..extras import require
+from ..wording import count
 from .media import open_video, to_uint8
 from .switches import is_on, switched_on
 
@@ -59,6 +60,9 @@ class Content:
         says = {"no": "", "unsure": "may be pornographic", "yes": "looks pornographic"}[self.found]
         where = f"frame {self.frame} {says} (score {self.score:.2f}, sure from {FOUND:g} on)"
         return says and f"Content check: {where}. The file is written all the same: look before you publish it."
+
+    def __str__(self) -> str:
+        return f"pornography: {self.found} (score {self.score:.2f}, the highest of {count(self.looked_at, 'frame')})"
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "score": round(self.score, 4), "found": self.found}

@@ -67,7 +67,7 @@ register(Model(
     noise=None,
     timestep="vision_timesteps",
     checkpoints=("nvidia/Cosmos3-Nano", "nvidia/Cosmos3-Super"),
-    notes="one vision item a call; sound and action tokens are neither seen nor scaled; waits for the device at the "
-    "first call of a generation (where the video lies)",
+    notes="one vision item a call; on the axis of time, sound and action tokens are neither seen nor scaled; waits for "
+    "the device at the first call of a generation (where the video lies)",
     tested=("cosmos_3", "cosmos_3_sound_first"),
 ))  # fmt: skip

@@ -55,7 +55,8 @@ register(Model(
     noise=None,
     timestep="",  # one for each kind of token, counted from noise 0 up to clean 1
     checkpoints=("MiniMaxAI/MiniMax-H3",),
-    notes="the generated video; keyframes, references, audio and text are neither counted nor scaled. The window "
+    notes="the generated video; on the axis of time, keyframes, references, audio and text are neither counted nor "
+    "scaled. The window "
     "counts the scheduler's steps, and on a bare transformer only start=0.0, end=1.0 is possible; waits for the device "
     "at the first call of a generation (where the video lies)",
     tested=("minimax_h3", "minimax_h3_reference"),
