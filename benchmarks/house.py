@@ -34,7 +34,7 @@ WINGS: dict[str, tuple[str, ...]] = {
     ),
     "generation": (
         "terminal", "events", "files", "prompts", "shape", "media", "credentials", "video", "measures", "embedded",
-        "peers", "requests", "loading", "preview", "pipelines", "preflight", "making", "again", "restore", "workers",
+        "peers", "requests", "loading", "preview", "guidance", "pipelines", "preflight", "making", "again", "restore", "workers",
         "batch", "watermark", "content", "switches",
     ),
     "lab": (

@@ -12,7 +12,7 @@ import os
 import re
 import reprlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..models import find
 from ..wording import count
 from . import peers
 from .events import Progress, Report
+from .guidance import check_held, guided, held_scale
 from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
 from .media import as_rgb, to_uint8
 from .preview import preview_of
@@ -309,7 +310,13 @@ def generate(
     text, generator = _several(prompt, seed) if prompt or latents is None else ("", None)
     call = _rounded(pipe, call) | ({} if latents is None else {"latents": latents})
     try:
-        with torch.inference_mode(), fitting_threads(pipe), _logged(notice), _under(pipe, options.get("guider"), seed):
+        with (
+            torch.inference_mode(),
+            fitting_threads(pipe),
+            _logged(notice),
+            _under(pipe, options.get("guider"), seed),
+            guided(pipe, options.get("guidance") if "guidance_scale" not in accepted else None),
+        ):
             videos = _videos_in(pipe(prompt=text, generator=generator, output_type="np", **call))
     except EnhanceAVideoError:
         raise
@@ -384,13 +391,16 @@ def call_of(pipe: Any, **options: Unpack[ClipOptions]) -> dict[str, Any]:
         limits.option(option, value)
     known, extra = defaults(pipe), options.get("extra") or {}
     check_extra(extra)
-    call = _arguments(name, accepted, given, known) | known.get("extra", {}) | extra
+    held = "guidance_scale" not in accepted and held_scale(pipe) is not None  # by its guider: `guided` sets it
+    if held and "guidance" in given:
+        check_held(pipe)
+    call = _arguments(name, accepted, given, known, {"guidance"} if held else set()) | known.get("extra", {}) | extra
     if "frame_rate" in accepted:
         call.setdefault("frame_rate", options.get("fps") or known["fps"])
     strange = [word for word in known.get("extra", {}) if word not in accepted]
     if strange:
         raise SettingsError(f"The model's defaults.json: extra has {', '.join(strange)}, which {name} does not take.")
-    _refuse(name, accepted, call)
+    _refuse(name, accepted, call, options.get("guidance") or held_scale(pipe) if held else None)
     _check_memory(accepted, call)
     return call
 
@@ -408,16 +418,18 @@ def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[An
     return (prompts[0], generators[0]) if len(prompts) == 1 else (prompts, generators)
 
 
-def _arguments(name: str, accepted: Iterable[str], given: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """The pipeline's arguments from ours; one that is given and does not exist there is an error."""
+def _arguments(
+    name: str, accepted: Iterable[str], given: Mapping[str, Any], known: dict[str, Any], held: Set[str]
+) -> dict[str, Any]:
+    """The pipeline's arguments from ours; one that is given and exists neither there nor in `held` is an error."""
     call = {}
     names = {
         ours: theirs if theirs in accepted or _ELSEWHERE.get(theirs, "") not in accepted else _ELSEWHERE[theirs]
         for ours, theirs in _ARGUMENTS.items()
     }
     for ours, theirs in names.items():
-        if ours in given and theirs not in accepted:
-            takes = [word for word, argument in names.items() if argument in accepted]
+        if ours in given and theirs not in accepted and ours not in held:
+            takes = [word for word, argument in names.items() if argument in accepted or word in held]
             raise SettingsError(f"{name} takes no {ours!r} ({theirs}). It takes: {', '.join(takes)}.")
         value = given.get(ours, known.get(ours))
         if value is not None and theirs in accepted:
@@ -482,8 +494,8 @@ def _logged(notice: Notice | None) -> Iterator[None]:
         logger.propagate = before[1]
 
 
-def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
-    """What would be ignored in silence, or fail deep inside."""
+def _refuse(name: str, accepted: Any, call: dict[str, Any], held: float | None) -> None:
+    """What would be ignored in silence, or fail deep inside. held: the scale in the pipeline's guider."""
     unknown = [word for word in call if word not in accepted]
     if unknown:
         raise SettingsError(f"{name} takes no {', '.join(unknown)}. It takes: {', '.join(accepted)}.")
@@ -491,7 +503,7 @@ def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
         raise SettingsError(f"{name} starts from a picture: give one (--image FILE).")
     if call.get("negative_prompt"):
         scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
-        default = accepted[scale].default if scale in accepted else 2
+        default = accepted[scale].default if scale in accepted else 2 if held is None else held
         if call.get(scale, default) <= 1:
             flag = "--guidance 6" if scale == "guidance_scale" else f"--set {scale}=6"
             raise SettingsError(
