@@ -34,8 +34,8 @@ WINGS: dict[str, tuple[str, ...]] = {
     ),
     "generation": (
         "terminal", "events", "files", "prompts", "shape", "media", "credentials", "video", "measures", "embedded",
-        "peers", "requests", "loading", "preview", "guidance", "pipelines", "preflight", "making", "again", "restore", "workers",
-        "batch", "watermark", "content", "switches",
+        "peers", "requests", "loading", "preview", "guidance", "pipelines", "preflight", "making", "again", "restore",
+        "workers", "batch", "watermark", "content", "switches",
     ),
     "lab": (
         "stats", "metrics", "database", "pages", "pictures", "comparison", "report", "comparing", "study", "tune",
