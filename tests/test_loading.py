@@ -46,7 +46,7 @@ BROKEN = {
     "unknown part": (lambda d: change_index(d, vae=["diffusers", "AutoencoderDream"]), "class AutoencoderDream"),
     "sound": (
         lambda d: change_index(d, transformer=["diffusers", "StableAudioDiTModel"]),
-        "which makes sound: the commands make videos and pictures",
+        "which makes sound; of those, StableAudioPipeline",
     ),
     "no class": (lambda d: change_index(d, _class_name=5), "names no pipeline class"),
     "index": (lambda d: write(d, "model_index.json", ""), "model_index.json is not valid JSON"),

@@ -23,7 +23,19 @@ ITEM = ClipRequest(
 def test_every_option_of_generate_may_stand_in_a_prompts_file():
     own = ("pipe", "prompt", "seed", "latents", "progress", "notice", "options")
     assert tuple(inspect.signature(pipelines.generate).parameters) == own
-    assert OPTIONS == ("negative", "steps", "guidance", "frames", "height", "width", "fps", "image", "extra", "guider")
+    assert OPTIONS == (
+        "negative",
+        "steps",
+        "guidance",
+        "frames",
+        "height",
+        "width",
+        "fps",
+        "seconds",
+        "image",
+        "extra",
+        "guider",
+    )
     for name in OPTIONS:
         assert f"{name}:" in pipelines.generate.__doc__ or f" {name}," in pipelines.generate.__doc__, name
 

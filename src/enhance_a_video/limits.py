@@ -27,7 +27,7 @@ _NOISES = 2**32  # torch's CPU generator starts from the lowest 32 bits of its s
 # The numbers among the options of pipelines.generate: whether whole, lowest, highest.
 OPTIONS: dict[str, tuple[bool, float, float]] = {
     "steps": (True, 1, 10_000), "frames": (True, 1, 100_000), "height": (True, 1, 16_384), "width": (True, 1, 16_384),
-    "guidance": (False, 0, 1000), "fps": (False, 0.01, 1000),
+    "guidance": (False, 0, 1000), "fps": (False, 0.01, 1000), "seconds": (False, 0.01, 3600),
 }  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from ..generation.terminal import print_json
 from ..limits import MAX_SEED
-from ..wording import count
 from .app import app
 from .options import (
     Clip,
@@ -94,7 +93,8 @@ def generate(
     *,
     prompt: Prompt,
     out: Annotated[
-        Path, typer.Option("--out", "-o", parser=path_of, help="The video to write, .mp4, or picture, .png.")
+        Path,
+        typer.Option("--out", "-o", parser=path_of, help="The video to write, .mp4, picture, .png, or sound, .wav."),
     ],
     model: Model = "embedded",
     enhance: Annotated[
@@ -108,12 +108,13 @@ def generate(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Generate one video or picture with any supported model, enhanced by default.
+    """Generate one video, picture or sound with any supported model, enhanced by default.
 
     enhance-a-video generate -p "a red ball moves to the right over a green meadow" -o ball.mp4
     enhance-a-video generate -m Wan-AI/Wan2.1-T2V-14B-Diffusers -p "..." -o x.mp4 --offload model --vae-tiling
     enhance-a-video generate -m ./my-model -p "..." -o plain.mp4 --no-enhance --seed 3
     enhance-a-video generate -m black-forest-labs/FLUX.1-dev -p "..." -o cat.png --axis space=1.2
+    enhance-a-video generate -m stabilityai/stable-audio-open-1.0 -p "rain" -o rain.wav --seconds 10
     """
     settings = knobs.settings(enhance)
     from ..generation.making import make_file
@@ -124,7 +125,7 @@ def generate(
         made = make_file(out, item, model=model, load=asdict(load), force=force, notice=notes, progress=progress)
     record = made.record()
     if json:
-        kept = ("prompt", "seed", "fps", "frames", "height", "width", "seconds", "settings", "enhancement", "about",
+        kept = ("prompt", "seed", *made.shape(), "seconds", "settings", "enhancement", "about",
                 "content_check")  # fmt: skip
         data = {"out": str(out), "model": model, **{name: record[name] for name in kept if name in record}}
         print_json({"command": "generate", **data, "warnings": notes})
@@ -134,9 +135,7 @@ def generate(
         screen.print(str(made.summary), highlight=False, markup=False)
     if made.content is not None:
         screen.print(f"Content check: {made.content}", highlight=False)
-    size, time = f"{record['width']}x{record['height']}", f"made in {made.seconds:.1f} s"
-    frames = f"{count(record['frames'], 'frame')}, {size}, {made.fps:g} fps"
-    shape = f"{size if out.suffix.lower() == '.png' else frames}, {time}"
+    shape = f"{made.text}, made in {made.seconds:.1f} s"
     screen.print(f"[bold green]Written:[/] {escape(str(out))}  [dim]({shape})[/]", soft_wrap=True)
 
 
@@ -217,12 +216,14 @@ def _print(screen: Screen, made: Compared) -> None:
 
     comparison = made.comparison
     for take in comparison.takes[1:]:
+        if comparison.of_sound:
+            break
         screen.print(_table(comparison, take.label))
         screen.print(escape(report.verdict(comparison, take.label)), highlight=False)
     if comparison.measures.note:
         screen.print(f"[dim]{escape(comparison.measures.note)}[/]", highlight=False)
     screen.print("\n[bold green]Written:[/]")
-    for path in (*made.files, *(kept.side_by_side.parent for kept in made.pairs[1:])):
+    for path in (*made.files, *(kept.folder for kept in made.pairs[1:])):
         screen.print(f"  {escape(str(path))}", highlight=False, soft_wrap=True)
     screen.print(f"\nOpen [bold]{escape(str(made.files[-1]))}[/] in a browser.", highlight=False, soft_wrap=True)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="A video.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", parser=path_of, help="A video, picture or sound.")],
     json: Json = False,
 ) -> None:
     """Print what a video carries: its content credentials and whether they hold, how it was made, and the command that
@@ -66,7 +66,9 @@ def inspect(
 
 
 def _watermark(file: Path, notes: Notes) -> Watermark | None:
-    """What is found in the pictures; None, with a note, where they cannot be read."""
+    """What is found in the pictures; None, with a note, where they cannot be read, and of a sound."""
+    if file.suffix.lower() == ".wav":
+        return None
     from ..generation.watermark import find_in
 
     try:

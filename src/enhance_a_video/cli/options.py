@@ -121,6 +121,9 @@ Width = Annotated[int | None, typer.Option(rich_help_panel="Video", help="Pixels
 Height = Annotated[int | None, typer.Option(rich_help_panel="Video", help="Pixels.")]
 Frames = Annotated[int | None, typer.Option(rich_help_panel="Video", help="How many.")]
 Fps = Annotated[float | None, typer.Option(rich_help_panel="Video", help="Frames per second of the file.")]
+Seconds = Annotated[
+    float | None, typer.Option(rich_help_panel="Video", help="How long a sound is, for models that make sound.")
+]
 Guidance = Annotated[
     float | None,
     typer.Option(rich_help_panel="Video", help="How strictly to follow the prompt (classifier-free guidance)."),
@@ -257,6 +260,7 @@ class Clip:
     height: Height = None
     frames: Frames = None
     fps: Fps = None
+    seconds: Seconds = None
     guidance: Guidance = None
     image: Image = None
     guider: Guider = None

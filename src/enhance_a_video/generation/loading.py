@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ EMBEDDED = "embedded"
 DEFAULTS = "defaults.json"
 _INDEX = "model_index.json"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack")
+_SOUND = ("StableAudioPipeline", "AceStepPipeline", "LongCatAudioDiTPipeline")  # whose length --seconds is known
 _WITHOUT_VOCABULARY = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}
 _LFS = b"version https://git-lfs"
 _AGAIN = "Copy or download it again."
@@ -74,10 +77,9 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
     parts = {key: (str(library), str(kind)) for key, (library, kind) in given.items() if library and kind}
     supported = {row.transformer: row.name for row in known_models()}
     classes = [kind for _, kind in parts.values()]
-    if set(classes) & {row.transformer for row in known_models() if row.makes == "sounds"}:
+    if set(classes) & {row.transformer for row in known_models() if row.makes == "sounds"} and name not in _SOUND:
         raise UnsupportedModelError(
-            f"{source} is a {name}, which makes sound: the commands make videos and pictures. In Python: "
-            "enhance(pipe, axis='near:32', odds=1.2)."
+            f"{source} is a {name}, which makes sound; of those, {', '.join(_SOUND)} are supported."
         )
     if not set(classes) & set(supported):
         listed = ", ".join(f"{name} ({transformer})" for transformer, name in supported.items())
@@ -85,6 +87,9 @@ def parts_of(source: str) -> dict[str, tuple[str, str]]:
             f"{source} is a {name} without a video transformer known here (its parts: {', '.join(classes)}). "
             f"Supported: {listed}."
         )
+    lacking = [one for kind in (name, *classes) for one in getattr(getattr(diffusers, kind, None), "_backends", ())]
+    if missing := [one for one in lacking if find_spec(one) is None]:  # such as torchsde, for Stable Audio's scheduler
+        raise SettingsError(f"{source} needs {missing[0]}, which is not installed: pip install {missing[0]}")
     for kind in (name, *(kind for library, kind in parts.values() if library == "diffusers")):
         if kind not in dir(diffusers):
             raise SettingsError(
@@ -103,6 +108,11 @@ def rows_of(model: str | Path) -> list[Model]:
 def makes_pictures(rows: Iterable[Model]) -> bool:
     """Whether a pipeline with these denoisers makes pictures."""
     return any(row.makes == "pictures" for row in rows)
+
+
+def makes_sounds(rows: Iterable[Model]) -> bool:
+    """Whether a pipeline with these denoisers makes sound without pictures."""
+    return any(row.makes == "sounds" for row in rows)
 
 
 def check_videos(model: str | Path, rows: Iterable[Model]) -> None:
@@ -137,11 +147,23 @@ def check_folder(source: str) -> None:
     defaults_in(folder)
     for name, (_, kind) in parts.items():
         part = folder / name
+        if not part.is_dir() and _makes_itself(folder, name):
+            continue
         if not part.is_dir():
             raise SettingsError(f"{folder} lacks the part {name}: there is no folder {part}. {_AGAIN}")
         for file in sorted(path for path in part.rglob("*") if path.is_file()):
             _check_file(file)
         _check_complete(part, kind)
+
+
+def _makes_itself(folder: Path, part: str) -> bool:
+    """Whether a folder's pipeline makes a part by itself and never saves it, such as LongCat-AudioDiT its scheduler."""
+    import diffusers
+
+    pipeline = getattr(diffusers, _read_json(folder / _INDEX)["_class_name"])
+    argument = inspect.signature(pipeline.__init__).parameters.get(part)
+    has_default = argument is not None and argument.default is not inspect.Parameter.empty
+    return has_default and part not in pipeline._optional_components
 
 
 def _check_file(file: Path) -> None:

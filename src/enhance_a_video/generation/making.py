@@ -7,7 +7,7 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,26 +20,27 @@ from ..axes import Time
 from ..enhancement import Enhancement
 from ..errors import NoEffectWarning, SettingsError
 from ..limits import or_none
-from ..models import find
+from ..models import Model, find
 from ..record import Summary
 from ..settings import Settings
-from . import pipelines, preflight, video
+from ..wording import count
+from . import pipelines, preflight, video, watermark
 from .content import Content, check_wanted, look, noted
 from .credentials import Claim
 from .events import Progress, Report, silent
 from .files import refuse_existing, write_into
-from .loading import check_axes, makes_pictures, rows_of
-from .pipelines import Notice, defaults, describe, generate, quiet
-from .requests import ClipRequest
+from .loading import check_axes, makes_sounds, rows_of
+from .pipelines import Notice, describe, generate, quiet
+from .requests import ClipRequest, check_kind
 
 
 @dataclass(frozen=True)
 class Made:
     """A clip that was made.
 
-    frames: uint8 (T, H, W, 3). summary: None for the plain model. seconds: of one clip, where several were made in one
-    call. notes: what was not done as requested. content: of the content check, where that is on. about: the pipeline,
-    its device and versions (`pipelines.describe`).
+    frames: uint8 (T, H, W, 3), or of a sound float (N, C), with `fps` samples a second. summary: None for the plain
+    model. seconds: of one clip, where several were made in one call. notes: what was not done as requested. content: of
+    the content check, where that is on. about: the pipeline, its device and versions (`pipelines.describe`).
     """
 
     item: ClipRequest
@@ -63,14 +64,30 @@ class Made:
     def settings(self) -> Change | None:
         return self.item.settings
 
+    @property
+    def is_sound(self) -> bool:
+        return self.frames.ndim == 2
+
+    def shape(self) -> dict[str, Any]:
+        """How long and large it is, as the record has it."""
+        length, *rest = self.frames.shape
+        if self.is_sound:
+            return {"samples": length, "channels": rest[0], "sampling_rate": int(self.fps)}
+        return {"fps": self.fps, "frames": length, "height": rest[0], "width": rest[1]}
+
+    @property
+    def text(self) -> str:
+        """Its shape for people."""
+        if self.is_sound:
+            return f"{len(self.frames) / self.fps:.2f} s, {count(self.frames.shape[1], 'channel')}, {self.fps:g} Hz"
+        size = f"{self.frames.shape[2]}x{self.frames.shape[1]}"
+        return size if len(self.frames) == 1 else f"{count(len(self.frames), 'frame')}, {size}, {self.fps:g} fps"
+
     def record(self) -> dict[str, Any]:
         """How the clip was made, JSON-able: for the comment of an mp4, a manifest and a study's database."""
         return {
             **self.item.facts(),
-            "fps": self.fps,
-            "frames": len(self.frames),
-            "height": self.frames.shape[1],
-            "width": self.frames.shape[2],
+            **self.shape(),
             "seconds": round(self.seconds, 3),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "enhancement": brief(self.summary),
@@ -115,7 +132,7 @@ def make_clips(
     )  # fmt: skip
     same: dict[str, Any] = {
         "summary": summary, "seconds": (time.perf_counter() - started) / len(items), "notes": tuple(notes),
-        "fps": options.get("fps") or defaults(pipe)["fps"], "about": describe(pipe),
+        "fps": pipelines.rate(pipe, options.get("fps")), "about": describe(pipe),
     }  # fmt: skip
     clips = [Made(item, frames, **same) for item, frames in zip(items, videos, strict=True)]
     return [noted(made, look(made.frames), notice) for made in clips] if check_wanted() else clips
@@ -138,7 +155,9 @@ def make_file(
     notice: Notice,
     progress: Report = silent,
 ) -> Made:
-    """One clip in one mp4, or a picture in one PNG, that carries its record. Checked before the model is loaded.
+    """One clip in one mp4, a picture in one PNG or a sound in one WAV, that carries its record.
+
+    Checked before the model is loaded.
 
     Args:
         model, load: as `pipelines.load` takes them.
@@ -151,9 +170,13 @@ def make_file(
     video.check_target(out, item.options.get("fps", 1))
     refuse_existing([out], force=force)
     rows = rows_of(model)
+    check_rows(model, rows, item.options)
     check_axes(rows, [item.settings])
-    if makes_pictures(rows) and out.suffix.lower() != ".png":
-        raise SettingsError(f"{model} makes pictures, which are written as .png; got {str(out)!r}.")
+    if rows and out.suffix.lower() not in _ENDINGS[rows[0].makes]:
+        what, ending = rows[0].makes, _ENDINGS[rows[0].makes][0]
+        raise SettingsError(
+            f"{model} makes {what}, which are written as {ending}; got {str(out)!r}. Name it {out.stem}{ending}."
+        )
     pipe = opened(model, load, progress)
     if out.suffix.lower() == ".png" and preflight.frames_of(pipe, item) != 1:
         raise SettingsError(f"{out} can hold a single picture. Add --frames 1, or name it {out.stem}.mp4.")
@@ -170,6 +193,18 @@ def make_file(
         ),
     )
     return made
+
+
+_ENDINGS = {"videos": (".mp4", ".png"), "pictures": (".png",), "sounds": (".wav",)}
+
+
+def check_rows(model: str | Path, rows: Sequence[Model], options: Mapping[str, Any]) -> None:
+    """SettingsError for options that a pipeline with these denoisers does not have, before its weights are read."""
+    for row in rows:
+        check_kind(str(model), row.makes, options)
+    flags = {"--watermark": watermark.wanted(), "--content-check": check_wanted()}
+    if makes_sounds(rows) and (given := [flag for flag, wanted in flags.items() if wanted]):
+        raise SettingsError(f"{model} makes sounds, and {', '.join(given)} is for pictures and videos: leave it out.")
 
 
 def generate_with(
@@ -193,15 +228,17 @@ def generate_with(
     if settings is None and not (observe and _has_frames(pipe)):
         return generate(pipe, prompt, notice=notice, **options), None
     own = Settings(observe_only=True, start=0.0, end=1.0) if settings is None else settings
-    own = replace(own, attention_maps=(observe and own.axes == (Time(),)) or own.attention_maps)
+    maps = observe and own.axes == (Time(),) and _has_frames(pipe)  # of a sound a map has its length squared
+    own = replace(own, attention_maps=maps or own.attention_maps)
     with _noticed(notice), Enhancement(pipe, own) as handle:
         frames, summary = generate(pipe, prompt, notice=notice, **options), handle.summary()
     return frames, summary
 
 
 def _has_frames(pipe: Any) -> bool:
-    """Whether a pipeline's denoisers have the axis "time": those of pictures have not."""
-    return all("time" in row.axes for row in map(find, pipe.components.values()) if row is not None)
+    """Whether a pipeline's denoisers have the axis "time" of frames: those of pictures and sound have not."""
+    rows = [row for row in map(find, pipe.components.values()) if row is not None]
+    return all("time" in row.axes and row.makes == "videos" for row in rows)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Loads a diffusers pipeline of videos or pictures and generates with it.
+"""Loads a diffusers pipeline of videos, pictures or sound and generates with it.
 
 pipe = load()                                               # the embedded model, or a hub id, or a folder
 frames = generate(pipe, "a red ball rolls ...", seed=0)     # uint8 (T, H, W, 3)
@@ -28,11 +28,20 @@ from ..wording import count
 from . import peers
 from .events import Progress, Report
 from .guidance import check_held, guided, held_scale
-from .loading import EMBEDDED, check_folder, defaults_in, out_of_memory, parts_of, source_of, why_not
+from .loading import (
+    EMBEDDED,
+    check_folder,
+    defaults_in,
+    makes_sounds,
+    out_of_memory,
+    parts_of,
+    source_of,
+    why_not,
+)
 from .media import as_rgb, to_uint8
 from .preview import preview_of
 from .prompts import checked_prompt
-from .requests import OPTIONS, ClipOptions, check_extra
+from .requests import OPTIONS, ClipOptions, check_extra, check_kind
 from .shape import made_frames, made_size
 
 if TYPE_CHECKING:
@@ -59,9 +68,11 @@ _FALLBACK_FPS = 16
 # Our names for options that pipelines call otherwise.
 _ARGUMENTS = {
     "negative": "negative_prompt", "steps": "num_inference_steps", "guidance": "guidance_scale",
-    "frames": "num_frames", "height": "height", "width": "width", "image": "image",
+    "frames": "num_frames", "height": "height", "width": "width", "image": "image", "seconds": "audio_end_in_s",
 }  # fmt: skip
-_ELSEWHERE = {"num_frames": "video_length"}  # what Latte calls it
+_ELSEWHERE = {  # what Latte, ACE-Step and LongCat-AudioDiT call it
+    "num_frames": ("video_length",), "audio_end_in_s": ("audio_duration", "audio_duration_s"),
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------- loading
@@ -263,14 +274,16 @@ def generate(
     notice: Notice | None = None,
     **options: Unpack[ClipOptions],
 ) -> np.ndarray:
-    """One video or picture. An option that is None or left out is the default of the model.
+    """One video, picture or sound. An option that is None or left out is the default of the model.
 
     Args:
-        pipe: from `load`, or any diffusers video pipeline.
+        pipe: from `load`, or any diffusers pipeline of a supported model.
         prompt: or several, with a seed each: one call makes them all, quicker than one by one.
         seed: of the initial noise, 0 to 2**64 - 1, drawn on the CPU so that it is the same on any device.
         steps, guidance, frames, height, width, fps: within limits.OPTIONS. fps is only for models that take their
             frame rate (LTX-Video).
+        seconds: how long a sound is, only for models that make sound; those have no frames, height, width, fps, image
+            and guider.
         image: first picture, for image-to-video pipelines (PIL image; used as a viewer shows it: `media.as_rgb`).
         negative: what the video shall not show; only with guidance above 1.
         guider: another training-free method, {"name": "skip_layer", "scale": 1}: see `peers`.
@@ -282,7 +295,8 @@ def generate(
             and another number of frames or pixels than was requested; that is a warning without `notice`.
 
     Returns:
-        uint8 (T, H, W, 3), T = 1 for a picture; for several prompts (n, T, H, W, 3).
+        uint8 (T, H, W, 3), T = 1 for a picture; for several prompts (n, T, H, W, 3). Of a sound float32 (N, C) in
+        [-1, 1], N samples of C channels, `sound_rate` of them a second; for several prompts (n, N, C).
 
     Raises:
         PromptError: an empty prompt.
@@ -306,8 +320,12 @@ def generate(
     call = call_of(pipe, **options)
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
+    elif progress and "callback" in accepted:  # Stable Audio
+        call["callback"] = _counter(progress, call.get("num_inference_steps", accepted["num_inference_steps"].default))
     requested = dict(call)
     text, generator = _several(prompt, seed) if prompt or latents is None else ("", None)
+    if isinstance(text, list) and "lyrics" in accepted:  # ACE-Step takes a list of prompts with as many lyrics only
+        call["lyrics"] = [call.get("lyrics", "")] * len(text)
     call = _rounded(pipe, call) | ({} if latents is None else {"latents": latents})
     try:
         with (
@@ -317,7 +335,7 @@ def generate(
             _under(pipe, options.get("guider"), seed),
             guided(pipe, options.get("guidance") if "guidance_scale" not in accepted else None),
         ):
-            videos = _videos_in(pipe(prompt=text, generator=generator, output_type="np", **call))
+            output = pipe(prompt=text, generator=generator, output_type="np", **call)
     except EnhanceAVideoError:
         raise
     except (ValueError, TypeError) as error:
@@ -330,14 +348,46 @@ def generate(
             names, what = ", ".join(extra), f"{type(error).__name__}: {error}"
             raise SettingsError(f"{type(pipe).__name__} fails, perhaps by the value of {names}: {what}") from error
         raise
-    clips = _quantized(np.asarray(videos, np.float32))  # (n, T, H, W, 3)
-    _compare_with(call if notice else requested, clips, notice or _warn)  # preflight has reported what is rounded
+    if hasattr(output, "audios"):
+        clips = _sounds(output.audios, sound_rate(pipe), options.get("seconds"), notice or _warn)  # (n, N, C)
+    else:
+        clips = _quantized(np.asarray(_videos_in(output), np.float32))  # (n, T, H, W, 3)
+        _compare_with(call if notice else requested, clips, notice or _warn)  # preflight has reported what is rounded
     return clips[0] if isinstance(prompt, str) else clips
 
 
 def _videos_in(output: Any) -> Any:
     """(n, T, H, W, 3) from what a pipeline returns; a picture is a video of one frame."""
     return output.images[:, None] if hasattr(output, "images") else output.frames
+
+
+def sound_rate(pipe: Any) -> int | None:
+    """Samples a second of a pipeline that makes sound; None of any other."""
+    if not makes_sounds(filter(None, map(find, pipe.components.values()))):
+        return None
+    return int(getattr(pipe, "sample_rate", 0) or pipe.vae.config.sampling_rate)
+
+
+def rate(pipe: Any, fps: float | None) -> float:
+    """Frames a second of a pipeline's clips, where `fps` None is its default; of a sound its samples a second."""
+    return sound_rate(pipe) or fps or defaults(pipe)["fps"]
+
+
+def _sounds(audios: Any, rate: int | None, seconds: float | None, notice: Notice) -> np.ndarray:
+    """A pipeline's sounds (n, C, N), about -1 to 1, as (n, N, C) in [-1, 1]; reports what is cut off and the length."""
+    sounds = np.moveaxis(np.asarray(audios, np.float32), 1, 2)
+    if not sounds.size:
+        raise SettingsError("The model made a sound without a single sample: give more --seconds.")
+    _check_finite(sounds)
+    if beyond := float((np.abs(sounds) > 1).mean()):
+        notice(f"The sound is too loud for its file in {beyond:.2%} of its samples, which are cut off.")
+    made = sounds.shape[1] / (rate or 1)
+    if seconds and abs(made - seconds) > _OFF:
+        notice(f"seconds: {seconds:g} requested, {made:.2f} made.")
+    return np.clip(sounds, -1, 1)
+
+
+_OFF = 0.1  # seconds: above what one latent of these models stands for
 
 
 def _under(pipe: Any, guider: Any, seed: int | Sequence[int]) -> AbstractContextManager[None]:
@@ -389,6 +439,8 @@ def call_of(pipe: Any, **options: Unpack[ClipOptions]) -> dict[str, Any]:
         if option not in OPTIONS:
             raise SettingsError(f"{option} is no option of a clip. Known: {', '.join(OPTIONS)}.")
         limits.option(option, value)
+    row = next(filter(None, map(find, pipe.components.values())), None)
+    check_kind(name, row.makes if row else "videos", given)
     known, extra = defaults(pipe), options.get("extra") or {}
     check_extra(extra)
     held = "guidance_scale" not in accepted and held_scale(pipe) is not None  # by its guider: `guided` sets it
@@ -423,10 +475,7 @@ def _arguments(
 ) -> dict[str, Any]:
     """The pipeline's arguments from ours; one that is given and exists neither there nor in `held` is an error."""
     call = {}
-    names = {
-        ours: theirs if theirs in accepted or _ELSEWHERE.get(theirs, "") not in accepted else _ELSEWHERE[theirs]
-        for ours, theirs in _ARGUMENTS.items()
-    }
+    names = {ours: _its_name(theirs, accepted) for ours, theirs in _ARGUMENTS.items()}
     for ours, theirs in names.items():
         if ours in given and theirs not in accepted and ours not in held:
             takes = [word for word, argument in names.items() if argument in accepted or word in held]
@@ -437,11 +486,17 @@ def _arguments(
     return call
 
 
+def _its_name(argument: str, accepted: Iterable[str]) -> str:
+    """What a pipeline that takes these arguments calls one of _ARGUMENTS."""
+    names = (argument, *_ELSEWHERE.get(argument, ()))
+    return next((name for name in names if name in accepted), argument)
+
+
 def _check_memory(accepted: Any, call: dict[str, Any]) -> None:
     """SettingsError where the video would not fit into this machine; a size that only the pipeline works out passes."""
     size: list[Any] = []
     for name in ("num_frames", "height", "width"):
-        name = name if name in accepted else _ELSEWHERE.get(name, name)
+        name = _its_name(name, accepted)
         default = accepted[name].default if name in accepted else None
         size.append(call.get(name, default))
     if all(type(one) is int for one in size):
@@ -521,14 +576,23 @@ def _reporter(progress: Report) -> Callable[..., dict[str, Any]]:
     return after_step
 
 
-def _quantized(videos: np.ndarray) -> np.ndarray:
-    """A pipeline's videos (n, T, H, W, 3), about 0 to 1, as uint8. SettingsError for values not finite."""
-    bad = 1 - np.isfinite(videos).mean()
+def _counter(progress: Report, steps: int) -> Callable[..., None]:
+    """For pipelines whose callback gets no more than step, time and latents."""
+    return lambda step, time, latents: progress(Progress(step + 1, steps, "step"))
+
+
+def _check_finite(made: np.ndarray) -> None:
+    bad = 1 - np.isfinite(made).mean()
     if bad:
         raise SettingsError(
             f"The model returned {bad:.0%} values that are not numbers. float16 overflows in some models: "
             "use --dtype bfloat16 or float32; with a high strength, lower it."
         )
+
+
+def _quantized(videos: np.ndarray) -> np.ndarray:
+    """A pipeline's videos (n, T, H, W, 3), about 0 to 1, as uint8. SettingsError for values not finite."""
+    _check_finite(videos)
     return np.stack([to_uint8(np.clip(video, 0, 1)) for video in videos])
 
 

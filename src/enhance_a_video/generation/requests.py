@@ -35,6 +35,7 @@ class ClipOptions(TypedDict, total=False):
     height: int | None
     width: int | None
     fps: float | None
+    seconds: float | None
     image: Any
     extra: Mapping[str, Any] | None
     guider: Mapping[str, Any] | None
@@ -53,6 +54,8 @@ _SET_ELSEWHERE = {
     "guidance_scale": "--guidance", "num_frames": "--frames", "video_length": "--frames", "height": "--height",
     "width": "--width", "frame_rate": "--fps", "generator": "--seed",
     "num_videos_per_prompt": "several seeds", "num_images_per_prompt": "several seeds",
+    "num_waveforms_per_prompt": "several seeds", "audio_end_in_s": "--seconds", "audio_duration": "--seconds",
+    "audio_duration_s": "--seconds",
     "output_type": "", "return_dict": "", "callback": "", "callback_steps": "", "callback_on_step_end": "",
     "callback_on_step_end_tensor_inputs": "",
 }  # fmt: skip
@@ -281,6 +284,18 @@ def check_extra(extra: Mapping[str, Any], flag: str = "extra") -> None:
             )
         if _TENSOR.search(name) and not hasattr(value, "shape"):
             raise SettingsError(f"{flag}: {name} takes a tensor, which only a call from Python can give.")
+
+
+_NOT_OF_SOUND = ("frames", "height", "width", "fps", "image", "guider")
+
+
+def check_kind(name: str, makes: str, options: Mapping[str, Any]) -> None:
+    """SettingsError for options that a model's kind has not. name: whose; makes: as in models.Model."""
+    sound = makes == "sounds"
+    wrong = [one for one in (_NOT_OF_SOUND if sound else ("seconds",)) if options.get(one) is not None]
+    if wrong:
+        instead = "Give the length with --seconds." if sound else "Its length is --frames." * (makes == "videos")
+        raise SettingsError(f"{name} makes {makes}, which have no {', '.join(wrong)}. {instead}".rstrip())
 
 
 def _in_files(option: str) -> str:

@@ -1,6 +1,7 @@
-"""Writes videos and pictures: H.264 that every browser plays, and PNG; whole or not at all. A picture is one frame.
+"""Writes videos, pictures and sound: H.264 that every browser plays, PNG and WAV; whole or not at all.
 
-Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere.
+Frames are uint8 or float in [0, 1], shape (T, H, W, 3), RGB, everywhere; a picture is one frame. Sound is float in
+[-1, 1], shape (N, C): samples, channels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import SettingsError, VideoFileError
 from . import watermark
 from .credentials import Claim, sign
 from .files import atomic, explained, named, reason
-from .media import VideoSource, with_sound
+from .media import VideoSource, wav_bytes, with_sound
 from .media import read_comment as read_comment
 from .media import read_video as read_video
 from .media import to_uint8 as to_uint8
@@ -28,7 +29,12 @@ _BT709 = 1  # the code of ITU-R BT.709 in H.264's colour fields: conversion and 
 
 
 def write_clip(path: str | Path, frames: np.ndarray, fps: float, **how: Any) -> Path:
-    """`write_video`, or `write_picture` for a name that ends in .png. how: force, comment, claim."""
+    """`write_video`, or by the name's ending `write_picture` (.png) or `write_sound` (.wav, `fps` samples a second).
+
+    how: force, comment, claim.
+    """
+    if Path(path).suffix.lower() == ".wav":
+        return write_sound(path, frames, int(fps), **how)
     if Path(path).suffix.lower() == ".png":
         return write_picture(path, frames, **how)
     return write_video(path, frames, fps, **how)
@@ -52,6 +58,29 @@ def write_picture(
         text.add_itxt("Comment", comment.encode("utf-8", "backslashreplace").decode())
     with atomic(path, force=force) as draft:
         Image.fromarray(frames[0]).save(draft, "PNG", pnginfo=text)
+        if claim is not None:
+            sign(draft, claim)
+    return path
+
+
+def write_sound(
+    path: str | Path,
+    sound: np.ndarray,
+    rate: int,
+    *,
+    force: bool = False,
+    comment: str = "",
+    claim: Claim | None = None,
+) -> Path:
+    """Writes a sound (N, C), float in [-1, 1], `rate` samples a second, as a WAV file of 16 bits, atomically.
+
+    Args and errors as in `write_video`. SettingsError: another shape.
+    """
+    path = check_target(path)
+    if sound.ndim != 2 or not sound.size:
+        raise SettingsError(f"A sound is an array of shape (samples, channels); this one is {sound.shape}.")
+    with atomic(path, force=force) as draft:
+        draft.write_bytes(wav_bytes(sound, rate, comment))
         if claim is not None:
             sign(draft, claim)
     return path
@@ -147,11 +176,11 @@ def check_video_target(path: str | Path, fps: float = 1) -> Path:
     return check_target(path, fps, (".mp4",))
 
 
-def check_target(path: str | Path, fps: float = 1, endings: tuple[str, ...] = (".mp4", ".png")) -> Path:
-    """The path, if its name and the frame rate can make a video, or a picture; raises SettingsError."""
+def check_target(path: str | Path, fps: float = 1, endings: tuple[str, ...] = (".mp4", ".png", ".wav")) -> Path:
+    """The path, if its name and the frame rate can make a video, a picture or a sound; raises SettingsError."""
     path = named(path) if isinstance(path, str) else path  # of ./~name a Path keeps ~name
     if path.suffix.lower() not in endings:
-        what = "Videos are written as .mp4" + ", pictures as .png" * (".png" in endings)
+        what = "Videos are written as .mp4" + ", pictures as .png, sound as .wav" * (".png" in endings)
         raise SettingsError(f"{what}; got {str(path)!r}. Give a name such as {path.stem or 'video'}.mp4.")
     limits.option("fps", fps, "Frames per second")
     return path

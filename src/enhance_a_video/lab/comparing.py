@@ -1,6 +1,7 @@
 """`Comparing`: a comparison as a folder, with every seed's videos, stills of the first one's, and a report.
 
-Of a model that makes pictures, or with one frame, the same with pictures in place of the videos and without stills.
+Of a model that makes pictures, or with one frame, the same with pictures in place of the videos and without stills; of
+one that makes sound, with sound files, and without stills and measures.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from ..generation import pipelines, preflight, video
 from ..generation.credentials import Claim
 from ..generation.events import Report, silent
 from ..generation.files import refuse_existing, write_into, write_text
-from ..generation.loading import check_axes, makes_pictures, rows_of
-from ..generation.making import opened
+from ..generation.loading import check_axes, makes_pictures, makes_sounds, rows_of
+from ..generation.making import check_rows, opened
 from ..generation.pipelines import Notice
 from ..generation.preflight import between_frames
 from ..generation.prompts import checked_prompt
@@ -29,7 +30,7 @@ from ..models import Model
 from ..settings import Settings
 from ..wording import count
 from . import pictures, report
-from .comparison import Comparison, MeasureSet, Take, compare_seeds, general_measures, truth_measures
+from .comparison import Comparison, MeasureSet, Take, compare_seeds, general_measures, sound_measures, truth_measures
 
 _PAGE = 30_000_000  # bytes of videos that a report contains; further seeds' play from their files
 
@@ -40,16 +41,21 @@ class Kept:
 
     seed: int
     videos: dict[str, Path]
-    side_by_side: Path
+    side_by_side: Path | None
+
+    @property
+    def folder(self) -> Path:
+        return next(iter(self.videos.values())).parent
 
     def relative_to(self, folder: Path) -> dict[str, str]:
         """Label -> path relative to `folder`, as in a link; side by side first."""
-        named = {"side by side": self.side_by_side, **self.videos}
+        named = {**({"side by side": self.side_by_side} if self.side_by_side else {}), **self.videos}
         return {label: path.relative_to(folder).as_posix() for label, path in named.items()}
 
     def to_dict(self) -> dict[str, Any]:
         videos = {label: str(path) for label, path in self.videos.items()}
-        return {"seed": self.seed, "videos": videos, "side_by_side": str(self.side_by_side)}
+        both = {"side_by_side": str(self.side_by_side)} if self.side_by_side else {}
+        return {"seed": self.seed, "videos": videos, **both}
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ class Comparing:
 
     @property
     def ending(self) -> str:
-        """Of the files: .png for pictures, else .mp4."""
+        """Of the files: .wav for sound, .png for pictures, else .mp4."""
+        if makes_sounds(self.rows):
+            return ".wav"
         return ".png" if self.options.get("frames") == 1 or makes_pictures(self.rows) else ".mp4"
 
     @property
@@ -117,7 +125,13 @@ class Comparing:
         """The files of all panels. Nothing is written under another name: all of them are checked before the first step
         of the denoising."""
         stills = ["strip.png", "steadiness.png"] if self.ending == ".mp4" else []
-        return ["side_by_side" + self.ending, *stills, "report.html"]
+        both = ["side_by_side" + self.ending] if self.ending != ".wav" else []
+        return [*both, *stills, "report.html"]
+
+    @property
+    def each(self) -> list[str]:
+        """The files of every seed."""
+        return [*self.names, *(name for name in self.shared if name.startswith("side_by_side"))]
 
     def run(self, prompt: str | None, seed: int | None, seeds: int = 1) -> Compared:
         """Loads, generates, measures and writes; prompt and first seed are the model's own where they are None.
@@ -131,6 +145,8 @@ class Comparing:
         check_panels(self.panels, self.own)
         video.check_target(self.folder / self.names[0], self.options.get("fps", 1))
         self._refuse_existing(range(seed or 0, (seed or 0) + seeds))
+        for options in (self.options, *self.own.values()):
+            check_rows(self.model, self.rows, options)
         check_axes(self.rows, [settings for _, settings in self.panels])
         pipe = opened(self.model, self.load, self.progress)
         known = pipelines.defaults(pipe)
@@ -138,7 +154,8 @@ class Comparing:
         prompt = known.get("prompt") if prompt is None else prompt
         if prompt is None:
             raise SettingsError(f"{self.model} comes without a prompt of its own: give one with --prompt.")
-        if self.ending == ".mp4" or all(settings is None or between_frames(settings) for _, settings in self.panels):
+        between = all(settings is None or between_frames(settings) for _, settings in self.panels)
+        if self.ending == ".mp4" or (self.ending == ".png" and between):
             _refuse_one_frame(pipe, options.get("frames", 2))
         chosen = limits.seeds_from(known.get("seed", 0) if seed is None else seed, seeds)
         items = [
@@ -161,7 +178,7 @@ class Comparing:
         try:
             comparison = compare_seeds(
                 pipe, prompt, seeds, self.panels, measures=self._measures(prompt, options), progress=self.progress,
-                keep=lambda takes: pairs.append(self._keep(takes, options["fps"], not pairs)), notice=self.notice,
+                keep=lambda takes: pairs.append(self._keep(takes, not pairs)), notice=self.notice,
                 own=self.own, **self.options,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -170,6 +187,8 @@ class Comparing:
         return comparison, pairs
 
     def _measures(self, prompt: str, options: Mapping[str, Any]) -> MeasureSet:
+        if makes_sounds(self.rows):
+            return sound_measures()
         embedded = self.model == pipelines.EMBEDDED
         size = options.get("height"), options.get("width")
         measures = truth_measures(prompt, *size) if embedded else general_measures()
@@ -179,12 +198,10 @@ class Comparing:
         """Refuses outputs that are there; makes only the folder itself, as a model that cannot be loaded leaves no
         empty ones."""
         own = [self.folder / name for name in (*self.names, *self.shared)]
-        others = [
-            _seed_folder(self.folder, seed) / name for seed in seeds[1:] for name in (*self.names, self.shared[0])
-        ]
+        others = [_seed_folder(self.folder, seed) / name for seed in seeds[1:] for name in self.each]
         refuse_existing([*own, *(path for path in others if path.exists())], force=self.force)
 
-    def _keep(self, takes: Sequence[Take], fps: float, first: bool) -> Kept:
+    def _keep(self, takes: Sequence[Take], first: bool) -> Kept:
         """Writes one seed's videos, and all of them side by side; tiny clips enlarged to a size one can watch."""
 
         def write(place: Path) -> Kept:
@@ -193,29 +210,26 @@ class Comparing:
                 record = {**take.record(), "model": self.model}
                 videos[take.label] = video.write_clip(
                     place / name,
-                    video.enlarged(take.frames),
-                    fps,
+                    take.frames if take.is_sound else video.enlarged(take.frames),
+                    take.fps,
                     force=self.force,
                     comment=json.dumps(record),
                     claim=Claim(record),
                 )
+            if takes[0].is_sound:
+                return Kept(takes[0].seed, videos, None)
             both = pictures.side_by_side([take.frames for take in takes], [take.label for take in takes])
-            path = video.write_clip(place / self.shared[0], both, fps, force=self.force, claim=Claim(record))
+            path = video.write_clip(place / self.shared[0], both, takes[0].fps, force=self.force, claim=Claim(record))
             return Kept(takes[0].seed, videos, path)
 
         return write_into(self.folder if first else _seed_folder(self.folder, takes[0].seed), write)
 
     def _about(self, pipe: Any, comparison: Comparison, options: Mapping[str, Any]) -> dict[str, str]:
-        shape = comparison.takes[0].frames.shape
-        size = f"{shape[2]}×{shape[1]}"
+        kind = "sound" if comparison.of_sound else "picture" if comparison.of_pictures else "video"
         named = ("steps", "guidance", "negative")
         return {
             "model": self.model,
-            **(
-                {"picture": size}
-                if comparison.of_pictures
-                else {"video": f"{shape[0]} frames, {size}, {options['fps']:g} fps"}
-            ),
+            kind: comparison.takes[0].text.replace("x", "×"),
             "seeds": ", ".join(map(str, comparison.seeds)),
             **{name: str(options[name]) for name in named if options.get(name) is not None},
             **pipelines.describe(pipe),
@@ -229,7 +243,7 @@ class Comparing:
         for name, draw in (("strip.png", pictures.film_strip), ("steadiness.png", pictures.steadiness_picture)):
             if name in self.shared:
                 video.write_png(place / name, draw(clips, labels), force=self.force)
-        links = {kept.seed: kept.relative_to(pairs[0].side_by_side.parent) for kept in pairs} if len(pairs) > 1 else {}
+        links = {kept.seed: kept.relative_to(pairs[0].folder) for kept in pairs} if len(pairs) > 1 else {}
         how: dict[str, Any] = {"title": self.title, "about": about, "command": self.command, "fps": fps, "pairs": links}
         write_text(place / self.shared[-1], report.render(comparison, _sources(pairs, links), **how), force=self.force)
 

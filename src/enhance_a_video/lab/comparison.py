@@ -17,7 +17,7 @@ from ..errors import PromptError, SettingsError
 from ..generation.events import Progress, Report, silent
 from ..generation.making import Made, brief, make_clips
 from ..generation.measures import Measure
-from ..generation.pipelines import Notice
+from ..generation.pipelines import Notice, sound_rate
 from ..generation.preflight import between_frames
 from ..generation.requests import ClipRequest
 from ..limits import or_none
@@ -55,7 +55,11 @@ class Comparison:
     @property
     def of_pictures(self) -> bool:
         """Whether what is compared are pictures: clips of one frame."""
-        return len(self.takes[0].frames) == 1
+        return not self.of_sound and len(self.takes[0].frames) == 1
+
+    @property
+    def of_sound(self) -> bool:
+        return self.takes[0].is_sound
 
     def differences(self) -> dict[str, dict[str, Paired]]:
         """label -> measure -> paired difference from the first panel, where there is a finite pair."""
@@ -111,7 +115,7 @@ def compare(
 
     Args:
         panels: (label, settings) in order; settings None is the plain model.
-        measures: what to measure; by default all of `metrics.MEASURES`.
+        measures: what to measure; by default all of `metrics.MEASURES`, of sound nothing.
         own: a panel's label -> options of its own, such as a guider; they come before the others.
         observe: record cross-frame mass and temporal attention maps in every panel, the plain one included
             (its frames stay the same; only its time includes the recording).
@@ -127,7 +131,7 @@ def compare(
         raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
     if options.get("frames") == 1 and all(settings is None or between_frames(settings) for _, settings in panels):
         raise SettingsError("frames=1: the method acts between frames, so there is nothing to compare. Give more.")
-    measures = measures or general_measures()
+    measures = measures or _measures_for(pipe)
     takes = []
     for number, (label, settings) in enumerate(panels):
         report = _part(progress, number, len(panels), f"{label}, seed {seed}")
@@ -155,7 +159,7 @@ def compare_seeds(
     """
     if not limits.seeds(seeds):
         raise SettingsError("There is no seed to compare with: give one or more.")
-    measures = measures or general_measures()
+    measures = measures or _measures_for(pipe)
     values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in measures.rows} for label, _ in panels}
     first: list[Take] = []
     for number, seed in enumerate(seeds):
@@ -189,9 +193,18 @@ def _part(progress: Report, number: int, parts: int, doing: str = "") -> Report:
     return report
 
 
+def _measures_for(pipe: Any) -> MeasureSet:
+    return sound_measures() if sound_rate(pipe) else general_measures()
+
+
 def general_measures(note: str = "") -> MeasureSet:
     """All measures that need no truth."""
     return MeasureSet(tuple(MEASURES.values()), measure, note)
+
+
+def sound_measures() -> MeasureSet:
+    """None: of sound nothing is measured."""
+    return MeasureSet((), lambda sound: {}, "Nothing is measured of sound: listen, to several seeds.")
 
 
 def truth_measures(prompt: str, height: int | None, width: int | None) -> MeasureSet:

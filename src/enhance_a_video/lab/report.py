@@ -40,7 +40,7 @@ def render(
 
     Args:
         comparison: what was generated and measured.
-        videos: seed -> label -> every take: the bytes of its mp4 or PNG file, or its address relative to the report.
+        videos: seed -> label -> every take: the bytes of its mp4, PNG or WAV file, or its address relative to the page.
         title: of the page.
         about: name -> value, what ran (model, sizes, versions).
         command: how to repeat it.
@@ -73,14 +73,15 @@ def render(
 
 def _players(comparison: Comparison, seed: int, videos: Mapping[str, bytes | str]) -> list[dict[str, str]]:
     """What the page's player shows side by side."""
-    kind = "image/png" if comparison.of_pictures else "video/mp4"
+    what, kind = ("Picture", "image/png") if comparison.of_pictures else ("Video", "video/mp4")
+    what, kind = ("Sound", "audio/wav") if comparison.of_sound else (what, kind)
     made = {take.label: f", made in {number(take.seconds, 1)} s" for take in comparison.takes if take.seed == seed}
     return [
         {
             "label": label,
             "note": f"seed {seed}{made.get(label, '')}",
             "src": pages.data_url(data, kind) if isinstance(data, bytes) else quote(data),
-            "alt": f"{'Picture' if comparison.of_pictures else 'Video'} {label}, seed {seed}: {comparison.prompt}",
+            "alt": f"{what} {label}, seed {seed}: {comparison.prompt}",
         }
         for label, data in videos.items()
     ]
@@ -285,7 +286,7 @@ def _map(axes: Any, grid: np.ndarray, title: str, colours: str, low: float, high
 def _pictures(takes: Sequence[Take]) -> list[dict[str, str]]:
     """Pictures that show steadiness without motion, with what one sees in them."""
     clips, labels = [take.frames for take in takes], [take.label for take in takes]
-    if len(clips[0]) < 3:
+    if len(clips[0]) < 3 or takes[0].is_sound:
         return []
     line = pictures.busiest_line(clips[0])
     across = "from top to bottom" if line.axis == "column" else "from left to right"

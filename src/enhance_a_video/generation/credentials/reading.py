@@ -16,6 +16,7 @@ from .signing import SETTINGS
 _FORMATS = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".avi": "video/x-msvideo",
     ".webp": "image/webp", ".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
+    ".wav": "audio/wav",
 }  # fmt: skip
 
 
@@ -47,7 +48,7 @@ class Credentials:
 
 
 def read_credentials(path: str | Path) -> Credentials:
-    """The credentials of a video or picture file.
+    """The credentials of a video, picture or sound file.
 
     Raises:
         MissingExtraError: [credentials] is not installed. VideoFileError: the file cannot be read.

@@ -32,6 +32,7 @@ CORRECTED = "algorithmicallyEnhanced"  # an edit without any model: restore --no
 _FORMATS = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".avi": "video/x-msvideo",
     ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png", ".webm": "video/webm", ".mkv": "video/x-matroska",
+    ".wav": "audio/wav",
 }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def chosen(wanted: bool, notice: Callable[[str], None]) -> Iterator[None]:
 
 
 def sign(path: Path, claim: Claim) -> bool:
-    """Signs an mp4 or PNG file in its place; its content must not be changed any more.
+    """Signs an mp4, PNG or WAV file in its place; its content must not be changed any more.
 
     Returns:
         False where clips are not labelled, and where signing failed: the finished clip is worth more than its label, so

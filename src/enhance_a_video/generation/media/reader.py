@@ -25,6 +25,7 @@ from ...limits import ordinary
 from ...wording import count
 from .pictures import as_rgb, decoding, picture_comment
 from .structure import ends_early
+from .wav import wav_comment
 
 _MOST_PIXELS = (
     2**26
@@ -159,6 +160,8 @@ def read_comment(path: str | Path) -> str:
     """The comment in a file's metadata; "" where there is none. VideoFileError as in `open_video`."""
     if Path(path).suffix.lower() == ".png":
         return picture_comment(path)
+    if Path(path).suffix.lower() == ".wav":
+        return wav_comment(path)
     with open_video(path) as clip:
         return clip.comment
 
