@@ -23,7 +23,7 @@ import torch
 
 from .. import limits
 from ..errors import EnhanceAVideoError, SettingsError
-from ..models import find
+from ..models import Model, find
 from ..wording import count
 from . import peers
 from .events import Progress, Report
@@ -361,9 +361,14 @@ def _videos_in(output: Any) -> Any:
     return output.images[:, None] if hasattr(output, "images") else output.frames
 
 
+def _rows(pipe: Any) -> list[Model]:
+    """The rows of a pipeline's denoisers."""
+    return [row for row in map(find, getattr(pipe, "components", {}).values()) if row is not None]
+
+
 def sound_rate(pipe: Any) -> int | None:
     """Samples a second of a pipeline that makes sound; None of any other."""
-    if not makes_sounds(filter(None, map(find, pipe.components.values()))):
+    if not makes_sounds(_rows(pipe)):
         return None
     return int(getattr(pipe, "sample_rate", 0) or pipe.vae.config.sampling_rate)
 
@@ -439,8 +444,8 @@ def call_of(pipe: Any, **options: Unpack[ClipOptions]) -> dict[str, Any]:
         if option not in OPTIONS:
             raise SettingsError(f"{option} is no option of a clip. Known: {', '.join(OPTIONS)}.")
         limits.option(option, value)
-    row = next(filter(None, map(find, pipe.components.values())), None)
-    check_kind(name, row.makes if row else "videos", given)
+    for row in _rows(pipe):
+        check_kind(name, row.makes, given)
     known, extra = defaults(pipe), options.get("extra") or {}
     check_extra(extra)
     held = "guidance_scale" not in accepted and held_scale(pipe) is not None  # by its guider: `guided` sets it
