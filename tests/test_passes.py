@@ -1,6 +1,10 @@
 """passes="conditional": under guidance only the pass with the prompt is changed, where diffusers names the passes."""
 
+import inspect
+import re
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,9 @@ from tiny_models import TINY, run
 from enhance_a_video import Settings, enhance
 from enhance_a_video.errors import SettingsError, UnknownPassWarning
 from enhance_a_video.generation import pipelines
+from enhance_a_video.passes import IN_ONE_BATCH
+
+ROOT = Path(__file__).parents[1]
 
 ODDS = {"odds": 3.0, "start": 0.0, "end": 1.0}
 
@@ -55,6 +62,35 @@ def test_both_passes_in_one_batch(name, scale):
     half = len(plain) // 2
     assert torch.equal(found[:half], plain[:half]) and not torch.equal(changed[:half], plain[:half])
     assert torch.allclose(found[half:], changed[half:], rtol=1e-5, atol=1e-6)
+
+
+def test_a_pipeline_that_names_no_pass_but_has_both_in_one_batch():
+    """Latte: by its class. Only the later half of each layer's samples is measured."""
+    pipe = pipelines.load(ROOT / "models" / "temporal")
+    options = {"seed": 1, "steps": 2, "guidance": 2.5}
+    prompt = "A red ball moves left over a green meadow."
+    plain = pipelines.generate(pipe, prompt, **options)
+    with enhance(pipe, **ODDS):
+        both = pipelines.generate(pipe, prompt, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnknownPassWarning)
+        with enhance(pipe, **ODDS, passes="conditional"):
+            conditional = pipelines.generate(pipe, prompt, **options)
+            alone = pipelines.generate(pipe, prompt, **{**options, "guidance": 1})
+    with enhance(pipe, **ODDS):
+        assert np.array_equal(alone, pipelines.generate(pipe, prompt, **{**options, "guidance": 1}))
+    assert not np.array_equal(conditional, plain) and not np.array_equal(conditional, both)
+
+
+def test_the_pipelines_whose_order_is_known_name_no_pass():
+    """Each exists in diffusers, and puts the negative prompt first: as its source says."""
+    import diffusers
+
+    for name in IN_ONE_BATCH:
+        source = inspect.getsource(sys.modules[getattr(diffusers, name).__module__])
+        assert "cache_context" not in source and "_guidance_scale = guidance_scale" in source, name
+        assert re.search(r"prompt_embeds = torch\.cat\(\[negative_prompt_embeds, prompt_embeds\]", source), name
+        assert "noise_pred_uncond, noise_pred_text = noise_pred.chunk(2)" in source, name
 
 
 def test_without_guidance_every_call_is_conditional():

@@ -59,7 +59,8 @@ class Notices:
             self.given.add("passes")
             warnings.warn(
                 f"{self.name}: which pass of guidance a forward call belongs to is not known here, so both are changed "
-                "(passes='conditional' needs a diffusers pipeline that names its passes with cache_context).",
+                "(passes='conditional' needs a diffusers pipeline that names its passes with cache_context, "
+                "or one whose order of samples is known: passes.IN_ONE_BATCH).",
                 UnknownPassWarning,
                 stacklevel=2,
             )

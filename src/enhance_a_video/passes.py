@@ -9,6 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+# Pipelines of diffusers that name no pass; their one call a step has the negative prompt's samples, then the prompt's.
+IN_ONE_BATCH = frozenset(
+    {
+        "AllegroPipeline", "ConsisIDPipeline", "EasyAnimatePipeline", "EasyAnimateControlPipeline",
+        "EasyAnimateInpaintPipeline", "LattePipeline",
+    }
+)  # fmt: skip
+
 
 class CallPasses(NamedTuple):
     """What passes="conditional" makes of one forward call."""
@@ -23,7 +31,10 @@ class _InThread(threading.local):
 
 
 class Passes:
-    """The passes of one transformer, by the names that diffusers' pipelines and guiders give them (cache_context)."""
+    """The passes of one transformer, by the names that diffusers' pipelines and guiders give them (cache_context).
+
+    In a pipeline that names none: by its order of samples in one batch, where that is known (IN_ONE_BATCH).
+    """
 
     def __init__(self, wanted: str | None, pipeline: weakref.ref[Any] | None):
         """wanted: Settings.passes; pipeline: the one that runs the transformer, if there is one."""
@@ -49,12 +60,18 @@ class Passes:
         guided = is_guided(self.pipeline() if self.pipeline is not None else None)
         if name in ("cond", "pred_cond") or guided is False:
             return CallPasses(plain=False)
-        if name == "cond_uncond" and guided and batch is not None and batch % 2 == 0:
+        together = name == "cond_uncond" or (name is None and self._in_one_batch())
+        if together and guided and batch is not None and batch % 2 == 0:
             later = torch.arange(batch, device=device) >= batch // 2  # diffusers: the negative prompt comes first
             return CallPasses(plain=False, conditional=later)
         if name is not None and name.startswith(("uncond", "pred_")):
             return CallPasses(plain=True)
         return CallPasses(plain=False, known=False)
+
+    def _in_one_batch(self) -> bool:
+        pipeline = self.pipeline() if self.pipeline is not None else None
+        names = {kind.__name__ for kind in type(pipeline).__mro__ if kind.__module__.startswith("diffusers.")}
+        return not IN_ONE_BATCH.isdisjoint(names)
 
 
 def is_guided(pipeline: Any) -> bool | None:
