@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz lint docs docs-serve house models-page compatibility train-toy study study-small models-study peers-small peers-tuning peers-study axes-study pictures release comfyui clean
+.PHONY: demo test fuzz lint docs docs-serve house models-page compatibility train-toy study study-small models-study peers-small peers-tuning peers-study axes-study passes-study pictures release comfyui clean
 
 demo: $(READY)  ## the main job: one prompt, three seeds, without and with the method, and a report
 	$(BIN)/enhance-a-video demo --out demo-out --force
@@ -74,6 +74,10 @@ peers-study: $(READY) runs/peers/study.sqlite  ## other training-free methods be
 axes-study: $(READY) runs/axes/study.sqlite  ## odds on every axis on two models (hours); goes on from the clips that came with the repository
 	$(BIN)/enhance-a-video study studies/axes.yaml --out runs/axes --workers $(WORKERS)
 	$(BIN)/python benchmarks/axes.py studies/axes.yaml runs/axes
+
+passes-study: $(READY) runs/passes/study.sqlite  ## odds in both passes of guidance or in the conditional one, at two weights (hours); goes on from its clips
+	$(BIN)/enhance-a-video study studies/passes.yaml --out runs/passes --workers $(WORKERS)
+	$(BIN)/python benchmarks/axes.py studies/passes.yaml runs/passes --each
 
 pictures: $(READY)  ## README's pictures again, from drawn clips, and the guide's drawings; a quarter of an hour on two cores the first time
 	$(BIN)/python benchmarks/pictures.py --out docs/pictures --clips runs/pictures

@@ -1,16 +1,20 @@
-"""What odds on each axis give and take, from the clips of a study: the tables of docs/results/axes.md.
+"""What each setting of a study gives and takes, a table a model: docs/results/axes.md, index.md (section 12).
 
     enhance-a-video study studies/axes.yaml --out runs/axes       # or make axes-study
     python benchmarks/axes.py studies/axes.yaml runs/axes
 
-Only prompts are used on which every setting has its clip on every model, so that a study that was stopped compares like
-with like. Bold: the pooled score is significant after Holm's correction over the model's settings; °: the uncorrected
-interval excludes zero.
+Only prompts are used on which every setting has its clip on every model (--each: on that model), so that a study that
+was stopped compares like with like. A varied option, as the guidance weight, has tables for each of its values. Bold:
+the pooled score is significant after Holm's correction over the model's settings; °: the uncorrected interval excludes
+zero.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from across_models import Scores, _marked, _name, _span, against_nothing, of_model, scores
@@ -44,17 +48,29 @@ def table(study: Study, model: str, one: Scores) -> list[str]:
     return lines
 
 
+def conditions(study: Study) -> Iterator[tuple[str, Study]]:
+    """The study under each combination of its varied options, and a title."""
+    for values in itertools.product(*study.varied.values()):
+        chosen = dict(zip(study.varied, values, strict=True))
+        title = "".join(f"{name} {value}: " for name, value in chosen.items())
+        yield title, replace(study, options={**study.options, **chosen}, varied={})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--each", action="store_true", help="each model by all of its own prompts, not by those of all")
     args = parser.parse_args()
     study = read_study(args.study)
-    each = complete({model: scores(of_model(study, model), args.folder) for model in study.models})
-    count = len(next(iter(each.values())).pooled[study.others[0]])
-    print(f"{count} prompts, {' and '.join(map(_name, each))}")
-    for model, one in each.items():
-        print("\n" + "\n".join(table(study, model, one)))
+    for title, under in conditions(study):
+        found = {model: scores(of_model(under, model), args.folder) for model in study.models}
+        groups = [{model: one} for model, one in found.items()] if args.each else [found]
+        for each in map(complete, groups):
+            count = len(next(iter(each.values())).pooled[study.others[0]])
+            print(f"{title}{count} prompts, {' and '.join(map(_name, each))}\n")
+            for model, one in each.items():
+                print("\n".join(table(under, model, one)) + "\n")
 
 
 if __name__ == "__main__":
