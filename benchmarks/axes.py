@@ -12,7 +12,6 @@ zero.
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +49,7 @@ def table(study: Study, model: str, one: Scores) -> list[str]:
 
 def conditions(study: Study) -> Iterator[tuple[str, Study]]:
     """The study under each combination of its varied options, and a title."""
-    for values in itertools.product(*study.varied.values()):
-        chosen = dict(zip(study.varied, values, strict=True))
+    for _, chosen in of_model(study, study.models[0]).conditions():
         title = "".join(f"{name} {value}: " for name, value in chosen.items())
         yield title, replace(study, options={**study.options, **chosen}, varied={})
 

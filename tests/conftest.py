@@ -144,6 +144,14 @@ def command(capsys):
     return call
 
 
+@pytest.fixture
+def run(command, monkeypatch, tmp_path):
+    """The same in an empty folder, and in a terminal of 100 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return command
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A headless browser; tests that use it are marked with `chromium.needs_chromium`."""

@@ -17,14 +17,6 @@ PROMPT = "a red ball moves right"
 OUTPUTS = {"baseline.mp4", "enhanced.mp4", "side_by_side.mp4", "strip.png", "steadiness.png", "report.html"}
 
 
-@pytest.fixture
-def run(command, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; gives its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    return command
-
-
 def names(folder) -> set[str]:
     return {path.name for path in Path(folder).iterdir()}
 

@@ -15,10 +15,9 @@ PROMPT = "a red ball moves right over the grass"
 
 
 @pytest.fixture
-def run(command, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def run(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    return command
+    return run
 
 
 class Scores:

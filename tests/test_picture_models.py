@@ -27,13 +27,6 @@ def flux(tmp_path_factory, tiny_folder):
     return save_flux_pipeline(folder, AutoTokenizer.from_pretrained(tiny_folder / "tokenizer"))
 
 
-@pytest.fixture
-def run(command, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    return command
-
-
 def pixels(path):
     return np.asarray(open_picture(path))
 

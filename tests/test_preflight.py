@@ -36,14 +36,6 @@ EMPTY = ["", "  ", "\n\t", "\u200b", "\u00a0"]
 WORLD_MODELS = ["embedded", str(ROOT / "models" / "joint"), str(ROOT / "models" / "temporal")]
 
 
-@pytest.fixture
-def run(command, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; gives its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    return command
-
-
 @pytest.fixture(scope="module")
 def outlines():
     """The models of the embedded world without their weights."""

@@ -20,11 +20,9 @@ from enhance_a_video.lab.metrics.damage import DAMAGES
 
 
 @pytest.fixture
-def run(command, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; gives its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
+def run(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    return command
+    return run
 
 
 def clip(number: int = 0) -> np.ndarray:

@@ -33,13 +33,6 @@ def stable_audio(models):
     return models["stable_audio"]
 
 
-@pytest.fixture
-def run(command, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    return command
-
-
 def samples(path):
     with wave.open(str(path)) as file:
         assert (file.getframerate(), file.getsampwidth()) == (RATE, 2)

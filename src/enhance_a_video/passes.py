@@ -39,6 +39,7 @@ class Passes:
     def __init__(self, wanted: str | None, pipeline: weakref.ref[Any] | None):
         """wanted: Settings.passes; pipeline: the one that runs the transformer, if there is one."""
         self.wanted, self.pipeline = wanted, pipeline
+        self.in_one_batch = _in_one_batch(pipeline() if pipeline is not None else None)
         self.latest: str | None = None  # for dynamo, which cannot read a threading.local
         self.in_thread = _InThread()
 
@@ -60,7 +61,7 @@ class Passes:
         guided = is_guided(self.pipeline() if self.pipeline is not None else None)
         if name in ("cond", "pred_cond") or guided is False:
             return CallPasses(plain=False)
-        together = name == "cond_uncond" or (name is None and self._in_one_batch())
+        together = name == "cond_uncond" or (name is None and self.in_one_batch)
         if together and guided and batch is not None and batch % 2 == 0:
             later = torch.arange(batch, device=device) >= batch // 2  # diffusers: the negative prompt comes first
             return CallPasses(plain=False, conditional=later)
@@ -68,10 +69,11 @@ class Passes:
             return CallPasses(plain=True)
         return CallPasses(plain=False, known=False)
 
-    def _in_one_batch(self) -> bool:
-        pipeline = self.pipeline() if self.pipeline is not None else None
-        names = {kind.__name__ for kind in type(pipeline).__mro__ if kind.__module__.startswith("diffusers.")}
-        return not IN_ONE_BATCH.isdisjoint(names)
+
+def _in_one_batch(pipeline: Any) -> bool:
+    """Whether a pipeline's class, or one that it is made from, is of IN_ONE_BATCH."""
+    names = {kind.__name__ for kind in type(pipeline).__mro__ if kind.__module__.startswith("diffusers.")}
+    return not IN_ONE_BATCH.isdisjoint(names)
 
 
 def is_guided(pipeline: Any) -> bool | None:

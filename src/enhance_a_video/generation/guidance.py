@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..errors import SettingsError
 
-
-def held_scale(pipe: Any) -> float | None:
-    """The scale that the pipeline's guider holds; None where there is no guider, or one without a scale."""
-    scale = getattr(getattr(pipe, "guider", None), "guidance_scale", None)
-    return None if scale is None else float(scale)
+SCALE = "guidance_scale"
 
 
-def check_held(pipe: Any) -> None:
+def in_guider(pipe: Any) -> bool:
+    """Whether a component of the pipeline holds the scale, and its call does not take one."""
+    held = getattr(getattr(pipe, "guider", None), SCALE, None)
+    return held is not None and SCALE not in inspect.signature(pipe.__call__).parameters
+
+
+def arguments_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    """What the pipeline's call takes, and the scale where its guider holds it: `guided` sets that for the call."""
+    own = inspect.signature(pipe.__call__).parameters
+    if not in_guider(pipe):
+        return own
+    scale = inspect.Parameter(SCALE, inspect.Parameter.KEYWORD_ONLY, default=pipe.guider.guidance_scale)
+    return {**own, SCALE: scale}
+
+
+def check_on(pipe: Any) -> None:
     """SettingsError where the pipeline's guider is switched off, so that a scale would do nothing."""
     if not getattr(pipe.guider, "_enabled", True):
         raise SettingsError(
@@ -26,8 +38,8 @@ def check_held(pipe: Any) -> None:
 
 @contextmanager
 def guided(pipe: Any, scale: float | None) -> Iterator[None]:
-    """Sets the guider's scale for one call; nothing where `scale` is None or the pipeline takes it as an argument."""
-    if scale is None or held_scale(pipe) is None:
+    """Sets the guider's scale for one call; nothing where `scale` is None."""
+    if scale is None:
         yield
         return
     before = pipe.guider.guidance_scale

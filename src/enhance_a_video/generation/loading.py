@@ -14,7 +14,7 @@ from typing import Any
 from .. import limits
 from ..alternatives import Change
 from ..errors import EnhanceAVideoError, SettingsError, UnsupportedModelError
-from ..models import Model, known_models
+from ..models import Model, find, known_models
 from .requests import OPTIONS, check_option
 
 EMBEDDED = "embedded"
@@ -105,14 +105,14 @@ def rows_of(model: str | Path) -> list[Model]:
     return [row for row in known_models() if row.transformer in classes]
 
 
-def makes_pictures(rows: Iterable[Model]) -> bool:
-    """Whether a pipeline with these denoisers makes pictures."""
-    return any(row.makes == "pictures" for row in rows)
+def rows_in(pipe: Any) -> list[Model]:
+    """The rows of a loaded pipeline's denoisers."""
+    return [row for row in map(find, getattr(pipe, "components", {}).values()) if row is not None]
 
 
-def makes_sounds(rows: Iterable[Model]) -> bool:
-    """Whether a pipeline with these denoisers makes sound without pictures."""
-    return any(row.makes == "sounds" for row in rows)
+def makes(what: str, rows: Iterable[Model]) -> bool:
+    """Whether a pipeline with these denoisers makes pictures or sounds. what: as in models.Model."""
+    return any(row.makes == what for row in rows)
 
 
 def check_videos(model: str | Path, rows: Iterable[Model]) -> None:

@@ -20,7 +20,7 @@ from ..axes import Time
 from ..enhancement import Enhancement
 from ..errors import NoEffectWarning, SettingsError
 from ..limits import or_none
-from ..models import Model, find
+from ..models import Model
 from ..record import Summary
 from ..settings import Settings
 from ..wording import count
@@ -29,7 +29,7 @@ from .content import Content, check_wanted, look, noted
 from .credentials import Claim
 from .events import Progress, Report, silent
 from .files import refuse_existing, write_into
-from .loading import check_axes, makes_sounds, rows_of
+from .loading import check_axes, makes, rows_in, rows_of
 from .pipelines import Notice, describe, generate, quiet
 from .requests import ClipRequest, check_kind
 
@@ -203,7 +203,7 @@ def check_rows(model: str | Path, rows: Sequence[Model], options: Mapping[str, A
     for row in rows:
         check_kind(str(model), row.makes, options)
     flags = {"--watermark": watermark.wanted(), "--content-check": check_wanted()}
-    if makes_sounds(rows) and (given := [flag for flag, wanted in flags.items() if wanted]):
+    if makes("sounds", rows) and (given := [flag for flag, wanted in flags.items() if wanted]):
         raise SettingsError(f"{model} makes sounds, and {', '.join(given)} is for pictures and videos: leave it out.")
 
 
@@ -237,8 +237,7 @@ def generate_with(
 
 def _has_frames(pipe: Any) -> bool:
     """Whether a pipeline's denoisers have the axis "time" of frames: those of pictures and sound have not."""
-    rows = [row for row in map(find, pipe.components.values()) if row is not None]
-    return all("time" in row.axes and row.makes == "videos" for row in rows)
+    return all("time" in row.axes and row.makes == "videos" for row in rows_in(pipe))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import os
 import re
 import reprlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,18 +23,19 @@ import torch
 
 from .. import limits
 from ..errors import EnhanceAVideoError, SettingsError
-from ..models import Model, find
+from ..models import find
 from ..wording import count
 from . import peers
 from .events import Progress, Report
-from .guidance import check_held, guided, held_scale
+from .guidance import SCALE, arguments_of, check_on, guided, in_guider
 from .loading import (
     EMBEDDED,
     check_folder,
     defaults_in,
-    makes_sounds,
+    makes,
     out_of_memory,
     parts_of,
+    rows_in,
     source_of,
     why_not,
 )
@@ -73,6 +74,7 @@ _ARGUMENTS = {
 _ELSEWHERE = {  # what Latte, ACE-Step and LongCat-AudioDiT call it
     "num_frames": ("video_length",), "audio_end_in_s": ("audio_duration", "audio_duration_s"),
 }  # fmt: skip
+_OFF = 0.1  # seconds that a sound may be off: above what one latent of these models stands for
 
 
 # ---------------------------------------------------------------------------------------------------- loading
@@ -318,6 +320,7 @@ def generate(
     if hasattr(options.get("image"), "getexif"):  # PIL's; pipelines leave a phone's picture on its side
         options["image"] = as_rgb(options["image"])
     call = call_of(pipe, **options)
+    held = call.pop(SCALE, None) if in_guider(pipe) else None
     if progress and "callback_on_step_end" in accepted:
         call["callback_on_step_end"] = _reporter(progress)
     elif progress and "callback" in accepted:  # Stable Audio
@@ -333,7 +336,7 @@ def generate(
             fitting_threads(pipe),
             _logged(notice),
             _under(pipe, options.get("guider"), seed),
-            guided(pipe, options.get("guidance") if "guidance_scale" not in accepted else None),
+            guided(pipe, held),
         ):
             output = pipe(prompt=text, generator=generator, output_type="np", **call)
     except EnhanceAVideoError:
@@ -361,14 +364,9 @@ def _videos_in(output: Any) -> Any:
     return output.images[:, None] if hasattr(output, "images") else output.frames
 
 
-def _rows(pipe: Any) -> list[Model]:
-    """The rows of a pipeline's denoisers."""
-    return [row for row in map(find, getattr(pipe, "components", {}).values()) if row is not None]
-
-
 def sound_rate(pipe: Any) -> int | None:
     """Samples a second of a pipeline that makes sound; None of any other."""
-    if not makes_sounds(_rows(pipe)):
+    if not makes("sounds", rows_in(pipe)):
         return None
     return int(getattr(pipe, "sample_rate", 0) or pipe.vae.config.sampling_rate)
 
@@ -390,9 +388,6 @@ def _sounds(audios: Any, rate: int | None, seconds: float | None, notice: Notice
     if seconds and abs(made - seconds) > _OFF:
         notice(f"seconds: {seconds:g} requested, {made:.2f} made.")
     return np.clip(sounds, -1, 1)
-
-
-_OFF = 0.1  # seconds: above what one latent of these models stands for
 
 
 def _under(pipe: Any, guider: Any, seed: int | Sequence[int]) -> AbstractContextManager[None]:
@@ -438,26 +433,27 @@ def call_of(pipe: Any, **options: Unpack[ClipOptions]) -> dict[str, Any]:
     Raises:
         SettingsError: as `generate`, for what this pipeline does not take.
     """
-    accepted, name = inspect.signature(pipe.__call__).parameters, type(pipe).__name__
+    accepted, name = arguments_of(pipe), type(pipe).__name__
     given = {option: value for option, value in options.items() if value is not None}
     for option, value in given.items():
         if option not in OPTIONS:
             raise SettingsError(f"{option} is no option of a clip. Known: {', '.join(OPTIONS)}.")
         limits.option(option, value)
-    for row in _rows(pipe):
+    for row in rows_in(pipe):
         check_kind(name, row.makes, given)
     known, extra = defaults(pipe), options.get("extra") or {}
     check_extra(extra)
-    held = "guidance_scale" not in accepted and held_scale(pipe) is not None  # by its guider: `guided` sets it
-    if held and "guidance" in given:
-        check_held(pipe)
-    call = _arguments(name, accepted, given, known, {"guidance"} if held else set()) | known.get("extra", {}) | extra
+    if in_guider(pipe):
+        known.pop("guidance", None)  # the guider has its own
+        if "guidance" in given:
+            check_on(pipe)
+    call = _arguments(name, accepted, given, known) | known.get("extra", {}) | extra
     if "frame_rate" in accepted:
         call.setdefault("frame_rate", options.get("fps") or known["fps"])
     strange = [word for word in known.get("extra", {}) if word not in accepted]
     if strange:
         raise SettingsError(f"The model's defaults.json: extra has {', '.join(strange)}, which {name} does not take.")
-    _refuse(name, accepted, call, options.get("guidance") or held_scale(pipe) if held else None)
+    _refuse(name, accepted, call)
     _check_memory(accepted, call)
     return call
 
@@ -475,15 +471,13 @@ def _several(prompt: str | Sequence[str], seed: int | Sequence[int]) -> tuple[An
     return (prompts[0], generators[0]) if len(prompts) == 1 else (prompts, generators)
 
 
-def _arguments(
-    name: str, accepted: Iterable[str], given: Mapping[str, Any], known: dict[str, Any], held: Set[str]
-) -> dict[str, Any]:
-    """The pipeline's arguments from ours; one that is given and exists neither there nor in `held` is an error."""
+def _arguments(name: str, accepted: Iterable[str], given: Mapping[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline's arguments from ours; one that is given and does not exist there is an error."""
     call = {}
     names = {ours: _its_name(theirs, accepted) for ours, theirs in _ARGUMENTS.items()}
     for ours, theirs in names.items():
-        if ours in given and theirs not in accepted and ours not in held:
-            takes = [word for word, argument in names.items() if argument in accepted or word in held]
+        if ours in given and theirs not in accepted:
+            takes = [word for word, argument in names.items() if argument in accepted]
             raise SettingsError(f"{name} takes no {ours!r} ({theirs}). It takes: {', '.join(takes)}.")
         value = given.get(ours, known.get(ours))
         if value is not None and theirs in accepted:
@@ -554,8 +548,8 @@ def _logged(notice: Notice | None) -> Iterator[None]:
         logger.propagate = before[1]
 
 
-def _refuse(name: str, accepted: Any, call: dict[str, Any], held: float | None) -> None:
-    """What would be ignored in silence, or fail deep inside. held: the scale in the pipeline's guider."""
+def _refuse(name: str, accepted: Any, call: dict[str, Any]) -> None:
+    """What would be ignored in silence, or fail deep inside."""
     unknown = [word for word in call if word not in accepted]
     if unknown:
         raise SettingsError(f"{name} takes no {', '.join(unknown)}. It takes: {', '.join(accepted)}.")
@@ -563,7 +557,7 @@ def _refuse(name: str, accepted: Any, call: dict[str, Any], held: float | None) 
         raise SettingsError(f"{name} starts from a picture: give one (--image FILE).")
     if call.get("negative_prompt"):
         scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
-        default = accepted[scale].default if scale in accepted else 2 if held is None else held
+        default = accepted[scale].default if scale in accepted else 2
         if call.get(scale, default) <= 1:
             flag = "--guidance 6" if scale == "guidance_scale" else f"--set {scale}=6"
             raise SettingsError(

@@ -28,7 +28,7 @@ from ..models import FrameCount, SelfAttention, find
 from ..policies import Constant
 from ..progress import progress_at_steps
 from . import pipelines
-from .loading import makes_pictures, source_of
+from .loading import makes, rows_in, source_of
 from .requests import ClipRequest
 from .shape import frames_per_latent, made_frames, made_size
 
@@ -58,7 +58,7 @@ def notices(pipe: Any, items: Sequence[ClipRequest]) -> list[str]:
 
 def frames_of(pipe: Any, item: ClipRequest) -> int | None:
     """The frames that a pipeline will make, 1 for a picture; None where neither the call nor the pipeline says it."""
-    if makes_pictures(filter(None, map(find, pipe.components.values()))):
+    if makes("pictures", rows_in(pipe)):
         return 1
     frames = _value(pipe, pipelines.call_of(pipe, **item.options), "num_frames", "video_length")
     return (made_frames(pipe, frames) or frames) if frames else None
@@ -206,7 +206,7 @@ def _idle(settings: Change) -> str:
 
 def _acts(pipe: Any, settings: Change, steps: int) -> bool:
     """Whether a step falls into the window, by the scheduler or, where the pipeline may set its steps, by even ones."""
-    row = next(filter(None, map(find, pipe.components.values())), None)
+    row = next(iter(rows_in(pipe)), None)
     scheduler = getattr(pipe, "scheduler", None)
     places = []
     if scheduler is not None and row is not None:

@@ -19,7 +19,7 @@ from ..generation import pipelines, preflight, video
 from ..generation.credentials import Claim
 from ..generation.events import Report, silent
 from ..generation.files import refuse_existing, write_into, write_text
-from ..generation.loading import check_axes, makes_pictures, makes_sounds, rows_of
+from ..generation.loading import check_axes, makes, rows_of
 from ..generation.making import check_rows, opened
 from ..generation.pipelines import Notice
 from ..generation.preflight import between_frames
@@ -30,7 +30,7 @@ from ..models import Model
 from ..settings import Settings
 from ..wording import count
 from . import pictures, report
-from .comparison import Comparison, MeasureSet, Take, compare_seeds, general_measures, sound_measures, truth_measures
+from .comparison import Comparison, MeasureSet, Take, compare_seeds, measures_for, truth_measures
 
 _PAGE = 30_000_000  # bytes of videos that a report contains; further seeds' play from their files
 
@@ -110,9 +110,9 @@ class Comparing:
     @property
     def ending(self) -> str:
         """Of the files: .wav for sound, .png for pictures, else .mp4."""
-        if makes_sounds(self.rows):
+        if makes("sounds", self.rows):
             return ".wav"
-        return ".png" if self.options.get("frames") == 1 or makes_pictures(self.rows) else ".mp4"
+        return ".png" if self.options.get("frames") == 1 or makes("pictures", self.rows) else ".mp4"
 
     @property
     def names(self) -> list[str]:
@@ -177,21 +177,19 @@ class Comparing:
         pairs: list[Kept] = []
         try:
             comparison = compare_seeds(
-                pipe, prompt, seeds, self.panels, measures=self._measures(prompt, options), progress=self.progress,
-                keep=lambda takes: pairs.append(self._keep(takes, not pairs)), notice=self.notice,
-                own=self.own, **self.options,
+                pipe, prompt, seeds, self.panels, measures=self._measures(pipe, prompt, options),
+                progress=self.progress, keep=lambda takes: pairs.append(self._keep(takes, not pairs)),
+                notice=self.notice, own=self.own, **self.options,
             )  # fmt: skip
         except KeyboardInterrupt:
             done = f"The videos of {len(pairs)} of {count(len(seeds), 'seed')} are in {self.folder}"
             raise KeyboardInterrupt(f"Stopped. {done if pairs else 'Nothing is written'}.") from None
         return comparison, pairs
 
-    def _measures(self, prompt: str, options: Mapping[str, Any]) -> MeasureSet:
-        if makes_sounds(self.rows):
-            return sound_measures()
+    def _measures(self, pipe: Any, prompt: str, options: Mapping[str, Any]) -> MeasureSet:
         embedded = self.model == pipelines.EMBEDDED
         size = options.get("height"), options.get("width")
-        measures = truth_measures(prompt, *size) if embedded else general_measures()
+        measures = truth_measures(prompt, *size) if embedded else measures_for(pipe)
         return replace(measures, note=" ".join(filter(None, (measures.note, self.note))))
 
     def _refuse_existing(self, seeds: range) -> None:
@@ -225,11 +223,10 @@ class Comparing:
         return write_into(self.folder if first else _seed_folder(self.folder, takes[0].seed), write)
 
     def _about(self, pipe: Any, comparison: Comparison, options: Mapping[str, Any]) -> dict[str, str]:
-        kind = "sound" if comparison.of_sound else "picture" if comparison.of_pictures else "video"
         named = ("steps", "guidance", "negative")
         return {
             "model": self.model,
-            kind: comparison.takes[0].text.replace("x", "×"),
+            comparison.kind: comparison.takes[0].text.replace("x", "×"),
             "seeds": ", ".join(map(str, comparison.seeds)),
             **{name: str(options[name]) for name in named if options.get(name) is not None},
             **pipelines.describe(pipe),

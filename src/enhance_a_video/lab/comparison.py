@@ -53,13 +53,18 @@ class Comparison:
     measures: MeasureSet = field(repr=False)
 
     @property
+    def kind(self) -> str:
+        """What is compared: "video", "picture" (clips of one frame) or "sound"."""
+        take = self.takes[0]
+        return "sound" if take.is_sound else "picture" if len(take.frames) == 1 else "video"
+
+    @property
     def of_pictures(self) -> bool:
-        """Whether what is compared are pictures: clips of one frame."""
-        return not self.of_sound and len(self.takes[0].frames) == 1
+        return self.kind == "picture"
 
     @property
     def of_sound(self) -> bool:
-        return self.takes[0].is_sound
+        return self.kind == "sound"
 
     def differences(self) -> dict[str, dict[str, Paired]]:
         """label -> measure -> paired difference from the first panel, where there is a finite pair."""
@@ -131,7 +136,7 @@ def compare(
         raise SettingsError(f"A comparison needs two or more panels with different labels; found {labels}.")
     if options.get("frames") == 1 and all(settings is None or between_frames(settings) for _, settings in panels):
         raise SettingsError("frames=1: the method acts between frames, so there is nothing to compare. Give more.")
-    measures = measures or _measures_for(pipe)
+    measures = measures or measures_for(pipe)
     takes = []
     for number, (label, settings) in enumerate(panels):
         report = _part(progress, number, len(panels), f"{label}, seed {seed}")
@@ -159,7 +164,7 @@ def compare_seeds(
     """
     if not limits.seeds(seeds):
         raise SettingsError("There is no seed to compare with: give one or more.")
-    measures = measures or _measures_for(pipe)
+    measures = measures or measures_for(pipe)
     values: dict[str, dict[str, list[float]]] = {label: {row.name: [] for row in measures.rows} for label, _ in panels}
     first: list[Take] = []
     for number, seed in enumerate(seeds):
@@ -193,7 +198,8 @@ def _part(progress: Report, number: int, parts: int, doing: str = "") -> Report:
     return report
 
 
-def _measures_for(pipe: Any) -> MeasureSet:
+def measures_for(pipe: Any) -> MeasureSet:
+    """Those that need no truth; of sound there are none."""
     return sound_measures() if sound_rate(pipe) else general_measures()
 
 

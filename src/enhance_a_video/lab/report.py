@@ -71,10 +71,12 @@ def render(
     )
 
 
+_FILES = {"video": "video/mp4", "picture": "image/png", "sound": "audio/wav"}
+
+
 def _players(comparison: Comparison, seed: int, videos: Mapping[str, bytes | str]) -> list[dict[str, str]]:
     """What the page's player shows side by side."""
-    what, kind = ("Picture", "image/png") if comparison.of_pictures else ("Video", "video/mp4")
-    what, kind = ("Sound", "audio/wav") if comparison.of_sound else (what, kind)
+    what, kind = comparison.kind.capitalize(), _FILES[comparison.kind]
     made = {take.label: f", made in {number(take.seconds, 1)} s" for take in comparison.takes if take.seed == seed}
     return [
         {

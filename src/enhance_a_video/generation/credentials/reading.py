@@ -11,13 +11,9 @@ from ...errors import VideoFileError
 from ...extras import require
 from ...limits import ordinary
 from .identity import SELF_MADE
-from .signing import SETTINGS
+from .signing import FORMATS, SETTINGS
 
-_FORMATS = {
-    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".avi": "video/x-msvideo",
-    ".webp": "image/webp", ".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
-    ".wav": "audio/wav",
-}  # fmt: skip
+_FORMATS = {**FORMATS, ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ SETTINGS = "org.enhance-a-video.settings"  # the label of our own assertion
 _SOURCES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 MADE, EDITED = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
 CORRECTED = "algorithmicallyEnhanced"  # an edit without any model: restore --noise 0
-_FORMATS = {
+FORMATS = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".avi": "video/x-msvideo",
-    ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png", ".webm": "video/webm", ".mkv": "video/x-matroska",
-    ".wav": "audio/wav",
+    ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png", ".wav": "audio/wav",
 }  # fmt: skip
+_SOURCE_FORMATS = {**FORMATS, ".webm": "video/webm", ".mkv": "video/x-matroska"}  # that carry no credentials themselves
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def sign(path: Path, claim: Claim) -> bool:
     import c2pa
 
     who, signed = identity(), path.with_name(path.name + ".signed")
-    kind = _FORMATS[path.suffix.lower()]
+    kind = FORMATS[path.suffix.lower()]
     try:
         with c2pa.Context() as context, c2pa.Builder(_manifest(claim, kind), context) as builder:
             _intend(builder, claim)
@@ -168,7 +168,7 @@ def _intend(builder: Any, claim: Claim) -> None:
         builder.set_intent(c2pa.C2paBuilderIntent.CREATE, source_type)
         return
     builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
-    kind = _FORMATS.get(claim.source.suffix.lower(), "application/octet-stream")
+    kind = _SOURCE_FORMATS.get(claim.source.suffix.lower(), "application/octet-stream")
     parent = json.dumps({"title": "source", "relationship": "parentOf"})
     with claim.source.open("rb") as file:
         try:
